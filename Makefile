@@ -1,0 +1,62 @@
+# Everything a developer types. `make run` and `make test` set up all they need, in this tree and through apt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
+APT_TEST := clang-14 libbpf-dev libc6-dev qemu-system-x86 qemu-system-arm util-linux
+PYTEST := $(BIN)/python -m pytest
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 18
+
+run: setup  ## show retransmits and their owners on this machine
+	@$(BIN)/python -m tests.demo
+
+test: setup setup-test lint check-generated  ## all tests: unit, kernel, vm
+	$(PYTEST) tests
+
+setup: $(VENV)/.done  ## virtual environment in the tree
+
+$(VENV)/.done: pyproject.toml
+	@$(PYTHON) -m venv --help >/dev/null && $(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy --no-install-recommends python3-venv; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup-test: ## packages that the tests need, through apt
+	@dpkg -s $(APT_TEST) >/dev/null 2>&1 || { $(SUDO) apt-get update -q && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(APT_TEST); }
+
+lint: setup  ## ruff, mypy --strict, pyright, the floor of Python
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.7- --eval-annotations runtime
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.10- gen
+
+image: setup setup-test  ## compile and link the bytecode images
+	$(MAKE) -C bpf_bytecode BUILD=../build PYTHON=../$(BIN)/python
+
+check-generated: setup setup-test  ## the committed images are what the sources give
+	@rm -rf build/check && mkdir -p build/check
+	@$(MAKE) -s -C bpf_bytecode OUT=../build/check BUILD=../build/check PYTHON=../$(BIN)/python
+	@for order in bpfel bpfeb; do \
+		cmp bpf_bytecode/sockpid.$$order.json build/check/sockpid.$$order.json || exit 1; done
+	@echo "images are up to date"
+
+check-table: setup  ## every entry of the published table is valid and satisfies the images
+	$(BIN)/sockpid-gen check
+
+bench: setup  ## what starting and sending cost, as ratios
+	@$(BIN)/python -m tests.bench
+
+dist: setup  ## wheel and sdist, reproducible
+	$(BIN)/python -m hatchling build
+
+clean:  ## remove what was built, not the package cache
+	rm -rf build dist $(VENV)
+
+.PHONY: help run test setup setup-test lint image check-generated check-table bench dist clean

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel's structs, as far as the programs read them. Order, gaps and everything unnamed are free: each access is a
+ * CO-RE relocation that the loader resolves by name for the running kernel. What is declared here and read by a program
+ * is what an offset table must carry.
+ */
+#ifndef SOCKPID_KERNEL_H
+#define SOCKPID_KERNEL_H
+
+#include <linux/types.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+/*
+ * The arguments of a probe, wherever they are: the loader resolves argN to the register of struct pt_regs that holds
+ * the function's argument for a kprobe, and to 8 * N for a raw tracepoint.
+ */
+struct probe_ctx {
+	__u64 arg0;
+	__u64 arg1;
+	__u64 arg2;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+typedef struct {
+	struct net *net; /* absent with CONFIG_NET_NS=n */
+} possible_net_t;
+
+struct in6_addr {
+	__u8 bytes[16];
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	unsigned char skc_state;
+	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr;     /* absent with CONFIG_IPV6=n */
+	struct in6_addr skc_v6_rcv_saddr; /* absent with CONFIG_IPV6=n */
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	__u16 sk_protocol; /* a bit field before Linux 5.6 */
+};
+
+struct inet_connection_sock {
+	__u8 icsk_ca_state : 5; /* six bits before Linux 4.20 */
+	__u8 icsk_pending;
+};
+
+struct task_struct {
+	unsigned int flags;
+	struct task_struct *group_leader;
+	/*
+	 * Linux kernel commit cf25e24db61c ("time: Rename tsk->real_start_time to ->start_boottime") (in v5.5):
+	 * exactly one of the two exists.
+	 */
+	__u64 start_boottime;
+	__u64 real_start_time;
+	char comm[16];
+};
+
+#pragma clang attribute pop
+
+#endif

@@ -1,0 +1,5 @@
+"""`python3 -m sockpid_gen ...`"""
+
+from .cli import main
+
+main()

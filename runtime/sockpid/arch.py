@@ -1,0 +1,60 @@
+"""What differs between architectures, as plain data. There is no default: an unknown machine is an error."""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Tuple
+
+from .errors import UnsupportedArchError
+
+
+class Arch(NamedTuple):
+    """One architecture.
+
+    name: directory under offsets/, as `uname -m` spells it ("arm" for every 32-bit ARM).
+    byte_order: "little" or "big". pointer_size: bytes, also of one register in pt_regs.
+    e_machine: ELF machine numbers (elf.h, EM_*); e_class follows from pointer_size.
+    args: members of `struct pt_regs` that hold the first C arguments of a function on entry, in order.
+    bpf, perf_event_open: system call numbers (arch/*/entry/syscalls, include/uapi/asm-generic/unistd.h).
+    """
+
+    name: str
+    byte_order: str
+    pointer_size: int
+    e_machine: int
+    args: Tuple[str, ...]
+    bpf: int
+    perf_event_open: int
+
+
+ARCHES: Dict[str, Arch] = {
+    a.name: a
+    for a in (
+        Arch("x86_64", "little", 8, 62, ("di", "si", "dx", "cx"), 321, 298),
+        Arch("aarch64", "little", 8, 183, ("regs[0]", "regs[1]", "regs[2]", "regs[3]"), 280, 241),
+        Arch("riscv64", "little", 8, 243, ("a0", "a1", "a2", "a3"), 280, 241),
+        Arch("ppc64le", "little", 8, 21, ("gpr[3]", "gpr[4]", "gpr[5]", "gpr[6]"), 361, 319),
+        Arch("s390x", "big", 8, 22, ("gprs[2]", "gprs[3]", "gprs[4]", "gprs[5]"), 351, 331),
+        Arch("arm", "little", 4, 40, ("uregs[0]", "uregs[1]", "uregs[2]", "uregs[3]"), 386, 364),
+    )
+}
+
+
+def of_machine(machine: str) -> Arch:
+    """The architecture that `uname -m` calls `machine`. Raises UnsupportedArchError naming it."""
+    name = "arm" if machine.startswith(("armv6", "armv7")) else machine
+    try:
+        return ARCHES[name]
+    except KeyError:
+        raise UnsupportedArchError(
+            f"architecture {machine!r} is not supported (known: {', '.join(sorted(ARCHES))})"
+        ) from None
+
+
+def of_elf(e_machine: int, pointer_size: int, byte_order: str) -> Arch:
+    """The architecture of an ELF header. Raises UnsupportedArchError naming all three values."""
+    for arch in ARCHES.values():
+        if (arch.e_machine, arch.pointer_size, arch.byte_order) == (e_machine, pointer_size, byte_order):
+            return arch
+    raise UnsupportedArchError(
+        f"ELF machine {e_machine}, {pointer_size * 8}-bit, {byte_order}-endian is not a supported architecture"
+    )

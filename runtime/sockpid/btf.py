@@ -1,0 +1,222 @@
+"""BTF, the kernel's own description of its types, read with nothing but the standard library.
+
+Made for one question: where do some forty fields of a dozen structs lie? So nothing is decoded before it is
+asked for. One pass over the records notes where each starts; a name is looked for in the string section.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+
+from . import btf_header
+from .btf_fields import Resolver
+from .btf_record import (
+    BTF_KIND_ENUM,
+    BTF_KIND_ENUM64,
+    BTF_KIND_FUNC,
+    BTF_KIND_STRUCT,
+    BTF_KIND_UNION,
+    BTF_KIND_VOID,
+    TAIL_WORDS,
+    Record,
+    decode,
+    kind_of,
+    vlen_of,
+)
+from .errors import BtfError
+
+if TYPE_CHECKING:
+    from .layout import Layout, Type, Wanted
+
+KEYWORDS: Dict[str, FrozenSet[int]] = {
+    "struct": frozenset((BTF_KIND_STRUCT,)),
+    "union": frozenset((BTF_KIND_UNION,)),
+    "enum": frozenset((BTF_KIND_ENUM, BTF_KIND_ENUM64)),
+}
+"""The C keyword of a type name, and the kinds it stands for."""
+
+_TAGGED = frozenset().union(*KEYWORDS.values())
+
+# Number of words of each record that has no elements, by the byte that holds kind and kind_flag; else 0.
+_FIXED_WORDS = bytes(
+    3 + once if kind in TAIL_WORDS and not each else 0
+    for byte in range(256)
+    for kind, (once, each) in ((byte & 0x7F, TAIL_WORDS.get(byte & 0x7F, (0, 0))),)
+)
+
+
+class _Index(NamedTuple):
+    """starts: word position of every record. tagged: by name offset, where in it named structs and enums are."""
+
+    starts: List[int]
+    tagged: Dict[int, List[int]]
+
+
+class Btf:
+    """The types of one kernel (or BPF object), or with `base` those of a module on top of its kernel.
+
+    byte_order is "little" or "big". Type ids count from 1, or from where the base ends; 0 is void.
+    Construction checks header and sections; every later call may raise BtfError for what it is the first to
+    read: records that reach past the end, unknown kinds, name offsets and type ids out of range, reference
+    cycles.
+    """
+
+    def __init__(self, data: bytes, base: Optional[Btf] = None) -> None:
+        sections = btf_header.split(data)
+        self.byte_order = sections.byte_order
+        if base is not None and base.byte_order != self.byte_order:
+            raise BtfError(f"BTF is {self.byte_order}-endian but its base is {base.byte_order}-endian")
+        self._base = base
+        self._first_id: int = 1 if base is None else base._first_id + len(base)
+        self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
+        self._types = bytes(sections.types)
+        self._words = array("I", self._types)
+        if self.byte_order != sys.byteorder:
+            self._words.byteswap()
+        self._strings: bytes = bytes(sections.strings)
+        if base is None and self._strings[:1] != b"\0":
+            raise BtfError("BTF string section does not start with an empty string")
+        if self._strings and self._strings[-1] != 0:
+            raise BtfError("BTF string section does not end with NUL")
+        self._new_kinds = sections.new_kinds
+        self._indexed: Optional[_Index] = None
+
+    def __len__(self) -> int:
+        """The number of types of its own (without the base's, without void)."""
+        return len(self._index().starts)
+
+    def ids(self) -> range:
+        """The type ids of its own."""
+        return range(self._first_id, self._first_id + len(self))
+
+    def string(self, offset: int) -> str:
+        """The string at `offset` of the string section, which continues that of the base."""
+        if self._base is not None and offset < self._first_string:
+            return self._base.string(offset)
+        start = offset - self._first_string
+        if not 0 <= start < len(self._strings):
+            raise BtfError(f"BTF name offset {offset} is past the end of the string section")
+        return self._strings[start : self._strings.index(b"\0", start)].decode("utf-8", "backslashreplace")
+
+    def type(self, type_id: int) -> Record:
+        """The record of a type id, decoded. Raises BtfError if the id is out of range."""
+        if type_id == 0:
+            return Record(0, BTF_KIND_VOID, "void", 0)
+        if self._base is not None and type_id < self._first_id:
+            return self._base.type(type_id)
+        starts = self._index().starts
+        index = type_id - self._first_id
+        if not 0 <= index < len(starts):
+            raise BtfError(f"BTF type id {type_id} is out of range (the last is {self._first_id + len(starts) - 1})")
+        end = starts[index + 1] if index + 1 < len(starts) else len(self._words)
+        return decode(type_id, self._words[starts[index] : end], self.string)
+
+    def find(self, names: Iterable[str], kinds: FrozenSet[int]) -> Dict[str, List[int]]:
+        """Ids of all types of these kinds, by name, ascending; no key for a name without any.
+
+        Records of a split BTF hide those of its base.
+        """
+        missing = set(names)
+        offsets = self._name_offsets(missing)
+        index, words = self._index(), self._words
+        found: Dict[str, List[int]] = {}
+        if kinds <= _TAGGED:
+            candidates = [i for offset in offsets for i in index.tagged.get(offset, ())]
+        else:
+            candidates = [i for i, start in enumerate(index.starts) if words[start] in offsets]
+        for i in candidates:
+            start = index.starts[i]
+            if kind_of(words[start + 1]) in kinds:
+                found.setdefault(offsets[words[start]], []).append(self._first_id + i)
+        if self._base is not None:
+            found.update(self._base.find(missing - found.keys(), kinds))
+        return found
+
+    def func_ids(self, names: Iterable[str]) -> Dict[str, int]:
+        """Ids of FUNC records by function name; no key for an absent or an ambiguous name."""
+        found = self.find(names, frozenset((BTF_KIND_FUNC,)))
+        return {name: ids[0] for name, ids in found.items() if len(ids) == 1}
+
+    def extract(self, wanted: Wanted, pointer_size: int) -> Layout:
+        """Where the wanted fields lie. `pointer_size` is in bytes: BTF does not say.
+
+        A forward declaration is not a type. Raises BtfError if several types share a name and differ in size
+        or in a wanted field, since nothing tells which of them is meant; ValueError if a wanted name is
+        malformed.
+        """
+        resolver = Resolver(self, pointer_size)
+        by_keyword: Dict[str, Dict[str, FrozenSet[str]]] = {}
+        for name, paths in wanted.items():
+            keyword, _, tag = name.partition(" ")
+            if keyword not in KEYWORDS or not tag:
+                raise ValueError(f"type name {name!r} does not start with one of {', '.join(KEYWORDS)}")
+            by_keyword.setdefault(keyword, {})[tag] = paths
+        layout: Dict[str, Optional[Type]] = dict.fromkeys(wanted)
+        found = self.find({tag for tags in by_keyword.values() for tag in tags}, _TAGGED)
+        for keyword, tags in by_keyword.items():
+            for tag, paths in tags.items():
+                name = f"{keyword} {tag}"
+                ids = [i for i in found.get(tag, ()) if resolver.defines(i, KEYWORDS[keyword])]
+                rows = [resolver.row(i, name, paths) for i in ids]
+                if any(row != rows[0] for row in rows):
+                    raise BtfError(f"BTF has several different types called {name!r} (ids {', '.join(map(str, ids))})")
+                layout[name] = rows[0] if rows else None
+        return layout
+
+    def _name_offsets(self, names: Iterable[str]) -> Dict[int, str]:
+        # Every producer of BTF writes each string once, so the first occurrence is the only one.
+        offsets: Dict[int, str] = {}
+        for name in names:
+            encoded = name.encode("utf-8", "surrogateescape") + b"\0"
+            at = self._strings.find(b"\0" + encoded) + 1
+            if at or self._strings.startswith(encoded):
+                offsets[self._first_string + at] = name
+        if self._base is not None:
+            offsets.update(self._base._name_offsets(names))
+        return offsets
+
+    def _index(self) -> _Index:
+        if self._indexed is None:
+            self._indexed = self._scan()
+        return self._indexed
+
+    def _scan(self) -> _Index:
+        words, end = self._words, len(self._words)
+        # By word: the length of the record that starts there. Kind and kind_flag are the top byte of its
+        # info.
+        fixed = self._types[7 if self.byte_order == "little" else 4 :: 4].translate(_FIXED_WORDS)
+        lengths: Dict[int, int] = {}
+        starts: List[int] = []
+        tagged: Dict[int, List[int]] = {}
+        add = starts.append
+        position = 0
+        try:
+            while position < end:
+                add(position)
+                length = fixed[position]
+                if length:
+                    position += length
+                    continue
+                if words[position]:
+                    tagged.setdefault(words[position], []).append(len(starts) - 1)
+                info = words[position + 1]
+                try:
+                    position += lengths[info]
+                except KeyError:
+                    lengths[info] = self._record_words(info, len(starts))
+                    position += lengths[info]
+        except IndexError:
+            position = end + 1
+        if position > end:
+            last = self._first_id + len(starts) - 1
+            raise BtfError(f"BTF type {last} runs past the end of the type section")
+        return _Index(starts, tagged)
+
+    def _record_words(self, info: int, number: int) -> int:
+        kind = kind_of(info)
+        tail = TAIL_WORDS.get(kind) or self._new_kinds.get(kind)
+        if tail is None:
+            raise BtfError(f"BTF type {self._first_id + number - 1} is of unknown kind {kind}")
+        return 3 + tail[0] + tail[1] * vlen_of(info)

@@ -1,0 +1,131 @@
+"""The command line: what can be asked, and how errors leave."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import List, Optional
+
+from . import __version__
+from .errors import SockpidError, UsageError
+
+DENIABLE = ("live-btf", "raw_tp", "kprobe-pmu", "kprobe-tracefs")
+
+DESCRIPTION = """\
+Says which process really owns a TCP socket when the kernel retransmits for it.
+
+In softirq context the current process is whatever the timer interrupted; common tools print that. sockpid remembers who
+used the socket and looks it up; where it does not know, it says so and why."""
+
+EPILOG = """\
+examples:
+  sockpid run                       print retransmits with their owners until Ctrl-C
+  sockpid run --json --duration 60  one JSON object a line, for a minute
+  sockpid selftest                  prove on this host that every field and PID is right
+  sockpid doctor                    what this kernel offers, and what sockpid uses of it
+
+exit status:
+  0 fine   2 usage   3 capability missing   4 kernel unknown   5 table damaged   6 schema unknown   7 BTF damaged
+  8 self-check mismatch   9 program refused   10 nothing to attach to   11 architecture unknown   12 image damaged
+  13 table of another kernel   1 anything else that the kernel refused"""
+
+RUN_EPILOG = """\
+examples:
+  sockpid run
+  sockpid run --json | jq 'select(.pid == 4711)'
+  sockpid run --offsets ./my-kernel.json --duration 10
+
+The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
+map would have printed."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(prog="sockpid", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
+    top.add_argument("--version", action="version", version=f"sockpid {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="machine-readable output, keys stable between releases")
+    common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
+    common.add_argument(
+        "--attach",
+        choices=("raw_tp", "kprobe-pmu", "kprobe-tracefs"),
+        help="prefer this mechanism for the hooks that learn owners (default: the best the kernel accepts)",
+    )
+    common.add_argument(
+        "--deny",
+        metavar="NAME,...",
+        default="",
+        help=f"do without these capabilities of the kernel: {', '.join(DENIABLE)}",
+    )
+    common.add_argument(
+        "--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"
+    )
+
+    run = commands.add_parser(
+        "run",
+        parents=[common],
+        formatter_class=raw,
+        help="print retransmits with their owners",
+        description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
+        "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
+        epilog=RUN_EPILOG,
+    )
+    run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
+    commands.add_parser(
+        "selftest",
+        parents=[common],
+        formatter_class=raw,
+        help="prove that every field and PID is right on this host",
+        description="Makes sockets of its own retransmit on loopback (IPv4, IPv6, v4-mapped) and compares every field "
+        "and the owner with what is known of them.",
+        epilog="examples:\n  sockpid selftest\n  sockpid selftest --json --attach kprobe-pmu --deny live-btf",
+    )
+    commands.add_parser(
+        "doctor",
+        parents=[common],
+        formatter_class=raw,
+        help="tell what this kernel offers and what is used of it",
+        description="Attaches the probe, tells how each hook was attached and why the better mechanisms were not, and "
+        "detaches.",
+        epilog="examples:\n  sockpid doctor\n  sockpid doctor --json --deny raw_tp",
+    )
+    return top
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Runs a command; returns its exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        deny = frozenset(name for name in arguments.deny.split(",") if name)
+        if not deny <= frozenset(DENIABLE):
+            raise UsageError(
+                f"--deny: unknown {', '.join(sorted(deny - frozenset(DENIABLE)))}; known: {', '.join(DENIABLE)}"
+            )
+        if arguments.max_sockets < 1:
+            raise UsageError("--max-sockets must be at least 1")
+        # Each command imports what it needs and no more: start-up time counts.
+        from .collection import Options
+
+        options = Options(deny, arguments.attach, arguments.max_sockets)
+        if arguments.command == "run":
+            from .run import run
+
+            return run(options, arguments.offsets, arguments.json, arguments.duration)
+        if arguments.command == "selftest":
+            from .selftest import selftest
+
+            return selftest(options, arguments.offsets, arguments.json)
+        from .doctor import doctor
+
+        return doctor(options, arguments.offsets, arguments.json)
+    except SockpidError as error:
+        print(f"sockpid: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader is gone; Python would complain of it at exit
+        return 0

@@ -1,0 +1,176 @@
+"""A running set of maps, programs and links: the image, relocated for this kernel, loaded and attached.
+
+For each hook the targets and mechanisms are tried in order; the first that the kernel accepts wins, and what it
+answered to the others is kept for `sockpid doctor`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+from . import kernel, prog, syscall
+from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
+from .hooks import HOOKS, Hook, Target
+from .image import Image
+from .insn import BPF_PSEUDO_MAP_FD, unpack
+from .layout import Layout
+from .link import MECHANISMS, OF_TARGET, Link
+from .map import Map
+from .relocate import context_layout, relocate
+
+
+class Options(NamedTuple):
+    """deny: capabilities to do without, by name. attach: the mechanism to prefer for hooks that learn owners.
+
+    max_sockets: entries of the two socket maps.
+    """
+
+    deny: FrozenSet[str] = frozenset()
+    attach: Optional[str] = None
+    max_sockets: int = 8192
+
+
+class Attached(NamedTuple):
+    """How a hook ended: its link (None: no mechanism was accepted), and (mechanism and target, reason) of others."""
+
+    hook: Hook
+    link: Optional[Link]
+    refused: Tuple[Tuple[str, str], ...]
+
+
+class Collection:
+    """Maps by name, attached hooks in order. Everything ends with close()."""
+
+    def __init__(self, image: Image, layout: Layout, options: Options) -> None:
+        self.maps: Dict[str, Map] = {}
+        self.hooks: List[Attached] = []
+        self._image = image
+        self._layout = layout
+        self._options = options
+        self._progs: Dict[Tuple[str, str, FrozenSet[str]], prog.Prog] = {}
+        self._version_code: Optional[int] = None
+        self._missing_helpers: FrozenSet[str] = frozenset()
+
+    @classmethod
+    def attach(cls, image: Image, layout: Layout, options: Options) -> Collection:
+        """Creates maps, loads programs, attaches hooks. Raises what they raise, having undone everything."""
+        collection = cls(image, layout, options)
+        try:
+            collection._create_maps()
+            for hook in HOOKS:
+                collection.hooks.append(collection._attach(hook))
+        except BaseException:
+            collection.close()
+            raise
+        return collection
+
+    def _create_maps(self) -> None:
+        for name, spec in self._image.maps.items():
+            if spec.type == "BPF_MAP_TYPE_LRU_HASH":
+                spec = spec._replace(max_entries=self._options.max_sockets)  # noqa: PLW2901
+            try:
+                self.maps[name] = Map.create(spec)
+            except SyscallError as error:
+                if error.errno != errno.EPERM:
+                    raise ProgError(f"map {name}: {error}") from None
+                missing = kernel.missing_capability(error.name)
+                if missing is not None:
+                    raise missing from None
+                _raise_memlock(error)
+                self.maps[name] = Map.create(spec)
+
+    def _attach(self, hook: Hook) -> Attached:
+        refused: List[Tuple[str, str]] = []
+        for target, mechanism in self._candidates(hook):
+            where = f"{mechanism} {target.name}"
+            if mechanism in self._options.deny:
+                refused.append((where, "denied by option"))
+                continue
+            try:
+                loaded = self._load(hook.prog, mechanism, target)
+                return Attached(hook, MECHANISMS[mechanism].attach(target.name, loaded), tuple(refused))
+            except (RelocationError, ProgError):
+                raise
+            except SyscallError as error:
+                refused.append((where, str(error)))
+        if hook.mandatory:
+            lines = "".join(f"\n  {where}: {reason}" for where, reason in refused)
+            raise AttachError(f"nothing to attach {hook.prog} ({hook.what}) to:{lines}", refused)
+        return Attached(hook, None, tuple(refused))
+
+    def _candidates(self, hook: Hook) -> Iterator[Tuple[Target, str]]:
+        """Targets and mechanisms in the order to try; a preferred mechanism comes first where the hook has it."""
+        pairs = [(target, mechanism) for target in hook.targets for mechanism in OF_TARGET[target.kind]]
+        preferred = self._options.attach if hook.learns or hook.prog == "tcp_destroy" else None
+        yield from (pair for pair in pairs if pair[1] == preferred)
+        yield from (pair for pair in pairs if pair[1] != preferred)
+
+    def _load(self, name: str, mechanism: str, target: Target) -> prog.Prog:
+        """The program for a way of attaching; loaded once for all targets that need the same one."""
+        how = MECHANISMS[mechanism]
+        key = (name, how.context, target.settings)
+        if key not in self._progs:
+            program = self._image.programs[name]
+            settings = dict.fromkeys(self._image.settings(), 0)
+            settings.update(dict.fromkeys(target.settings, 1))
+            settings["SETTING_CGROUP_ID"] = 1
+            arch = syscall.machine()
+            context = context_layout(arch, self._layout, how.context)
+            relocated = relocate(program, arch.byte_order, self._layout, context, settings)
+            insns = self._map_fds(bytearray(relocated.insns), program.maps)
+            if self._version_code is None:
+                self._version_code = kernel.version_code()
+            self._progs[key] = prog.load(
+                name, how.prog_type, insns, self._image.license, self._version_code, relocated.poison
+            )
+        return self._progs[key]
+
+    def _map_fds(self, insns: bytearray, maps: Tuple[Tuple[int, str], ...]) -> bytes:
+        order = self._image.byte_order
+        for index, name in maps:
+            patched = unpack(insns, index, order)._replace(src=BPF_PSEUDO_MAP_FD, imm=self.maps[name].fd)
+            insns[index * 8 : index * 8 + 8] = patched.pack(order)
+        return bytes(insns)
+
+    def mechanisms(self) -> Mapping[str, Optional[str]]:
+        """Hook (program) -> "mechanism target", or None."""
+        return {a.hook.prog: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
+
+    def learns(self) -> bool:
+        """At least one hook that learns owners is attached."""
+        return any(a.link is not None and a.hook.learns for a in self.hooks)
+
+    def counter(self, index: int) -> int:
+        """Sum over all CPUs of one of enum counter."""
+        value = self.maps["counters"].lookup(index.to_bytes(4, self._image.byte_order))  # type: ignore[arg-type]
+        data = memoryview(value or b"").cast("Q")
+        return sum(data)
+
+    def close(self) -> None:
+        """Detaches and frees everything, in the reverse order; a failing detach does not stop the others."""
+        for attached in reversed(self.hooks):
+            if attached.link is not None:
+                with contextlib.suppress(SockpidError):
+                    attached.link.close()
+        for loaded in self._progs.values():
+            loaded.close()
+        for created in self.maps.values():
+            created.close()
+
+
+def _raise_memlock(refusal: SyscallError) -> None:
+    """Before Linux 5.11 map memory counts against RLIMIT_MEMLOCK, and EPERM is how the kernel says that it is full.
+
+    Linux kernel commit 80ee81e0403c ("bpf: Eliminate rlimit-based memory accounting infra for bpf maps") (in v5.11).
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError) as error:
+        raise SyscallError(
+            refusal.name,
+            errno.EPERM,
+            f"RLIMIT_MEMLOCK may be too small, and raising it was refused ({error}); try `ulimit -l unlimited`",
+        ) from None

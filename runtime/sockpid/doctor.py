@@ -1,0 +1,76 @@
+"""`sockpid doctor`: what the kernel is, what it offers, what is used of it and why not more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional
+
+from . import kernel, offsets, uapi
+from .collection import Collection, Options
+from .errors import SockpidError, UnsupportedArchError
+from .tracer import load_image
+
+CAPABILITIES = {
+    "CAP_SYS_ADMIN": uapi.CAP_SYS_ADMIN,
+    "CAP_BPF": uapi.CAP_BPF,
+    "CAP_PERFMON": uapi.CAP_PERFMON,
+    "CAP_SYS_RESOURCE": uapi.CAP_SYS_RESOURCE,
+}
+
+
+def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
+    """Tells as much as can be found out, also where `run` would refuse; the exit status is what `run` would give."""
+    identity = kernel.identify()
+    have = kernel.effective_capabilities()
+    document: Dict[str, Any] = {
+        "schema": 1,
+        "arch": identity.arch.name,
+        "release": identity.release,
+        "build_id": identity.build_id,
+        "banner": identity.banner,
+        "linux_version_code": kernel.version_code(),
+        "capabilities": {name: bool(have >> bit & 1) for name, bit in CAPABILITIES.items()},
+        "offsets": None,
+        "hooks": [],
+        "error": None,
+    }
+    status = 0
+    try:
+        image = load_image(identity.arch.byte_order)
+        found = offsets.find(image, identity, offsets_path, options.deny)
+        document["offsets"] = {"origin": found.origin, "source": found.source}
+        collection = Collection.attach(image, found.layout, options)
+        document["hooks"] = [
+            {
+                "hook": a.hook.prog,
+                "what": a.hook.what,
+                "attached": f"{a.link.mechanism} {a.link.target}" if a.link else None,
+                "refused": [{"mechanism": where, "reason": reason} for where, reason in a.refused],
+            }
+            for a in collection.hooks
+        ]
+        collection.close()
+    except UnsupportedArchError:
+        raise
+    except SockpidError as error:
+        document["error"] = str(error)
+        status = error.exit_code
+    print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
+    return status
+
+
+def _lines(document: Dict[str, Any]) -> List[str]:
+    code = document["linux_version_code"]
+    lines = [
+        f"kernel        {document['arch']} {document['release']}",
+        f"build-id      {document['build_id'] or '(none)'}",
+        f"version code  {code >> 16}.{code >> 8 & 255}.{code & 255}" if code else "version code  (no vDSO note)",
+        "capabilities  " + ", ".join(f"{n}: {'yes' if v else 'no'}" for n, v in document["capabilities"].items()),
+    ]
+    if document["offsets"]:
+        lines.append(f"offsets       {document['offsets']['origin']}: {document['offsets']['source']}")
+    for hook in document["hooks"]:
+        lines.append(f"{hook['hook']:<13} {hook['attached'] or 'NOT attached'} ({hook['what']})")
+        lines += [f"              not {r['mechanism']}: {r['reason']}" for r in hook["refused"]]
+    lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
+    return lines

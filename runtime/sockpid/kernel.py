@@ -1,0 +1,153 @@
+"""Which kernel is this? Build-id, release, architecture, version: read, never inferred."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import List, NamedTuple, Optional
+
+from . import notes, syscall
+from .arch import Arch
+from .errors import CapabilityError, SyscallError
+from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
+
+NOTES = "/sys/kernel/notes"
+VERSION = "/proc/version"
+
+
+class Identity(NamedTuple):
+    """The running kernel. build_id: NT_GNU_BUILD_ID in hex, None where the kernel was linked without or hides it.
+
+    release: `uname -r`, which distributions reuse for several builds. banner: the "Linux version ..." line.
+    """
+
+    arch: Arch
+    build_id: Optional[str]
+    release: str
+    banner: str
+
+
+def identify() -> Identity:
+    """Reads the identity of the running kernel. Raises UnsupportedArchError."""
+    arch = syscall.machine()
+    build_id = None
+    try:
+        with open(NOTES, "rb") as file:
+            build_id = notes.build_id(file.read(), arch.byte_order)
+    except OSError:  # no sysfs: release and banner have to do
+        pass
+    try:
+        with open(VERSION, encoding="utf-8", errors="replace") as text:
+            banner = text.read().strip()
+    except OSError as error:
+        raise SyscallError(f"open {VERSION}", error.errno or 0, "is /proc mounted?") from None
+    return Identity(arch, build_id, os.uname().release, banner)
+
+
+def version_code() -> int:
+    """LINUX_VERSION_CODE of the running kernel, from the ELF note "Linux" in the vDSO; 0 if there is none.
+
+    Not from `uname -r`: Ubuntu and Debian put another number there, and kernels before 5.0 compare this one
+    (Linux kernel commit 6c4fc209fcf9 ("bpf: remove useless version check for prog load") (in v5.0)).
+    """
+    arch = syscall.machine()
+    image = _vdso()
+    if image is None or image[:4] != b"\x7fELF":
+        return 0
+    mark = "<" if arch.byte_order == "little" else ">"
+    if arch.pointer_size == 8:
+        phoff, phentsize, phnum = struct.unpack_from(mark + "32xQ14xHH", image)
+    else:
+        phoff, phentsize, phnum = struct.unpack_from(mark + "28xI10xHH", image)
+    for index in range(phnum):
+        header = phoff + index * phentsize
+        if struct.unpack_from(mark + "I", image, header)[0] != 4:  # PT_NOTE
+            continue
+        layout = mark + ("8xQ16xQ" if arch.pointer_size == 8 else "4xI8xI")
+        offset, size = struct.unpack_from(layout, image, header)
+        for name, note_type, desc in notes.parse_notes(image[offset : offset + size], arch.byte_order):
+            if name == "Linux" and note_type == 0 and len(desc) == 4:
+                return int(struct.unpack(mark + "I", desc)[0])
+    return 0
+
+
+def _vdso() -> Optional[bytes]:
+    """The vDSO's image out of our own memory."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.rstrip().endswith("[vdso]"):
+                start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
+                return ctypes.string_at(start, end - start)
+    return None
+
+
+def netns_inode() -> int:
+    """Inode number of our network namespace, which the kernel keeps in net.ns.inum."""
+    return os.stat("/proc/self/ns/net").st_ino
+
+
+def task_flags() -> int:
+    """task_struct.flags of this process (field 9 of /proc/self/stat)."""
+    return int(_stat()[6])
+
+
+def process_start_ticks() -> int:
+    """When this process started, in clock ticks since boot (field 22 of /proc/self/stat)."""
+    return int(_stat()[19])
+
+
+def time_namespace_ticks() -> int:
+    """Clock ticks that our time namespace adds to the boot time clock, in which /proc tells a process's start.
+
+    Linux kernel commit 769071ac9f20 ("ns: Introduce Time Namespace") (in v5.6)
+    """
+    try:
+        with open("/proc/self/timens_offsets", encoding="ascii") as file:
+            for line in file:
+                clock, seconds, nanoseconds = line.split()
+                if clock == "boottime":
+                    return (int(seconds) * 10**9 + int(nanoseconds)) * os.sysconf("SC_CLK_TCK") // 10**9
+    except OSError:
+        pass
+    return 0
+
+
+def _stat() -> List[str]:
+    """The fields of /proc/self/stat after the name, which may hold blanks."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
+
+
+def comm() -> str:
+    """The name of this process as the kernel has it."""
+    with open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\n")
+
+
+def effective_capabilities() -> int:
+    """The effective capability set of this process, a bit each."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def missing_capability(attempted: str) -> Optional[CapabilityError]:
+    """The error to raise after the kernel answered EPERM to `attempted`, if a capability explains it.
+
+    CAP_BPF and CAP_PERFMON: Linux kernel commit 2c78ee898d8f ("bpf: Implement CAP_BPF") (in v5.8);
+    before it CAP_SYS_ADMIN.
+    """
+    have = effective_capabilities()
+    if have >> CAP_SYS_ADMIN & 1:
+        return None
+    for bit, name in ((CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")):
+        if not have >> bit & 1:
+            return CapabilityError(
+                f"{attempted}: Operation not permitted: this process lacks {name} "
+                f"(Linux 5.8 and later) and CAP_SYS_ADMIN; run it as root",
+                name,
+            )
+    return None

@@ -1,0 +1,82 @@
+"""Links: a program attached to a place in the kernel, by one of the mechanisms.
+
+Which mechanism a kernel has is found by trying; the caller keeps the reasons of those that were refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Callable, Dict, NamedTuple, Optional
+
+from . import perf, syscall, tracefs, uapi
+from .errors import SyscallError
+from .prog import Prog
+
+
+class Mechanism(NamedTuple):
+    """How a program is attached: its type, the layout of its context ("args" or "kprobe"), and what does it."""
+
+    prog_type: int
+    context: str
+    attach: Callable[[str, Prog], Link]
+
+
+class Link:
+    """An attached program. Detached by close()."""
+
+    def __init__(self, mechanism: str, target: str, fd: int, event: Optional[tracefs.KprobeEvent] = None) -> None:
+        self.mechanism = mechanism
+        self.target = target
+        self.fd = fd
+        self._event = event
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self._event is not None:
+            self._event.close()
+            self._event = None
+
+
+def attach_raw_tp(target: str, prog: Prog) -> Link:
+    """Linux kernel commit c4f6699dfcb8 ("bpf: introduce BPF_RAW_TRACEPOINT") (in v4.17)"""
+    name = bytearray(target.encode() + b"\0")
+    attr = struct.pack("=QI", syscall.address(name), prog.fd)
+    fd = syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, bytearray(attr))
+    return Link("raw_tp", target, fd)
+
+
+def attach_kprobe_pmu(target: str, prog: Prog) -> Link:
+    fd = perf.open_kprobe(target)
+    perf.set_bpf(fd, prog.fd)
+    return Link("kprobe-pmu", target, fd)
+
+
+def attach_kprobe_tracefs(target: str, prog: Prog) -> Link:
+    root = tracefs.mount()
+    if root is None:
+        raise SyscallError(
+            "open kprobe_events", errno.ENOENT, "no tracefs with kprobes at " + ", ".join(tracefs.MOUNTS)
+        )
+    tracefs.remove_stale(root)
+    event = tracefs.KprobeEvent(root, target)
+    try:
+        fd = perf.open_tracepoint(event.id)
+        perf.set_bpf(fd, prog.fd)
+    except BaseException:
+        event.close()
+        raise
+    return Link("kprobe-tracefs", target, fd, event)
+
+
+MECHANISMS: Dict[str, Mechanism] = {
+    "raw_tp": Mechanism(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, "args", attach_raw_tp),
+    "kprobe-pmu": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_pmu),
+    "kprobe-tracefs": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_tracefs),
+}
+
+OF_TARGET = {"raw_tp": ("raw_tp",), "func": ("kprobe-pmu", "kprobe-tracefs")}
+"""Kind of target (hooks.Target.kind) -> mechanisms, best first."""

@@ -1,0 +1,99 @@
+"""BPF maps: one class, one descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Iterator, Optional
+
+from . import image, syscall, uapi
+from .errors import ProgError, SyscallError
+
+
+class Map:
+    """A BPF map. Keys and values are bytes in the machine's byte order; per-CPU maps give all CPUs' values in a row."""
+
+    def __init__(self, spec: image.Map, fd: int, value_size: int) -> None:
+        self.spec = spec
+        self.fd = fd
+        self.value_size = value_size
+
+    @classmethod
+    def create(cls, spec: image.Map) -> Map:
+        """Creates the map. Raises SyscallError; EPERM also stands for an exhausted RLIMIT_MEMLOCK before Linux 5.11."""
+        map_type: Optional[int] = getattr(uapi, spec.type, None)
+        if map_type is None:
+            raise ProgError(f"map {spec.name}: unknown type {spec.type}")
+        attr = struct.pack("=IIIIIII", map_type, spec.key_size, spec.value_size, spec.max_entries, 0, 0, 0)
+        name = spec.name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1]
+        try:
+            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr + name.ljust(16, b"\0")))
+        except SyscallError as error:
+            # Linux kernel commit ad5b177bd73f ("bpf: Add map_name to bpf_map_info") (in v4.15)
+            if error.errno not in (errno.E2BIG, errno.EINVAL):
+                raise
+            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr[:20]))
+        value_size = spec.value_size
+        if spec.type == "BPF_MAP_TYPE_PERCPU_ARRAY":
+            value_size = (spec.value_size + 7) // 8 * 8 * possible_cpus()
+        return cls(spec, fd, value_size)
+
+    def _element(self, name: str, cmd: int, key: bytes, value: Optional[bytearray] = None, flags: int = 0) -> None:
+        key_buffer = bytearray(key)
+        value_address = syscall.address(value) if value is not None else 0
+        attr = struct.pack("=IIQQQ", self.fd, 0, syscall.address(key_buffer), value_address, flags)
+        syscall.bpf(name, cmd, bytearray(attr))
+
+    def lookup(self, key: bytes) -> Optional[bytes]:
+        """The value of `key`, or None."""
+        value = bytearray(self.value_size)
+        try:
+            self._element("BPF_MAP_LOOKUP_ELEM", uapi.BPF_MAP_LOOKUP_ELEM, key, value)
+        except SyscallError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return bytes(value)
+
+    def update(self, key: bytes, value: bytes) -> None:
+        self._element("BPF_MAP_UPDATE_ELEM", uapi.BPF_MAP_UPDATE_ELEM, key, bytearray(value))
+
+    def delete(self, key: bytes) -> bool:
+        """Removes `key`; False if it was not there."""
+        try:
+            self._element("BPF_MAP_DELETE_ELEM", uapi.BPF_MAP_DELETE_ELEM, key)
+        except SyscallError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def keys(self) -> Iterator[bytes]:
+        """The keys, in the kernel's order. A map in use may give a key twice or miss one; the walk is bounded."""
+        key = bytearray(self.spec.key_size)
+        following = bytearray(self.spec.key_size)
+        start = 0
+        for _ in range(2 * self.spec.max_entries):
+            attr = struct.pack("=IIQQ", self.fd, 0, start, syscall.address(following))
+            try:
+                syscall.bpf("BPF_MAP_GET_NEXT_KEY", uapi.BPF_MAP_GET_NEXT_KEY, bytearray(attr))
+            except SyscallError as error:
+                if error.errno == errno.ENOENT:
+                    return
+                raise
+            yield bytes(following)
+            key[:] = following
+            start = syscall.address(key)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel sizes per-CPU values for (/sys/devices/system/cpu/possible)."""
+    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
+        text = file.read().strip()
+    return 1 + max(int(part.split("-")[-1]) for part in text.split(","))

@@ -1,0 +1,103 @@
+"""BPF programs: loading, and turning the verifier's answer into one that helps."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import Mapping, Optional
+
+from . import syscall, uapi
+from .errors import ProgError, RelocationError, SyscallError, VerifierError
+
+LOG_SIZE = 1 << 16
+LOG_MAX = 1 << 24
+
+
+class Prog:
+    """A loaded program and its descriptor."""
+
+    def __init__(self, name: str, prog_type: int, fd: int) -> None:
+        self.name = name
+        self.type = prog_type
+        self.fd = fd
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def load(
+    name: str,
+    prog_type: int,
+    insns: bytes,
+    license: str,
+    version_code: int = 0,
+    poison: Optional[Mapping[int, str]] = None,
+) -> Prog:
+    """Loads a program; first without a log, which costs time, and on a refusal again with one.
+
+    version_code: LINUX_VERSION_CODE, which kernels before 5.0 compare for kprobes. poison: as Relocated.poison, to name
+    the field when the verifier met a poisoned instruction. Raises VerifierError with the log, RelocationError for a
+    missing field, SyscallError where the verifier was not asked (EPERM and the like).
+    """
+    try:
+        return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, None))
+    except SyscallError as error:
+        if error.errno == errno.EPERM:
+            raise
+        first = error
+    size = LOG_SIZE
+    while True:
+        log = bytearray(size)
+        try:
+            # It may have been a passing refusal (EAGAIN): then this is the program.
+            return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, log))
+        except SyscallError as error:
+            if error.errno == errno.ENOSPC and size < LOG_MAX:
+                size *= 4
+                continue
+        break
+    text = bytes(log).split(b"\0", 1)[0].decode("utf-8", "replace")
+    for helper, field in (poison or {}).items():
+        if f"unknown#{helper}" in text:
+            raise RelocationError(f"program {name} needs {field}, which this kernel does not have", field, "")
+    if not text:
+        raise ProgError(f"program {name}: bpf(BPF_PROG_LOAD): {first.strerror}, and no word from the verifier")
+    raise VerifierError(f"program {name} was refused: {first.strerror}: {telling_line(text)}", text)
+
+
+def _load(
+    name: str, prog_type: int, insns: bytes, license_name: str, version_code: int, log: Optional[bytearray]
+) -> int:
+    code = bytearray(insns)
+    license_buffer = bytearray(license_name.encode() + b"\0")
+    attr = struct.pack(
+        "=IIQQIIQI",
+        prog_type,
+        len(insns) // 8,
+        syscall.address(code),
+        syscall.address(license_buffer),
+        1 if log else 0,
+        len(log) if log else 0,
+        syscall.address(log) if log else 0,
+        version_code,
+    )
+    named = attr + struct.pack("=I16s", 0, name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
+    try:
+        return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(named))
+    except SyscallError as error:
+        # Linux kernel commit cb4d2b3f03d8 ("bpf: Add name, load_time, uid and map_ids to bpf_prog_info") (in v4.15)
+        if error.errno != errno.E2BIG:
+            raise
+    return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
+
+
+def telling_line(log: str) -> str:
+    """The line of a verifier log that says why: the last one that is neither a statistic nor an instruction."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if not line.startswith(("processed ", "verification time", "stack depth", "max_states")):
+            return line
+    return "no reason given"

@@ -1,0 +1,211 @@
+"""Resolves an image's relocations for one kernel: names and a layout in, instructions out.
+
+The rules are libbpf's (src/relo_core.c): the old value is checked before the new one is written; a field that the
+kernel does not have poisons the instruction, so that the verifier refuses the program unless the instruction cannot be
+reached. Stricter than libbpf in one thing: a field whose size differs from what the program was compiled for is refused
+unless the program asks for the size too. No offset of compile time survives.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+
+from . import insn as bpf
+from .arch import Arch
+from .errors import ImageError, RelocationError
+from .image import PROBE_CTX, SETTING, Program, Relocation, argument
+from .layout import Enum, Field, Layout, Struct
+
+POISON = 195896080
+"""Number of the helper that a poisoned instruction calls; "0xbad2310" read aloud. The relocation's index is added."""
+
+PT_REGS = "struct pt_regs"
+
+
+class Relocated(NamedTuple):
+    """Instructions ready but for map descriptors. poison: helper number -> C field the kernel does not have."""
+
+    insns: bytes
+    poison: Mapping[int, str]
+
+
+def context_layout(arch: Arch, layout: Layout, kind: str) -> Struct:
+    """Where struct probe_ctx lies for a way of attaching: "kprobe" (struct pt_regs) or "args" (8 bytes each).
+
+    Raw tracepoints and fentry programs get an array of 64-bit values on every architecture. Raises RelocationError if
+    the layout lacks the argument registers.
+    """
+    fields: Dict[str, Optional[Field]] = {}
+    if kind == "args":
+        for n in range(12):
+            fields[f"arg{n}"] = Field(n * 64, 64)
+        return Struct(PROBE_CTX, 96, fields)
+    regs = layout.get(PT_REGS)
+    if not isinstance(regs, Struct):
+        raise RelocationError(f"the offsets lack {PT_REGS}, which a kprobe needs", PT_REGS, "")
+    for n, member in enumerate(arch.args):
+        if regs.fields.get(member) is not None:
+            fields[f"arg{n}"] = regs.fields[member]
+    return Struct(PROBE_CTX, regs.size, fields)
+
+
+def relocate(
+    program: Program, byte_order: str, layout: Layout, context: Struct, settings: Mapping[str, int]
+) -> Relocated:
+    """Patches all relocations of `program`. Raises RelocationError, naming the field, when one cannot be resolved."""
+    insns = bytearray(program.insns)
+    poison: Dict[int, str] = {}
+    sized: Dict[Tuple[str, str], str] = {}
+    for kind in ("byte_sz", "lshift_u64"):  # a field that is shifted has its size asked for too
+        sized.update({(r.type, r.path): kind for r in program.relocations if r.kind == kind})
+    for index, r in enumerate(program.relocations):
+        field: Optional[Field] = None
+        if r.type == PROBE_CTX:
+            field = context.fields.get(r.path)
+            if field is None:
+                raise RelocationError(f"no argument {argument(r.path)} here", r.type, r.path)
+            value: Optional[int] = _field_value(r, field, byte_order)
+        elif r.type == SETTING:
+            if r.path not in settings:
+                raise RelocationError(f"the loader has no value for setting {r.path}", r.type, r.path)
+            value = settings[r.path]
+        else:
+            value, field = _value(program, r, layout, byte_order)
+        if value is None:
+            poison[POISON + index] = f"{r.type}.{r.path}" if r.path else r.type
+            _poison(insns, r, index, byte_order)
+        else:
+            _check_size(program, r, field, sized, byte_order)
+            _patch(insns, program, r, value, field, byte_order)
+    return Relocated(bytes(insns), poison)
+
+
+def _value(program: Program, r: Relocation, layout: Layout, byte_order: str) -> Tuple[Optional[int], Optional[Field]]:
+    """New value of a relocation (None: poison) and the field it speaks of."""
+    if r.type not in layout:
+        raise RelocationError(f"program {program.name} needs {r.type}, which the offsets do not cover", r.type, r.path)
+    row = layout[r.type]
+    if r.kind == "type_exists":
+        return int(row is not None), None
+    if r.kind == "type_size":
+        return (None if row is None else row.size), None
+    if r.kind in ("enumval_exists", "enumval_value"):
+        values = row.values if isinstance(row, Enum) else {}
+        if isinstance(row, Enum) and r.path not in values:
+            raise _not_covered(program, r)
+        number = values.get(r.path)
+        return (int(number is not None) if r.kind == "enumval_exists" else number), None
+    if isinstance(row, Struct) and r.path not in row.fields:
+        raise _not_covered(program, r)
+    field = row.fields[r.path] if isinstance(row, Struct) else None
+    if r.kind == "field_exists":
+        return int(field is not None), field
+    if field is None:
+        return None, None
+    return _field_value(r, field, byte_order), field
+
+
+def _not_covered(program: Program, r: Relocation) -> RelocationError:
+    return RelocationError(
+        f"program {program.name} needs {r.type}.{r.path}, which the offsets do not cover", r.type, r.path
+    )
+
+
+def unit(field: Field) -> Tuple[int, int]:
+    """Byte offset and size of the naturally aligned load that covers a field's bits."""
+    if not field.bitfield:
+        return field.offset, field.size
+    for size in (1, 2, 4, 8):
+        start = field.bit_offset // 8 // size * size
+        if field.bit_offset + field.bit_size <= (start + size) * 8:
+            return start, size
+    raise ImageError(f"bit field of {field.bit_size} bits at bit {field.bit_offset} fits no 64-bit load")
+
+
+def _field_value(r: Relocation, field: Field, byte_order: str) -> int:
+    start, size = unit(field)
+    if r.kind == "byte_off":
+        return start
+    if r.kind == "byte_sz":
+        return size
+    if r.kind == "field_exists":
+        return 1
+    if r.kind == "signed":
+        return int(field.signed)
+    if r.kind == "rshift_u64":
+        return 64 - field.bit_size
+    if r.kind == "lshift_u64":
+        if byte_order == "little":
+            return 64 - (field.bit_offset + field.bit_size - start * 8)
+        return (8 - size) * 8 + (field.bit_offset - start * 8)
+    raise ImageError(f"unknown relocation kind {r.kind!r}")
+
+
+def _check_size(
+    program: Program, r: Relocation, field: Optional[Field], sized: Mapping[Tuple[str, str], str], byte_order: str
+) -> None:
+    """Refuses a field that the program would read with a wrong size."""
+    if field is None or r.kind != "byte_off":
+        return
+    size = unit(field)[1]
+    how = sized.get((r.type, r.path))
+    if how == "lshift_u64":  # read into 64 bits and shifted
+        fits = size <= 8
+    elif how == "byte_sz":  # read with the kernel's own size into a zeroed variable of the declared one
+        fits = size == r.size or (size < r.size and byte_order == "little")
+    else:
+        fits = size == r.size or _is_memory_access(program, r, byte_order)
+    if not fits:
+        raise RelocationError(
+            f"program {program.name}: {r.type}.{r.path} has {size} bytes in this kernel, not {r.size}", r.type, r.path
+        )
+
+
+def _is_memory_access(program: Program, r: Relocation, byte_order: str) -> bool:
+    return bpf.unpack(program.insns, r.insn, byte_order).code & 7 in (bpf.BPF_LDX, bpf.BPF_ST, bpf.BPF_STX)
+
+
+def _patch(
+    insns: bytearray, program: Program, r: Relocation, value: int, field: Optional[Field], byte_order: str
+) -> None:
+    old = bpf.unpack(insns, r.insn, byte_order)
+    new = old
+    if old.code == bpf.LD_IMM64:
+        high = bpf.unpack(insns, r.insn + 1, byte_order)
+        found = (high.imm & 0xFFFFFFFF) << 32 | (old.imm & 0xFFFFFFFF)
+        _check_old(program, r, found, r.old & 0xFFFFFFFFFFFFFFFF)
+        new = old._replace(imm=bpf.signed32(value))
+        insns[r.insn * 8 + 8 : r.insn * 8 + 16] = high._replace(imm=bpf.signed32(value >> 32)).pack(byte_order)
+    elif old.code & 7 in (bpf.BPF_LDX, bpf.BPF_ST, bpf.BPF_STX):
+        _check_old(program, r, old.off, r.old)
+        if not -0x8000 <= value < 0x8000:
+            raise RelocationError(f"offset {value} of {r.type}.{r.path} does not fit 16 bits", r.type, r.path)
+        new = old._replace(off=value)
+        if field is not None and r.kind == "byte_off":
+            size = unit(field)[1]
+            if size not in bpf.SIZE_CODES:
+                raise RelocationError(f"{r.type}.{r.path} of {size} bytes cannot be loaded", r.type, r.path)
+            if size != bpf.SIZES[old.code & 0x18]:
+                new = new._replace(code=old.code & ~0x18 | bpf.SIZE_CODES[size])
+    elif old.code & 7 in (bpf.BPF_ALU, bpf.BPF_ALU64) and not old.code & bpf.BPF_X:
+        _check_old(program, r, old.imm, bpf.signed32(r.old))
+        new = old._replace(imm=bpf.signed32(value))
+    else:
+        raise ImageError(
+            f"program {program.name}: instruction {r.insn} (code {old.code:#x}) holds no relocatable value"
+        )
+    insns[r.insn * 8 : r.insn * 8 + 8] = new.pack(byte_order)
+
+
+def _check_old(program: Program, r: Relocation, found: int, expected: int) -> None:
+    if found != expected:
+        raise ImageError(
+            f"program {program.name}: instruction {r.insn} holds {found} where the image says {expected} "
+            f"({r.kind} of {r.type}.{r.path}): damaged image"
+        )
+
+
+def _poison(insns: bytearray, r: Relocation, index: int, byte_order: str) -> None:
+    call = bpf.Insn(bpf.CALL, 0, 0, 0, POISON + index).pack(byte_order)
+    slots = 2 if bpf.unpack(insns, r.insn, byte_order).code == bpf.LD_IMM64 else 1
+    insns[r.insn * 8 : (r.insn + slots) * 8] = call * slots

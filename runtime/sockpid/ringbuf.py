@@ -1,0 +1,74 @@
+"""The reader of BPF_MAP_TYPE_RINGBUF (Linux: Documentation/bpf/ringbuf.rst).
+
+One consumer page that we write, one producer page, and the data mapped twice in a row, so that no record is ever split.
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import struct
+import threading
+from typing import List
+
+from . import uapi
+from .map import Map
+
+
+class RingBuffer:
+    """Reads the records of a ring buffer map. The map stays the caller's; close() unmaps."""
+
+    def __init__(self, ring: Map) -> None:
+        self._size = ring.spec.max_entries
+        self._mask = self._size - 1
+        page = mmap.PAGESIZE
+        self._consumer = mmap.mmap(ring.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
+        self._producer = mmap.mmap(ring.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._position = memoryview(self._consumer)[:8].cast("Q")
+        self._produced = memoryview(self._producer)[:8].cast("Q")
+        self._data = memoryview(self._producer)[page:]
+        self._lock = threading.Lock()
+        self._epoll = select.epoll()
+        self._epoll.register(ring.fd, select.EPOLLIN)
+
+    def _barrier(self) -> None:
+        """Orders our loads and stores against the kernel's on weakly ordered machines.
+
+        Two turns of a lock: the first release comes before the second acquire in the order that all CPUs see.
+        """
+        for _ in range(2):
+            with self._lock:
+                pass
+
+    def wait(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
+        return bool(self._epoll.poll(timeout))
+
+    def drain(self, limit: int = 1 << 30) -> List[bytes]:
+        """Takes the records that are complete, oldest first, at most `limit`; never waits."""
+        records: List[bytes] = []
+        data = self._data
+        position = self._position[0]
+        produced = self._produced[0]
+        self._barrier()
+        while position < produced and len(records) < limit:
+            start = position & self._mask
+            (header,) = struct.unpack_from("=I", data, start)
+            if header & uapi.BPF_RINGBUF_BUSY_BIT:
+                break
+            self._barrier()
+            length = header & ~(uapi.BPF_RINGBUF_BUSY_BIT | uapi.BPF_RINGBUF_DISCARD_BIT)
+            start += uapi.BPF_RINGBUF_HDR_SZ
+            if not header & uapi.BPF_RINGBUF_DISCARD_BIT:
+                records.append(bytes(data[start : start + length]))
+            position += (length + uapi.BPF_RINGBUF_HDR_SZ + 7) & ~7
+        self._barrier()
+        self._position[0] = position
+        return records
+
+    def close(self) -> None:
+        self._epoll.close()
+        for view in (self._position, self._produced, self._data):
+            view.release()
+        self._consumer.close()
+        self._producer.close()

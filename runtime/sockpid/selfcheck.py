@@ -1,0 +1,221 @@
+"""Does the probe see what is true? Sockets of our own, whose every property we know, made to retransmit.
+
+A receiver with a filter that drops everything never acknowledges, so the kernel retransmits over loopback: no root, no
+netem, no second host. Two segments in flight bring a tail loss probe after some milliseconds and the retransmission
+timer after 200 ms; the sender shuts down in between, so that two states are seen.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from typing import Dict, List, NamedTuple, Optional
+
+from . import event, kernel, syscall, uapi
+from .errors import SelfCheckError
+from .tracer import Tracer
+
+FAMILIES = ("inet", "inet6", "mapped")
+TIMEOUT = 3.0
+PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h: inode of the first pid namespace
+STABLE_FLAGS = 0x00600140  # PF_RANDOMIZE | PF_KTHREAD | PF_SUPERPRIV | PF_FORKNOEXEC: these do not come and go
+
+
+class Result(NamedTuple):
+    """What became of one family. mismatches: "field: got, expected"; skipped: why it could not be tried, or None."""
+
+    family: str
+    events: List[event.Event]
+    mismatches: List[str]
+    skipped: Optional[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.mismatches and self.skipped is None
+
+
+class Pair:
+    """Two connected sockets on loopback, the receiving one deaf."""
+
+    def __init__(self, family: str) -> None:
+        """Raises OSError where the host has no such addresses."""
+        self.family = family
+        self.events: List[event.Event] = []
+        noise = os.urandom(4)
+        v4 = [f"127.{noise[i] | 1}.{noise[i + 1] | 2}.{2 + i}" for i in (0, 2)]
+        local, remote = v4 if family == "inet" else [f"::ffff:{a}" for a in v4] if family == "mapped" else ["::1"] * 2
+        domain = socket.AF_INET if family == "inet" else socket.AF_INET6
+        self._sockets: List[socket.socket] = []
+        try:
+            listener = self._keep(socket.socket(domain, socket.SOCK_STREAM))
+            if family == "mapped":
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.bind((remote, 0))
+            listener.listen(1)
+            self.sender = self._keep(socket.socket(domain, socket.SOCK_STREAM))
+            self.sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sender.bind((local, 0))
+            self.sender.connect(listener.getsockname())
+            receiver = self._keep(listener.accept()[0])
+            drop_everything(receiver)
+        except BaseException:
+            self.close()
+            raise
+        self.tuple = event.Tuple(
+            netns=kernel.netns_inode(),
+            family="inet6" if family == "inet6" else "inet",
+            sport=self.sender.getsockname()[1],
+            dport=self.sender.getpeername()[1],
+            saddr=v4[0] if family != "inet6" else local,
+            daddr=v4[1] if family != "inet6" else remote,
+        )
+
+    def _keep(self, opened: socket.socket) -> socket.socket:
+        self._sockets.append(opened)
+        return opened
+
+    def send(self) -> None:
+        """Two segments, so that the tail loss probe need not wait for a delayed acknowledgement."""
+        for _ in range(2):
+            self.sender.send(b"x")
+
+    def take(self, seen: event.Event) -> None:
+        if not self.events:
+            self.sender.shutdown(socket.SHUT_WR)
+        self.events.append(seen)
+
+    def complete(self) -> bool:
+        return any(e.kind == "rto" and e.state == "FIN_WAIT1" for e in self.events)
+
+    def retransmitted(self) -> int:
+        """The kernel's own count (tcp_info.tcpi_total_retrans, at byte 100)."""
+        info = self.sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("=I", info, 100)[0]) if len(info) >= 104 else 0
+
+    def close(self) -> None:
+        """Ends both ends at once: with a zero linger time a close is a reset."""
+        for opened in self._sockets:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            opened.close()
+
+
+def drop_everything(receiver: socket.socket) -> None:
+    """Attaches a classic BPF filter of one instruction, `ret #0`."""
+    code = bytearray(struct.pack("=HBBI", uapi.BPF_RET_K, 0, 0, 0))
+    program = struct.pack("@HP", 1, syscall.address(code))  # struct sock_fprog
+    receiver.setsockopt(socket.SOL_SOCKET, uapi.SO_ATTACH_FILTER, program)
+
+
+def expected() -> Dict[str, object]:
+    """What an event of ours must say of us, as far as /proc tells."""
+    known: Dict[str, object] = {
+        "comm": kernel.comm(),
+        "flags": kernel.task_flags() & STABLE_FLAGS,
+        "start_ticks": kernel.process_start_ticks(),
+    }
+    if os.stat("/proc/self/ns/pid").st_ino == PROC_PID_INIT_INO:  # elsewhere our pid is not what the kernel calls us
+        known["pid"] = os.getpid()
+    return known
+
+
+def compare(pair: Pair, seen: event.Event, known: Dict[str, object]) -> List[str]:
+    """Every field of an event that differs from what is known, as "field: got, expected"."""
+    pairs = [(name, getattr(seen.tuple, name), getattr(pair.tuple, name)) for name in event.Tuple._fields]
+    owner = seen.owner
+    if owner is None:
+        pairs.append(("owner", None, known.get("pid", "this process")))
+    else:
+        got: Dict[str, object] = {
+            "pid": owner.pid,
+            "comm": owner.comm,
+            "flags": owner.flags & STABLE_FLAGS,
+            "start_ticks": owner.start_ns * os.sysconf("SC_CLK_TCK") // 10**9 + kernel.time_namespace_ticks(),
+        }
+        pairs += [(name, got[name], value) for name, value in known.items()]
+    differ = [f"{name}: {a!r}, expected {b!r}" for name, a, b in pairs if a != b]
+    if seen.state not in ("ESTABLISHED", "FIN_WAIT1"):
+        differ.append(f"state: {seen.state}, expected ESTABLISHED or FIN_WAIT1")
+    if seen.kind not in ("tlp", "rto"):
+        differ.append(
+            f"kind: {seen.kind} (icsk_ca_state {seen.ca_state}, icsk_pending {seen.pending}), expected tlp or rto"
+        )
+    return differ
+
+
+def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: float = TIMEOUT) -> List[Result]:
+    """Makes all families retransmit and compares. Events of other sockets go to `others`. Raises nothing of its own."""
+    pairs: List[Pair] = []
+    results: List[Result] = []
+    strangers: List[event.Event] = []
+    for family in FAMILIES:
+        try:
+            pairs.append(Pair(family))
+        except OSError as error:
+            results.append(Result(family, [], [], f"no such sockets on loopback: {error.strerror}"))
+    try:
+        known = expected()
+        for pair in pairs:
+            pair.send()
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and not all(pair.complete() for pair in pairs):
+            for seen in tracer.events(0.05):
+                mine = [
+                    pair
+                    for pair in pairs
+                    if pair.tuple.sport == seen.tuple.sport and seen.tuple.dport == pair.tuple.dport
+                ]
+                if mine:
+                    mine[0].take(seen)
+                else:
+                    strangers.append(seen)
+        results += [_judge(tracer, pair, strangers, known) for pair in pairs]
+    finally:
+        for pair in pairs:
+            pair.close()
+    _check_forgotten(tracer, pairs, results)
+    if others is not None:
+        others.extend(strangers)
+    return results
+
+
+def _judge(tracer: Tracer, pair: Pair, strangers: List[event.Event], known: Dict[str, object]) -> Result:
+    mismatches = [line for seen in pair.events for line in compare(pair, seen, known)]
+    if not pair.events and not pair.retransmitted():
+        return Result(pair.family, [], [], "the kernel retransmitted nothing")
+    if not pair.events:
+        mine = [seen for seen in strangers if seen.owner is not None and seen.owner.pid == known.get("pid")]
+        near = min((compare(pair, seen, known) for seen in mine or strangers), key=len, default=[])
+        mismatches += near or [f"no event, though the kernel retransmitted {pair.retransmitted()} times"]
+    elif not pair.complete():
+        kinds = ", ".join(f"{e.kind} in {e.state}" for e in pair.events)
+        mismatches.append(f"kinds: {kinds}; expected an rto in FIN_WAIT1")
+    else:
+        mapped, owner = tracer.owner_of(pair.tuple), pair.events[0].owner
+        if mapped is None or owner is None or mapped.pid != owner.pid:
+            mismatches.append(f"socket_to_pid: {mapped}, expected {owner}")
+    return Result(pair.family, pair.events, list(dict.fromkeys(mismatches)), None)
+
+
+def _check_forgotten(tracer: Tracer, pairs: List[Pair], results: List[Result]) -> None:
+    """A destroyed socket must not leave an owner behind: the next one may get its address."""
+    by_family = {result.family: result for result in results}
+    for pair in pairs:
+        deadline = time.monotonic() + 0.5
+        while tracer.owner_of(pair.tuple) is not None:
+            if time.monotonic() > deadline:
+                by_family[pair.family].mismatches.append("the destroyed socket still has an owner")
+                break
+            time.sleep(0.01)
+
+
+def demand(results: List[Result]) -> List[str]:
+    """Raises SelfCheckError if anything differs. Returns the reasons of what could not be tried."""
+    wrong = [f"{r.family}: {line}" for r in results for line in r.mismatches]
+    if wrong:
+        raise SelfCheckError(
+            "the self-check read back wrong values: the offsets are not those of this kernel\n  " + "\n  ".join(wrong),
+            wrong,
+        )
+    return [f"{r.family}: {r.skipped}" for r in results if r.skipped is not None]

@@ -1,0 +1,63 @@
+"""`sockpid selftest`: the self-check with its findings told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Optional
+
+from . import selfcheck
+from .collection import Options
+from .tracer import Tracer
+
+
+def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
+    """Attaches, checks all families, reports.
+
+    Returns 0 if all that the host can do is right, 8 if a field is wrong, 1 if nothing could be tried.
+    """
+    with Tracer.open(options, offsets_path) as tracer:
+        results = selfcheck.run(tracer)
+        document: Dict[str, Any] = {
+            "schema": 1,
+            "ok": any(r.ok for r in results) and not any(r.mismatches for r in results),
+            "arch": tracer.kernel.arch.name,
+            "release": tracer.kernel.release,
+            "build_id": tracer.kernel.build_id,
+            "offsets": tracer.offsets.origin,
+            "offsets_source": tracer.offsets.source,
+            "hooks": tracer.collection.mechanisms(),
+            "lost": tracer.lost(),
+            "families": {
+                r.family: {
+                    "ok": r.ok,
+                    "mismatches": r.mismatches,
+                    "skipped": r.skipped,
+                    "events": [tracer.json(e) for e in r.events],
+                }
+                for r in sorted(results, key=lambda r: selfcheck.FAMILIES.index(r.family))
+            },
+        }
+    print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
+    if any(r.mismatches for r in results):
+        return 8
+    return 0 if document["ok"] else 1
+
+
+def _lines(document: Dict[str, Any]) -> List[str]:
+    lines = [
+        f"kernel    {document['arch']} {document['release']} (build-id {document['build_id']})",
+        f"offsets   {document['offsets']}: {document['offsets_source']}",
+    ]
+    lines += [f"hook      {name:<15} {link or 'none'}" for name, link in document["hooks"].items()]
+    for family, result in document["families"].items():
+        verdict = "ok" if result["ok"] else "skipped: " + result["skipped"] if result["skipped"] else "WRONG"
+        lines.append(f"{family:<9} {verdict}")
+        for e in result["events"]:
+            owner = f"pid {e['pid']} {e['comm']}" if e["pid"] else f"unknown ({e['reason']})"
+            lines.append(
+                f"  {e['kind']:<4} {e['saddr']}:{e['sport']} > {e['daddr']}:{e['dport']} {e['state']}: owner {owner}; "
+                f"interrupted was {e['interrupted_pid']}"
+            )
+        lines += [f"  {line}" for line in result["mismatches"]]
+    lines.append("all right" if document["ok"] else "NOT right")
+    return lines

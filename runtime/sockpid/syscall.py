@@ -1,0 +1,58 @@
+"""The one seam to the kernel: every system call that Python has no function for goes through `syscall`.
+
+Tests replace `syscall` (a function of a name and integers) to run maps, programs and links without a kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from typing import Optional
+
+from . import arch
+from .errors import SyscallError, UnsupportedArchError
+
+_machine: Optional[arch.Arch] = None
+_libc: Optional[ctypes.CDLL] = None
+
+
+def machine() -> arch.Arch:
+    """The architecture this process runs on. Raises UnsupportedArchError, also for a 32-bit Python on 64 bits."""
+    global _machine  # noqa: PLW0603 - found once
+    if _machine is None:
+        found = arch.of_machine(os.uname().machine)
+        if struct.calcsize("P") != found.pointer_size:
+            raise UnsupportedArchError(
+                f"a {struct.calcsize('P') * 8}-bit Python on a {found.pointer_size * 8}-bit {found.name} kernel: "
+                f"the system calls differ; run a {found.pointer_size * 8}-bit Python"
+            )
+        _machine = found
+    return _machine
+
+
+def syscall(name: str, number: int, *args: int) -> int:
+    """Calls the kernel; `name` is for the error. Raises SyscallError with the kernel's errno."""
+    global _libc  # noqa: PLW0603 - opened once
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+        _libc.syscall.restype = ctypes.c_long
+    result: int = _libc.syscall(ctypes.c_long(number), *(ctypes.c_long(arg) for arg in args))
+    if result < 0:
+        raise SyscallError(name, ctypes.get_errno())
+    return result
+
+
+def address(buffer: bytearray) -> int:
+    """The address of a buffer, valid while the caller keeps it and does not resize it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
+
+
+def bpf(name: str, cmd: int, attr: bytearray) -> int:
+    """bpf(2). `attr` is the packed union bpf_attr up to the last field in use; the kernel may write into it."""
+    return syscall(f"bpf({name})", machine().bpf, cmd, address(attr), len(attr))
+
+
+def perf_event_open(attr: bytearray, pid: int, cpu: int, flags: int) -> int:
+    """perf_event_open(2) without a group. `attr` is a packed struct perf_event_attr."""
+    return syscall("perf_event_open", machine().perf_event_open, address(attr), pid, cpu, -1, flags)

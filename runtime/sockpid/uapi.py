@@ -1,0 +1,95 @@
+"""Constants of the kernel's user space interface, under the kernel's names. A test compares them with BTF."""
+
+from __future__ import annotations
+
+# enum bpf_cmd (include/uapi/linux/bpf.h)
+BPF_MAP_CREATE = 0
+BPF_MAP_LOOKUP_ELEM = 1
+BPF_MAP_UPDATE_ELEM = 2
+BPF_MAP_DELETE_ELEM = 3
+BPF_MAP_GET_NEXT_KEY = 4
+BPF_PROG_LOAD = 5
+BPF_OBJ_GET_INFO_BY_FD = 15
+BPF_RAW_TRACEPOINT_OPEN = 17
+BPF_BTF_GET_FD_BY_ID = 19
+BPF_BTF_GET_NEXT_ID = 23
+BPF_ENABLE_STATS = 32
+
+# enum bpf_map_type
+BPF_MAP_TYPE_HASH = 1
+BPF_MAP_TYPE_ARRAY = 2
+BPF_MAP_TYPE_PERCPU_ARRAY = 6
+BPF_MAP_TYPE_LRU_HASH = 9
+BPF_MAP_TYPE_RINGBUF = 27
+
+# enum bpf_prog_type
+BPF_PROG_TYPE_SOCKET_FILTER = 1
+BPF_PROG_TYPE_KPROBE = 2
+BPF_PROG_TYPE_RAW_TRACEPOINT = 17
+
+# enum bpf_func_id, as far as the images call them: number by name
+BPF_FUNC = {
+    "bpf_map_lookup_elem": 1,
+    "bpf_map_update_elem": 2,
+    "bpf_map_delete_elem": 3,
+    "bpf_probe_read": 4,
+    "bpf_ktime_get_ns": 5,
+    "bpf_get_current_pid_tgid": 14,
+    "bpf_perf_event_output": 25,
+    "bpf_get_current_task": 35,
+    "bpf_get_current_cgroup_id": 80,
+    "bpf_probe_read_kernel": 113,
+    "bpf_ringbuf_output": 130,
+}
+
+BPF_OBJ_NAME_LEN = 16
+
+# ring buffer record header (enum in include/uapi/linux/bpf.h)
+BPF_RINGBUF_BUSY_BIT = 1 << 31
+BPF_RINGBUF_DISCARD_BIT = 1 << 30
+BPF_RINGBUF_HDR_SZ = 8
+
+# enum perf_type_id, perf_event_open flags and ioctls (include/uapi/linux/perf_event.h)
+PERF_TYPE_TRACEPOINT = 2
+PERF_FLAG_FD_CLOEXEC = 1 << 3
+PERF_ATTR_SIZE_VER5 = 112
+# The ioctl numbers of most architectures; powerpc differs (arch/powerpc/include/uapi/asm/ioctl.h).
+PERF_EVENT_IOC_ENABLE = 0x2400
+PERF_EVENT_IOC_SET_BPF = 0x40042408
+
+# include/uapi/linux/capability.h
+CAP_SYS_ADMIN = 21
+CAP_SYS_RESOURCE = 24
+CAP_PERFMON = 38
+CAP_BPF = 39
+
+# include/uapi/asm-generic/socket.h, include/uapi/linux/filter.h
+SO_ATTACH_FILTER = 26
+BPF_RET_K = 0x06
+
+# enum in include/net/tcp_states.h, in order from 1
+TCP_STATES = (
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+)
+TCP_SYN_SENT = 2
+
+# enum tcp_ca_state (include/uapi/linux/tcp.h)
+TCP_CA_Open = 0
+TCP_CA_Disorder = 1
+TCP_CA_CWR = 2
+TCP_CA_Recovery = 3
+TCP_CA_Loss = 4
+
+# include/net/inet_connection_sock.h
+ICSK_TIME_LOSS_PROBE = 5

@@ -1,0 +1,113 @@
+"""The decoder against the layout that the compiler gave the record, and against the documented object."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+import pytest
+
+from sockpid import event
+from tests.unit.test_relocate import images
+
+MEMBERS = {
+    "struct socket_tuple": (event.TUPLE, ("netns", "family", "sport", "dport", "zero", "saddr", "daddr")),
+    "struct process": (event.PROCESS, ("pid_tgid", "start_ns", "when_ns", "cgroup_id", "how", "flags", "comm")),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_formats_are_the_compilers(name: str) -> None:
+    abi = images()["little"].abi[name]
+    code, members = MEMBERS[name]
+    assert struct.calcsize("=" + code) == abi["size"]
+    parts = re.findall(r"\d*[a-zA-Z]", code)
+    position = 0
+    for member, part in zip(members, parts, strict=True):
+        assert abi["members"][member] == [position, struct.calcsize("=" + part)], member
+        position += struct.calcsize("=" + part)
+
+
+def test_event_is_owner_and_tuple_and_state() -> None:
+    abi = images()["little"].abi
+    owner, record = abi["struct owner"]["members"], abi["struct event"]["members"]
+    process, key = abi["struct process"]["size"], abi["struct socket_tuple"]["size"]
+    assert owner == {
+        "latest": [0, process], "first": [process, process], "task": [2 * process, 8],
+        "tuple": [2 * process + 8, key], "changes": [2 * process + 8 + key, 4],
+    }  # fmt: skip
+    assert struct.calcsize("=" + event.OWNER) == abi["struct owner"]["size"]
+    assert abi["struct event"]["size"] == event.EVENT_SIZE
+    assert record["owner"][0] == struct.calcsize("=QQQ")
+    assert record["tuple"][0] == struct.calcsize("=QQQ" + event.OWNER)
+    assert record["err"][0] == struct.calcsize("=QQQ" + event.OWNER + event.TUPLE)
+    assert [record[n][0] for n in ("state", "ca_state", "pending")] == [record["err"][0] + n for n in (4, 5, 6)]
+
+
+def record(owner: bytes, family: int = 2, state: int = 1, ca_state: int = 4, pending: int = 0, err: int = 0) -> bytes:
+    saddr, daddr = bytes([10, 0, 0, 1]).ljust(16, b"\0"), bytes([10, 0, 0, 2]).ljust(16, b"\0")
+    if family == 10:
+        saddr, daddr = bytes.fromhex("20010db8" + "0" * 23 + "1"), bytes(15) + b"\1"
+    head = struct.pack("=QQQ", 5_000, 0xFFFF, 77 << 32 | 78)
+    tail = struct.pack("=IHHHH16s16s", 4026531840, family, 40034, 9000, 0, saddr, daddr)
+    return head + owner + tail + struct.pack("=iBBB5x", err, state, ca_state, pending)
+
+
+def owner(how: int = 3) -> bytes:
+    process = struct.pack("=QQQQII16s", 94 << 32 | 95, 1111, 2_000, 7, how, 0, b"python3\0junk")
+    return process + process + struct.pack("=Q44sI", 0, bytes(44), 2)
+
+
+def test_known_owner() -> None:
+    got = event.decode(record(owner())).json(1_000_000, "table", "never used")
+    assert got == {
+        "schema": 1, "ts_ns": 1_005_000, "kind": "rto", "family": "inet", "saddr": "10.0.0.1", "sport": 40034,
+        "daddr": "10.0.0.2", "dport": 9000, "netns": 4026531840, "state": "ESTABLISHED", "pid": 94, "tid": 95,
+        "comm": "python3", "start_ns": 1111, "how": "send", "age_ns": 3_000, "reason": None, "interrupted_pid": 77,
+        "ambiguous": 3, "offsets": "table",
+    }  # fmt: skip
+
+
+def test_unknown_owner_is_never_the_interrupted_process() -> None:
+    got = event.decode(record(bytes(168))).json(0, "btf", "older-than-probe")
+    assert (got["pid"], got["tid"], got["comm"], got["how"], got["reason"]) == (
+        None,
+        None,
+        None,
+        None,
+        "older-than-probe",
+    )
+    assert got["interrupted_pid"] == 77
+
+
+def test_kernel_socket_has_no_pid() -> None:
+    got = event.decode(record(owner(how=7))).json(0, "btf", "x")
+    assert (got["pid"], got["comm"], got["how"], got["reason"]) == (None, None, "kernel", None)
+
+
+def test_ipv6_text() -> None:
+    got = event.decode(record(owner(), family=10)).tuple
+    assert (got.saddr, got.daddr, got.family) == ("2001:db8::1", "::1", "inet6")
+
+
+@pytest.mark.parametrize(
+    ("err", "state", "ca_state", "pending", "kind"),
+    [
+        (0, 1, 4, 0, "rto"), (0, 1, 3, 1, "fast"), (0, 1, 3, 5, "fast"), (0, 1, 0, 5, "tlp"), (0, 1, 2, 5, "tlp"),
+        (0, 2, 0, 0, "syn"), (-16, 1, 4, 0, "failed"), (0, 1, 0, 1, "other"),
+    ],
+)  # fmt: skip
+def test_kinds(err: int, state: int, ca_state: int, pending: int, kind: str) -> None:
+    assert event.kind(err, state, ca_state, pending) == kind
+
+
+def test_short_record_is_refused() -> None:
+    with pytest.raises(ValueError, match="event of 247 bytes, 248 expected"):
+        event.decode(record(owner())[:-1])
+
+
+def test_tuple_survives_the_way_to_a_map_key_and_back() -> None:
+    for family in (2, 10):
+        value = event.decode(record(owner(), family=family)).tuple
+        packed = event.pack_tuple(value)
+        assert packed == record(owner(), family=family)[192:236]

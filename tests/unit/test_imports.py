@@ -1,0 +1,75 @@
+"""The direction of imports, held by reading the sources."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUNTIME = sorted((ROOT / "runtime/sockpid").glob("*.py"))
+GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
+PURE = {
+    "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_record", "data", "errors", "event", "hooks", "image",
+    "insn", "layout", "notes", "relocate", "table", "uapi",
+}  # fmt: skip
+KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
+READS_KERNEL_FILES = {"kernel", "map", "offsets", "perf", "selfcheck", "tracefs"}
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports anywhere; relative ones as "sockpid.x"."""
+    package = path.parent.name
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{package}.{node.module}" if node.level and node.module else node.module or package
+            package_itself = (node.level and not node.module) or node.module in ("sockpid", "sockpid_gen")
+            found.update(f"{base}.{alias.name}" for alias in node.names) if package_itself else found.add(base)
+    return found
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", RUNTIME, ids=lambda p: p.stem)
+def test_runtime_imports_the_standard_library_and_itself(path: Path) -> None:
+    foreign = {m for m in imports(path) if top(m) not in sys.stdlib_module_names | {"sockpid", "__future__"}}
+    assert not foreign
+
+
+@pytest.mark.parametrize("path", [p for p in RUNTIME if p.stem in PURE], ids=lambda p: p.stem)
+def test_pure_half_does_not_touch_the_kernel(path: Path) -> None:
+    used = {top(m) for m in imports(path)}
+    assert not used & KERNEL_HALF_ONLY
+    own = {m.split(".")[1] for m in imports(path) if m.startswith("sockpid.")} - {"__version__"}
+    assert own <= PURE
+
+
+def test_pure_modules_exist() -> None:
+    assert {p.stem for p in RUNTIME} >= PURE
+
+
+@pytest.mark.parametrize("path", GEN, ids=lambda p: p.stem)
+def test_generator_uses_only_the_pure_half(path: Path) -> None:
+    own = {m.split(".")[1] for m in imports(path) if m.startswith("sockpid.")} - {"__version__"}
+    assert own <= PURE
+
+
+def test_one_module_calls_libc() -> None:
+    calling = {p.stem for p in RUNTIME if "CDLL" in p.read_text()}
+    assert calling == {"syscall"}
+
+
+def test_few_modules_read_kernel_files() -> None:
+    named = {p.stem for p in RUNTIME if any(f'"{root}' in p.read_text() for root in ("/proc", "/sys"))}
+    assert named <= READS_KERNEL_FILES
+
+
+def test_data_directories_hold_no_python() -> None:
+    assert not [p for d in ("offsets", "bpf_bytecode") for p in (ROOT / d).rglob("*.py")]
