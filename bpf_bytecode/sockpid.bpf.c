@@ -153,7 +153,6 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 			return 0;
 		how = HOW_KERNEL;
 	}
-	owner.task = (__u64)task;
 	owner.latest.pid_tgid = bpf_get_current_pid_tgid();
 	owner.latest.start_ns = process_start(task, &leader);
 	owner.latest.when_ns = bpf_ktime_get_ns();
@@ -163,6 +162,8 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
 	read_field(owner.latest.comm, (const struct task_struct *)leader, comm);
 	read_tuple(&owner.tuple, (const struct sock *)sk);
+	if (owner.tuple.sport)
+		owner.task = (__u64)task;
 	if (known && known->first.how != HOW_KERNEL) {
 		owner.first = known->first;
 		owner.changes = known->changes;
@@ -193,13 +194,12 @@ int tcp_sendmsg(struct probe_ctx *ctx)
 	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 	__u64 leader = 0;
 
-	/* Without a port the tuple was not complete: learn it again. */
-	if (known && known->tuple.sport) {
+	if (known) {
 		/* The task's address guards against a process id that was given to another process. */
-		if (known->latest.pid_tgid == pid_tgid && known->task == task)
+		if (known->task == task && known->latest.pid_tgid == pid_tgid)
 			return 0;
 		/* Another thread of the same process: note the thread in place. */
-		if (known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
+		if (known->task && known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
 		    known->latest.start_ns == process_start((const struct task_struct *)task, &leader)) {
 			known->latest.pid_tgid = pid_tgid;
 			known->task = task;

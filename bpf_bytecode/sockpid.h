@@ -46,11 +46,14 @@ struct process {
 	char comm[TASK_COMM_LEN];
 };
 
-/* Value of owner_by_sock; its key is the address of the struct sock. */
+/*
+ * Value of owner_by_sock; its key is the address of the struct sock. What every send compares stands together, in one
+ * cache line.
+ */
 struct owner {
+	__u64 task; /* address of latest's task_struct; 0 while the tuple has no port yet: then nothing is settled */
 	struct process latest;
 	struct process first;
-	__u64 task;  /* address of the task_struct that was `current` when latest was written */
 	struct socket_tuple tuple;
 	__u32 changes; /* how often the owner became another process */
 };

@@ -139,6 +139,10 @@ class Collection:
         """Hook (program) -> "mechanism target", or None."""
         return {a.hook.prog: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
 
+    def program(self, name: str) -> prog.Prog:
+        """A program that was loaded, in the form that was loaded last. Raises KeyError."""
+        return [loaded for (prog_name, _, _), loaded in self._progs.items() if prog_name == name][-1]
+
     def learns(self) -> bool:
         """At least one hook that learns owners is attached."""
         return any(a.link is not None and a.hook.learns for a in self.hooks)

@@ -20,7 +20,7 @@ FAMILY = {2: "inet", 10: "inet6"}
 
 TUPLE = "IHHHH16s16s"
 PROCESS = "QQQQII16s"
-OWNER = PROCESS + PROCESS + "Q" + TUPLE + "I"
+OWNER = "Q" + PROCESS + PROCESS + TUPLE + "I"
 EVENT = "=QQQ" + OWNER + TUPLE + "iBBB5x"
 EVENT_SIZE = struct.calcsize(EVENT)
 
@@ -113,8 +113,8 @@ def decode(record: bytes) -> Event:
         kind=kind(err, state, ca_state, pending),
         tuple=_tuple(*f[26:33]),
         state=uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
-        owner=process(*f[3:10]),
-        first=process(*f[10:17]),
+        owner=process(*f[4:11]),
+        first=process(*f[11:18]),
         changes=f[25],
         interrupted_pid=f[2] >> 32,
         err=err,

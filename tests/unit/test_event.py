@@ -33,7 +33,7 @@ def test_event_is_owner_and_tuple_and_state() -> None:
     owner, record = abi["struct owner"]["members"], abi["struct event"]["members"]
     process, key = abi["struct process"]["size"], abi["struct socket_tuple"]["size"]
     assert owner == {
-        "latest": [0, process], "first": [process, process], "task": [2 * process, 8],
+        "task": [0, 8], "latest": [8, process], "first": [8 + process, process],
         "tuple": [2 * process + 8, key], "changes": [2 * process + 8 + key, 4],
     }  # fmt: skip
     assert struct.calcsize("=" + event.OWNER) == abi["struct owner"]["size"]
@@ -55,7 +55,7 @@ def record(owner: bytes, family: int = 2, state: int = 1, ca_state: int = 4, pen
 
 def owner(how: int = 3) -> bytes:
     process = struct.pack("=QQQQII16s", 94 << 32 | 95, 1111, 2_000, 7, how, 0, b"python3\0junk")
-    return process + process + struct.pack("=Q44sI", 0, bytes(44), 2)
+    return bytes(8) + process + process + struct.pack("=44sI", bytes(44), 2)
 
 
 def test_known_owner() -> None:

@@ -1,0 +1,125 @@
+"""What a kernel says about itself: architecture, version banner, build-id, and which debug information it
+carries."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import IO, NamedTuple, Optional
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.constants import SH_FLAGS
+from elftools.elf.elffile import ELFFile
+
+from sockpid import notes
+from sockpid.arch import Arch, of_elf
+from sockpid.errors import SourceError
+
+# Since Linux 6.1 there is a second string without a build number, which is overridden when the kernel is
+# linked.
+_BANNER = re.compile(rb"Linux version [0-9][^\n\0]* #[0-9][^\n\0]*")
+
+_NOTES_WINDOW = 256 << 10
+"""How far before BTF the kernel's notes may end, in bytes: the alignment in between is that of a page."""
+
+
+class Facts(NamedTuple):
+    """What was found. banner: b"" -> None; btf: the content of section .BTF; dwarf: has .debug_info."""
+
+    arch: Arch
+    banner: Optional[str]
+    build_id: Optional[str]
+    btf: Optional[bytes]
+    dwarf: bool
+
+
+def read_elf(file: IO[bytes]) -> Facts:
+    """The facts of an ELF vmlinux. Raises SourceError if it is damaged, UnsupportedArchError."""
+    try:
+        elf = ELFFile(file)
+        arch = of_elf(_machine(file, elf.little_endian), elf.elfclass // 8, "little" if elf.little_endian else "big")
+        build_id: Optional[str] = None
+        banner: Optional[str] = None
+        btf: Optional[bytes] = None
+        dwarf = False
+        for section in elf.iter_sections():
+            kind, flags = section["sh_type"], section["sh_flags"]
+            if kind == "SHT_NOBITS":
+                continue
+            if section.name == ".BTF":
+                btf = bytes(section.data())
+            elif section.name == ".debug_info":
+                dwarf = True
+            elif kind == "SHT_NOTE":
+                build_id = build_id or notes.build_id(section.data(), arch.byte_order)
+            elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
+                banner = _banner(section.data())
+    except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        raise SourceError(f"damaged ELF file: {error}") from None
+    return Facts(arch, banner, build_id, btf, dwarf)
+
+
+def read_raw(data: bytes, arch: Arch) -> Facts:
+    """The facts of a kernel's memory image, which has neither sections nor symbols."""
+    at, btf = _find_btf(data, arch.byte_order)
+    build_id = None
+    if btf is not None:
+        # include/asm-generic/vmlinux.lds.h puts .notes right before .BTF. Notes elsewhere belong to vDSOs.
+        start = data.rfind(
+            struct.pack("<III" if arch.byte_order == "little" else ">III", 4, 20, notes.NT_GNU_BUILD_ID) + b"GNU\0",
+            max(0, at - _NOTES_WINDOW),
+            at,
+        )
+        if start >= 0:
+            build_id = notes.build_id(data[start:at], arch.byte_order)
+    return Facts(arch, _banner(data), build_id, btf, False)
+
+
+def release_of(banner: str) -> str:
+    """The kernel release in a version banner."""
+    return banner.split(" ", 3)[2]
+
+
+def is_banner(text: str) -> bool:
+    """Whether a text is a version banner, as /proc/version has it."""
+    return _BANNER.fullmatch(text.rstrip().encode()) is not None
+
+
+def distribution_of(banner: str) -> Optional[str]:
+    """Who built a kernel, as far as its banner tells; None otherwise."""
+    marks = {
+        "debian-kernel@": "debian",
+        "(buildd@": "ubuntu",
+        ".fedoraproject.org": "fedora",
+        ".redhat.com": "rhel",
+        "amzn": "amazon",
+        "-azure-linux": "azurelinux",
+    }
+    return next((name for mark, name in marks.items() if mark in banner), None)
+
+
+def _machine(file: IO[bytes], little_endian: bool) -> int:
+    """e_machine as a number: pyelftools only gives names, and not for every machine."""
+    file.seek(18)
+    (machine,) = struct.unpack("<H" if little_endian else ">H", file.read(2))
+    return int(machine)
+
+
+def _banner(data: bytes) -> Optional[str]:
+    match = _BANNER.search(data)
+    return match.group().decode("utf-8", "replace").rstrip() if match else None
+
+
+def _find_btf(data: bytes, byte_order: str) -> tuple[int, Optional[bytes]]:
+    """The largest BTF in `data`, and where it is. (The kernel has small ones for BPF programs of its own.)"""
+    mark = "<" if byte_order == "little" else ">"
+    magic = struct.pack(mark + "HBB", 0xEB9F, 1, 0)
+    best_at, best_size = -1, 0
+    at = data.find(magic)
+    while at >= 0 and at + 24 <= len(data):
+        length, type_off, type_len, str_off, str_len = struct.unpack_from(mark + "IIIII", data, at + 4)
+        size = length + max(type_off + type_len, str_off + str_len)
+        if 24 <= length <= 256 and best_size < size <= len(data) - at:
+            best_at, best_size = at, size
+        at = data.find(magic, at + 4)
+    return best_at, data[best_at : best_at + best_size] if best_size else None

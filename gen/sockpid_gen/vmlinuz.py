@@ -1,0 +1,90 @@
+"""The kernel inside a bootable image: vmlinux as ELF or, where only its loadable part is in it, as raw memory
+image."""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import NamedTuple, Optional
+
+from sockpid.arch import ARCHES, Arch
+from sockpid.errors import SourceError
+
+from .decompress import MAGICS, decompress
+
+ELF_MAGIC = b"\x7fELF"
+
+
+class Kernel(NamedTuple):
+    """An uncompressed kernel. arch is None for ELF files, which say so themselves."""
+
+    data: bytes
+    arch: Optional[Arch]
+
+
+def unpack(image: bytes) -> Kernel:
+    """Takes the kernel out of a vmlinuz, bzImage, Image or zImage. Raises SourceError if there is none in it."""
+    try:
+        return _unpack(image)
+    except struct.error:
+        raise SourceError("the kernel image is truncated: it ends within its header") from None
+
+
+def _unpack(image: bytes) -> Kernel:
+    if image.startswith(ELF_MAGIC):
+        return Kernel(image, None)
+    # Documentation/arch/arm64/booting.rst and arch/riscv/boot-image-header.rst: magic numbers of the image
+    # header.
+    if image[0x38:0x3C] == b"ARM\x64":
+        return Kernel(image, ARCHES["aarch64"])
+    if image[0x30:0x35] == b"RISCV" and image[0x38:0x3C] == b"RSC\x05":
+        return Kernel(image, ARCHES["riscv64"])
+    if image[0x202:0x206] == b"HdrS":
+        return unpack(decompress(_x86_payload(image)))
+    if image[:2] == b"MZ" and image[4:8] == b"zimg":
+        # drivers/firmware/efi/libstub/zboot-header.S: offset and size of the payload
+        offset, size = struct.unpack_from("<II", image, 8)
+        return unpack(decompress(_slice(image, offset, size)))
+    if image[0x10008:0x1000E] == b"S390EP":  # arch/s390/boot/head.S
+        return Kernel(_scan(image), ARCHES["s390x"])
+    if any(image.startswith(magic) for magic in MAGICS):
+        return unpack(decompress(image))
+    kernel = _scan(image)
+    if kernel.startswith(ELF_MAGIC):
+        return Kernel(kernel, None)
+    raise SourceError("no kernel image that is known here")
+
+
+def _x86_payload(image: bytes) -> bytes:
+    """The compressed vmlinux of a bzImage (Documentation/arch/x86/boot.rst, protocol 2.08 and later)."""
+    (protocol,) = struct.unpack_from("<H", image, 0x206)
+    if protocol < 0x208:
+        raise SourceError(f"x86 boot protocol {protocol >> 8}.{protocol & 0xFF:02} does not say where its payload is")
+    setup_sectors = image[0x1F1] or 4
+    offset, size = struct.unpack_from("<II", image, 0x248)
+    return _slice(image, (setup_sectors + 1) * 512 + offset, size)
+
+
+def _slice(image: bytes, offset: int, size: int) -> bytes:
+    if offset + size > len(image):
+        raise SourceError(
+            f"the payload ({offset}+{size}) reaches past the end of the image ({len(image)} bytes): truncated"
+        )
+    return image[offset : offset + size]
+
+
+def _scan(image: bytes) -> bytes:
+    """The largest thing in the image that can be decompressed, for images whose header does not say where it
+    is."""
+    found = b""
+    for match in re.finditer(b"|".join(re.escape(magic) for magic in MAGICS), image):
+        try:
+            data = decompress(image[match.start() :])
+        except SourceError:  # the magic number of a compression, but only by chance
+            continue
+        if len(data) > max(len(found), 1 << 20):
+            found = data
+            break
+    if not found:
+        raise SourceError("no kernel image that is known here")
+    return found

@@ -1,0 +1,1 @@
+"""What sockpid costs, as ratios within one run; absolute figures stand beside them."""

@@ -1,0 +1,101 @@
+"""This kernel's BTF, by three readers: sockpid.btf, drgn over our type finder, and bpftool."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+
+from sockpid import arch, kernel
+from sockpid.btf import Btf
+from sockpid.layout import Struct
+from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen.extract import compare, extract
+from sockpid_gen.source import LIVE, open_source
+from sockpid_gen.wanted import wanted_fields
+from tests.kernel_wanted import wanted
+
+
+@pytest.fixture(scope="module")
+def btf() -> Btf:
+    if not LIVE.exists():
+        pytest.skip("this kernel has no BTF")
+    return Btf(LIVE.read_bytes())
+
+
+@pytest.fixture
+def machine() -> arch.Arch:
+    return arch.of_machine(os.uname().machine)
+
+
+def test_our_reader_and_drgn_agree(btf: Btf, machine: arch.Arch) -> None:
+    fields = wanted(machine)
+    ours = btf.extract(fields, machine.pointer_size)
+    assert compare(ours, drgn_layout.extract(btf_finder.program(btf, machine), fields)) == []
+    sock = ours["struct sock"]
+    assert isinstance(sock, Struct)
+    assert sock.fields["__sk_common.skc_daddr"] is not None
+    assert sock.fields["sk_gone"] is None
+
+
+def test_what_the_images_want_is_there(machine: arch.Arch) -> None:
+    with open_source(LIVE) as source:
+        found = extract(source, wanted_fields(machine))
+    assert source.release == os.uname().release
+    identity = kernel.identify()
+    assert (source.build_id, source.banner) == (identity.build_id, identity.banner)
+    assert found.layout["struct sock"] is not None
+    assert found.btf_ids is not None
+    assert "tcp_connect" in found.btf_ids
+
+
+def test_every_record_agrees_with_bpftool(btf: Btf) -> None:
+    if shutil.which("bpftool") is None:
+        pytest.skip("bpftool is not installed")
+    command = ["bpftool", "--json", "btf", "dump", "file", str(LIVE)]
+    types = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["types"]
+    assert len(types) == len(btf)
+    for theirs in types:
+        ours = btf.type(theirs["id"])
+        assert ours.name == theirs["name"].replace("(anon)", "")
+        if "size" in theirs and theirs["kind"] != "DATASEC":
+            assert ours.size_or_type == theirs["size"], theirs
+        if theirs["kind"] in ("STRUCT", "UNION"):
+            assert members_of(theirs) == [(m.name, m.type, m.bit_offset, m.bitfield_size) for m in ours.members]
+        if theirs["kind"] in ("ENUM", "ENUM64"):
+            # bpftool 7.1 prints unsigned values with a sign.
+            mask = (1 << 8 * theirs["size"]) - 1
+            values = [(name, value & mask) for name, value in ours.values]
+            assert [(v["name"], v["val"] & mask) for v in theirs["values"]] == values
+        if theirs["kind"] == "ARRAY":
+            assert ours.array is not None
+            assert (ours.array.type, ours.array.nelems) == (theirs["type_id"], theirs["nr_elems"])
+
+
+def members_of(struct: Dict[str, Any]) -> List[Any]:
+    return [
+        (m["name"].replace("(anon)", ""), m["type_id"], m["bits_offset"], m.get("bitfield_size", 0))
+        for m in struct["members"]
+    ]
+
+
+def test_function_ids_are_those_of_bpftool(btf: Btf) -> None:
+    ids = btf.func_ids(["tcp_connect", "tcp_sendmsg_locked", "no_such_function"])
+    assert sorted(ids) == ["tcp_connect", "tcp_sendmsg_locked"]
+    for name, type_id in ids.items():
+        assert btf.type(type_id).name == name
+
+
+def test_modules_continue_the_kernel(btf: Btf) -> None:
+    modules = [path for path in Path("/sys/kernel/btf").iterdir() if path.name != "vmlinux"]
+    if not modules:
+        pytest.skip("no module with BTF is loaded")
+    for path in modules:
+        split = Btf(path.read_bytes(), btf)
+        for type_id in split.ids():
+            split.type(type_id)

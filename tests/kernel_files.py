@@ -1,0 +1,109 @@
+"""Makes kernels to read: small ELF files, bootable images and Debian packages around a given BTF, for tests."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import struct
+import tarfile
+from typing import Callable, Dict, Mapping, Optional
+
+from tests.btf_builder import BtfBuilder
+
+BANNER = "Linux version 6.1.0-1-test (builder@example.invalid) (gcc 12) #1 SMP 2024"
+BUILD_ID = "0123456789abcdef0123456789abcdef01234567"
+BANNERS = b"\0Linux version 6.1.0-1-test (no build number)\0" + BANNER.encode() + b"\n\0"
+"""As in .rodata of Linux 6.1 and later: of the two, the one with the build number is right."""
+
+X86_64 = 62
+S390X = 22
+
+
+def btf(byte_order: str = "little") -> bytes:
+    """BTF of one struct: struct sock { unsigned short sk_protocol; unsigned char state : 5; }."""
+    b = BtfBuilder(byte_order)
+    u16, u8 = b.integer("unsigned short", 2), b.integer("unsigned char", 1)
+    b.bitfield_struct("sock", 4, ("sk_protocol", u16, 0, 0), ("state", u8, 16, 5))
+    b.record(12, "tcp_connect", b.record(13, "", 0))
+    return b.build()
+
+
+def build_id_note(byte_order: str = "little", build_id: str = BUILD_ID) -> bytes:
+    desc = bytes.fromhex(build_id)
+    return struct.pack("<III" if byte_order == "little" else ">III", 4, len(desc), 3) + b"GNU\0" + desc
+
+
+def elf(sections: Optional[Mapping[str, bytes]] = None, byte_order: str = "little", machine: int = X86_64) -> bytes:
+    """A 64-bit ELF file. Without `sections`: those of a kernel with BTF and build-id."""
+    if sections is None:
+        sections = {".rodata": BANNERS, ".notes": build_id_note(byte_order), ".BTF": btf(byte_order)}
+    mark = "<" if byte_order == "little" else ">"
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in (*sections, ".shstrtab"))
+    body, headers = b"", bytes(64)
+    for name, content in {**sections, ".shstrtab": names}.items():
+        kind = {".notes": 7, ".shstrtab": 3}.get(name, 1)
+        name_at = names.index(b"\0" + name.encode() + b"\0") + 1
+        headers += struct.pack(mark + "IIQQQQIIQQ", name_at, kind, 2, 0, 64 + len(body), len(content), 0, 0, 4, 0)
+        body += content
+    ident = b"\x7fELF\x02" + (b"\x01" if byte_order == "little" else b"\x02") + b"\x01" + bytes(9)
+    count = len(sections) + 2
+    header = struct.pack(mark + "HHIQQQIHHHHHH", 2, machine, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, count, count - 1)
+    return ident + header + body + headers
+
+
+def bzimage(payload: bytes) -> bytes:
+    """An x86 bzImage with one setup sector around a compressed vmlinux."""
+    image = bytearray(1024)
+    image[0x1F1] = 1
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x206, 0x20F)
+    struct.pack_into("<II", image, 0x248, 0x40, len(payload))
+    return bytes(image) + bytes(0x40) + payload + b"trailing"
+
+
+def raw(byte_order: str = "little") -> bytes:
+    """A memory image: a vDSO's note, banners, then the kernel's notes right before BTF, then a small other BTF."""
+    other = BtfBuilder(byte_order).build()
+    vdso = build_id_note(byte_order, "ff" * 20)
+    return b"".join((vdso, bytes(300_000), BANNERS, build_id_note(byte_order), bytes(4096), btf(byte_order), other))
+
+
+def arm64_image() -> bytes:
+    data = bytearray(0x40) + raw()
+    data[0x38:0x3C] = b"ARM\x64"
+    return bytes(data)
+
+
+def zboot(payload: bytes) -> bytes:
+    """An EFI zboot image."""
+    return b"MZ\0\0zimg" + struct.pack("<II", 64, len(payload)) + bytes(48) + payload
+
+
+def ar(members: Mapping[str, bytes]) -> bytes:
+    data = b"!<arch>\n"
+    for name, content in members.items():
+        data += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content
+        data += b"\n" * (len(content) % 2)
+    return data
+
+
+def deb(files: Mapping[str, Optional[bytes]], compression: str = "xz") -> bytes:
+    """A Debian package of these files (None: a symbolic link)."""
+    tar_bytes = io.BytesIO()
+    with tarfile.open(fileobj=tar_bytes, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "elsewhere"
+            else:
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content or b""))
+    packers: Dict[str, Callable[[bytes], bytes]] = {"xz": lzma.compress, "gz": gzip.compress, "": bytes}
+    name = f"data.tar.{compression}".rstrip(".")
+    members: Dict[str, bytes] = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": b"x",
+        name: packers[compression](tar_bytes.getvalue()),
+    }
+    return ar(members)

@@ -1,0 +1,209 @@
+"""drgn over our type finder says what our own reader says; where two descriptions differ, the error names both."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import drgn
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from sockpid.arch import ARCHES
+from sockpid.btf import Btf
+from sockpid.errors import BtfError, SourceError
+from sockpid.layout import Enum, Field, Layout, Struct
+from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen.extract import compare, extract
+from sockpid_gen.source import KernelSource, open_source
+from tests import kernel_files as make
+from tests.btf_builder import BtfBuilder
+
+WANTED = {"struct sock": frozenset(("sk_protocol", "state", "gone")), "struct gone": frozenset("x")}
+
+
+def rich_btf(byte_order: str) -> bytes:
+    """One of everything that a path can pass through."""
+    b = BtfBuilder(byte_order)
+    i32, u8 = b.integer("int", 4, signed=True), b.integer("unsigned char", 1)
+    b.record(1, "_Bool", 1, (4 << 24 | 8,))
+    negative = b.enum("negative", ("N", -5), signed=True)
+    b.enum("wide", ("W", 1 << 40), wide=True)
+    union = b.struct("", 8, ("u", i32, 0), ("v", u8, 0), kind=5)
+    inner = b.struct("inner", 12, ("first", i32, 0), ("", b.record(10, "", union), 32))
+    const = b.record(8, "inner_t", b.record(9, "", inner))
+    pointer = b.pointer(b.record(13, "", i32, (b.name("x"), i32, 0, 0), vlen=2))
+    narrow = b.integer("unsigned int", 4, bits=3, offset=2)
+    b.bitfield_struct("flags", 4, ("a", u8, 3, 0), ("b", i32, 5, 4), ("e", negative, 9, 3))
+    b.struct("s", 96, ("p", pointer, 0), ("in", const, 64), ("n", narrow, 160), ("many", b.array(const, 3), 192))
+    b.record(7, "declared", 0)
+    b.record(16, "double", 8)
+    return b.build()
+
+
+RICH = {
+    "struct s": frozenset(
+        [
+            "p",
+            "in",
+            "in.first",
+            "in.u",
+            "in.v",
+            "n",
+            "many",
+            "many[0]",
+            "many[2].v",
+            "many[3]",
+            "p.x",
+            "in.gone",
+            "many.x",
+            "gone",
+        ]
+    ),
+    "struct flags": frozenset(["b", "e"]),
+    "struct inner": frozenset(("u",)),
+    "struct declared": frozenset(("x",)),
+    "enum negative": frozenset(("N", "gone")),
+    "enum wide": frozenset(("W",)),
+}
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "s390x", "arm"])
+def test_both_readers_agree(arch: str) -> None:
+    machine = ARCHES[arch]
+    btf = Btf(rich_btf(machine.byte_order))
+    ours = btf.extract(RICH, machine.pointer_size)
+    assert compare(ours, drgn_layout.extract(btf_finder.program(btf, machine), RICH)) == []
+    row = ours["struct s"]
+    assert isinstance(row, Struct)
+    assert row.fields["p"] == Field(0, machine.pointer_size * 8)
+    assert row.fields["n"] == Field(162, 3, bitfield=True)
+    assert row.fields["many[2].v"] == Field(192 + 2 * 96 + 32, 8)
+
+
+def test_every_type_can_be_made() -> None:
+    btf = Btf(rich_btf("little"))
+    types = btf_finder.BtfTypes(btf_finder.program(btf, ARCHES["x86_64"]), btf)
+    for type_id in btf.ids():
+        assert isinstance(types.type(type_id), drgn.Type)
+
+
+def test_finder_refuses_what_is_no_type_and_cycles() -> None:
+    b = BtfBuilder()
+    func = b.record(12, "f", b.record(13, "", 0))
+    cycle = b.record(10, "", b.next_id)
+    btf = Btf(b.build())
+    types = btf_finder.BtfTypes(btf_finder.program(btf, ARCHES["x86_64"]), btf)
+    with pytest.raises(BtfError, match="is not a type"):
+        types.type(func)
+    with pytest.raises(BtfError, match="reference cycle"):
+        types.type(cycle)
+
+
+def test_finder_knows_no_files() -> None:
+    prog = btf_finder.program(Btf(make.btf()), ARCHES["x86_64"])
+    assert prog.type("struct sock").size == 4
+    with pytest.raises(LookupError):
+        prog.type("struct sock", "net/core/sock.c")
+
+
+def kernel(path: Path, content: bytes) -> KernelSource:
+    path.write_bytes(content)
+    with open_source(path) as opened:
+        return opened
+
+
+def test_extraction(tmp_path: Path) -> None:
+    found = extract(kernel(tmp_path / "vmlinux", make.elf()), WANTED, ["tcp_connect", "gone"])
+    assert found.layout == {
+        "struct sock": Struct(
+            "struct sock", 4, {"sk_protocol": Field(0, 16), "state": Field(16, 5, bitfield=True), "gone": None}
+        ),
+        "struct gone": None,
+    }
+    assert (found.kind, found.btf_ids) == ("btf", {"tcp_connect": 5})
+    assert set(found.tools) == {"drgn", "sockpid-gen"}
+
+
+def test_damaged_btf_names_the_file(tmp_path: Path) -> None:
+    broken = make.elf({".rodata": make.BANNERS, ".BTF": make.btf()[:-30]})
+    with pytest.raises(BtfError, match=r"^vmlinux: BTF string section"):
+        extract(kernel(tmp_path / "vmlinux", broken), WANTED)
+
+
+def test_disagreement_names_field_values_and_descriptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other: Layout = {"struct sock": Struct("struct sock", 4, {"sk_protocol": Field(8, 16)})}
+    monkeypatch.setattr(drgn_layout, "extract", lambda *_: other)
+    with pytest.raises(SourceError) as caught:
+        extract(kernel(tmp_path / "vmlinux", make.elf()), WANTED)
+    for part in (
+        "vmlinux: ",
+        "struct sock.sk_protocol",
+        "BTF read by sockpid: Field(bit_offset=0",
+        "BTF read by drgn: Field(bit_offset=8",
+    ):
+        assert part in str(caught.value)
+
+
+def test_dwarf_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinux"
+    path.write_bytes(make.elf({".rodata": make.BANNERS, ".debug_info": b"garbage"}))
+    with open_source(path) as opened, pytest.raises(SourceError, match="vmlinux: "):
+        extract(opened, WANTED)
+
+
+def test_compare() -> None:
+    one: Layout = {
+        "struct s": Struct("struct s", 8, {"a": Field(0, 8), "b": None}),
+        "enum e": Enum("enum e", 4, {"A": 1}),
+    }
+    other: Layout = {
+        "struct s": Struct("struct s", 9, {"a": Field(8, 8)}),
+        "enum e": Enum("enum e", 4, {"A": 2, "B": 3}),
+    }
+    assert compare(one, one) == []
+    assert compare(one, other) == [
+        ("enum e.A", 1, 2),
+        ("sizeof(struct s)", 8, 9),
+        ("struct s.a", Field(0, 8), Field(8, 8)),
+    ]
+    assert compare(one, {"struct s": None}) == [("struct s", one["struct s"], None)]
+
+
+SOURCE = """
+enum e { A = 3, B = 7 };
+typedef struct { int x; union { unsigned char u; long v; }; } inner_t;
+struct s { unsigned a : 3; signed b : 7; enum e c; inner_t in[2]; void *p; signed char tail[]; };
+struct s s;
+"""
+
+
+@pytest.mark.parametrize(("arch", "bpf"), [("x86_64", "bpfel"), ("aarch64", "bpfel"), ("s390x", "bpfeb")])
+def test_btf_agrees_with_dwarf_of_the_same_c(tmp_path: Path, arch: str, bpf: str) -> None:
+    """clang describes the same C twice; drgn reads the DWARF and, over our finder, the BTF."""
+    clang = shutil.which("clang") or shutil.which("clang-14")
+    if clang is None:
+        pytest.skip("clang is not installed")
+    (tmp_path / "s.c").write_text(SOURCE)
+    for target, output in ((f"{arch}-linux-gnu", "dwarf.o"), (bpf, "btf.o")):
+        command = [clang, "-g", "-target", target, "-c", "s.c", "-o", output]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    with (tmp_path / "btf.o").open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".BTF")
+        assert section is not None
+        btf = Btf(section.data())
+    wanted = {
+        "struct s": frozenset(
+            ["a", "b", "c", "in", "in[1].x", "in[1].u", "in[1].v", "in[2].x", "p", "tail", "tail[3]", "gone"]
+        ),
+        "enum e": frozenset("AB"),
+    }
+    dwarf = drgn.Program(btf_finder.platform(ARCHES[arch]))
+    dwarf.extra_module("s", create=True).try_file(str(tmp_path / "dwarf.o"), force=True)
+    expected = drgn_layout.extract(dwarf, wanted)
+    assert compare(drgn_layout.extract(btf_finder.program(btf, ARCHES[arch]), wanted), expected) == []
+    assert compare(btf.extract(wanted, 8), expected) == []
+    row = expected["struct s"]
+    assert isinstance(row, Struct)
+    assert row.fields["b"] == Field(3, 7, bitfield=True, signed=True)

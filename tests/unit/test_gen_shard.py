@@ -1,0 +1,227 @@
+"""Merging and writing of shards: canonical form, conflicts, interrupted writes, and the check command's findings."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import pytest
+
+from sockpid import table
+from sockpid.arch import ARCHES
+from sockpid.errors import SchemaError, TableError
+from sockpid.layout import Enum, Field, Layout, Struct
+from sockpid_gen import check, shard
+from sockpid_gen.wanted import wanted_fields
+
+NAME = "x86_64/6.1.json"
+
+
+def layout(offset: int = 540, **more: Optional[Field]) -> Layout:
+    fields = {"sk_protocol": Field(offset * 8, 16), "bits": Field(9, 2, bitfield=True, signed=True), **more}
+    return {
+        "struct sock": Struct("struct sock", 768, fields),
+        "enum e": Enum("enum e", 4, {"A": 0, "B": None}),
+        "struct no": None,
+    }
+
+
+def entry(
+    build_id: Optional[str] = "aa", release: str = "6.1.0-1", source: str = "a.deb", **more: Any
+) -> Dict[str, Any]:
+    return {
+        "build_id": build_id,
+        "release": release,
+        "banner": f"Linux version {release} (x) #1",
+        "distribution": "debian",
+        "btf_ids": {"tcp_connect": 7},
+        "provenance": {"kind": "btf", "source": source, "sha256": "0" * 64, "tools": {"drgn": "0.3.0"}},
+        **more,
+    }
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> shard.Document:
+    return shard.read(tmp_path / "absent.json", "x86_64", "6.1")
+
+
+def test_what_is_merged_is_what_is_read(document: shard.Document) -> None:
+    assert shard.merge(document, entry(), layout(), NAME)
+    shard.validate(document, NAME)
+    parsed = table.parse_shard(shard.canonical(document), NAME)
+    found = parsed.find("aa", "", "")
+    assert found is not None
+    assert parsed.layout(found) == layout()
+
+
+def test_same_again_changes_nothing(document: shard.Document) -> None:
+    shard.merge(document, entry(), layout(), NAME)
+    before = shard.canonical(document)
+    assert not shard.merge(document, entry(source="other.deb"), layout(), NAME)
+    assert shard.canonical(document) == before
+
+
+def test_conflict_names_field_values_and_both_sources(document: shard.Document) -> None:
+    shard.merge(document, entry(), layout(), NAME)
+    with pytest.raises(TableError) as caught:
+        shard.merge(document, entry(source="b.deb"), layout(offset=544), NAME)
+    for part in (NAME, "struct sock.sk_protocol", "bit_offset=4320", "bit_offset=4352", "a.deb", "b.deb"):
+        assert part in str(caught.value)
+
+
+def test_images_that_grew_update_the_entry(document: shard.Document) -> None:
+    shard.merge(document, entry(), layout(), NAME)
+    assert shard.merge(document, entry(), layout(new=None), NAME)
+    assert (len(document["kernels"]), len(document["layouts"]), len(document["structs"])) == (1, 1, 2)
+
+
+def test_dwarf_keeps_btf_ids(document: shard.Document) -> None:
+    shard.merge(document, entry(), layout(), NAME)
+    assert not shard.merge(document, entry(btf_ids=None), layout(), NAME)
+    assert document["kernels"][0]["btf_ids"] == {"tcp_connect": 7}
+
+
+def test_kernels_without_build_id_are_told_apart_by_banner(document: shard.Document) -> None:
+    shard.merge(document, entry(None), layout(), NAME)
+    shard.merge(document, entry(None, banner="Linux version 6.1.0-1 (x) #2"), layout(offset=2), NAME)
+    assert len(document["kernels"]) == 2
+    assert not shard.merge(document, entry(None), layout(), NAME)
+
+
+def test_canonical_form_does_not_depend_on_order(document: shard.Document, tmp_path: Path) -> None:
+    other = shard.read(tmp_path / "absent.json", "x86_64", "6.1")
+    kernels = [(entry("bb"), layout()), (entry("aa"), layout(1)), (entry(None, "6.1.0-0"), layout(2))]
+    for one, its_layout in kernels:
+        shard.merge(document, one, its_layout, NAME)
+    for one, its_layout in reversed(kernels):
+        shard.merge(other, one, its_layout, NAME)
+    content = shard.canonical(document)
+    assert content == shard.canonical(other) == shard.canonical(json.loads(content))
+    assert [k["build_id"] for k in json.loads(content)["kernels"]] == [None, "aa", "bb"]
+
+
+def test_canonical_form_to_the_letter() -> None:
+    document: shard.Document = {
+        "kernels": [],
+        "layouts": {"1": {"struct é": None}},
+        "structs": {"2": {"fields": {"b": {"size": 1, "offset": 0}, "a": None}, "size": 1}},
+    }
+    assert shard.canonical(document).decode("ascii") == (
+        '{\n "kernels": [],\n "layouts": {\n  "1": {\n   "struct \\u00e9": null\n  }\n },\n'
+        ' "structs": {\n  "2": {\n   "fields": {\n    "a": null,\n    "b": {"offset": 0, "size": 1}\n   },\n'
+        '   "size": 1\n  }\n }\n}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda d: d.update(extra=1), r"\$: "),
+        (lambda d: d["kernels"][0].update(extra=1), r"\$\.kernels\[0\]"),
+        (lambda d: d["kernels"][0].update(build_id="AA"), "build_id"),
+        (lambda d: d["kernels"][0]["provenance"].update(source="/tmp/a.deb"), "source"),
+        (lambda d: d["kernels"][0]["provenance"].update(kind="guess"), "kind"),
+        (lambda d: d.update(arch="i386"), "arch"),
+        (lambda d: next(iter(d["structs"].values())).update(size=-1), "structs"),
+    ],
+)
+def test_schema_is_strict(document: shard.Document, change: Any, place: str) -> None:
+    shard.merge(document, entry(), layout(), NAME)
+    change(document)
+    with pytest.raises(TableError, match=place):
+        shard.validate(document, NAME)
+
+
+def test_a_file_of_another_series_or_schema_is_not_written_to(document: shard.Document, tmp_path: Path) -> None:
+    path = tmp_path / "6.1.json"
+    shard.write(path, shard.canonical(document))
+    with pytest.raises(TableError, match=r"is for x86_64 6\.1, not for x86_64 6\.2"):
+        shard.read(path, "x86_64", "6.2")
+    shard.write(path, shard.canonical({**document, "schema": "1.9"}))
+    with pytest.raises(SchemaError):
+        shard.read(path, "x86_64", "6.1")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "fchmod"])
+def test_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "x86_64" / "6.1.json"
+    shard.write(path, b"old")
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            shard.write(path, b"new")
+    assert [p.name for p in path.parent.iterdir()] == ["6.1.json"]
+    assert path.read_bytes() == b"old"
+    shard.write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture
+def complete(tmp_path: Path) -> Path:
+    """A directory with one shard of one kernel that has every field the image wants."""
+    found: Dict[str, Any] = {}
+    for name, paths in wanted_fields(ARCHES["x86_64"]).items():
+        if name.startswith("enum "):
+            found[name] = Enum(name, 4, dict.fromkeys(paths, 1))
+        else:
+            found[name] = Struct(name, 64, dict.fromkeys(paths, Field(0, 8)))
+    document = shard.read(tmp_path / NAME, "x86_64", "6.1")
+    shard.merge(document, entry(), found, NAME)
+    shard.write(tmp_path / NAME, shard.canonical(document))
+    return tmp_path
+
+
+def problems(directory: Path) -> str:
+    return "\n".join(problem for checked in check.check(directory) for problem in checked.problems)
+
+
+def test_check_finds_nothing_wrong(complete: Path) -> None:
+    assert problems(complete) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('": ', '":', 1), "not in canonical form"),
+        (lambda text: text + "\n", "not in canonical form"),
+        (lambda text: text.replace('"size": 64', '"size": 65', 1), "altered"),
+        (lambda text: text.replace('"x86_64"', '"aarch64"'), "which its path does not say"),
+        (lambda text: text.replace("6.1.0-1", "6.2.0-1"), "does not belong to series 6.1"),
+        (lambda text: text[:-3], "truncated"),
+        (lambda text: text.replace('"distribution"', '"distro"'), "lacks 'distribution'"),
+    ],
+)
+def test_check_finds(complete: Path, change: Any, message: str) -> None:
+    path = complete / NAME
+    path.write_text(change(path.read_text()))
+    assert message in problems(complete)
+
+
+def test_check_names_fields_that_the_image_wants_in_vain(complete: Path) -> None:
+    document = shard.read(complete / NAME, "x86_64", "6.1")
+    shard.merge(document, entry("bb"), {"struct sock": Struct("struct sock", 1, {})}, NAME)
+    shard.write(complete / NAME, shard.canonical(document))
+    assert "struct sock.__sk_common.skc_daddr" in problems(complete)
+    assert "add it again from its source" in problems(complete)
+
+
+def test_check_finds_rows_that_nothing_uses(complete: Path) -> None:
+    document = json.loads((complete / NAME).read_bytes())
+    row = {"name": "struct unused", "size": 0, "fields": {}}
+    document["structs"][table.row_id(row)] = row
+    shard.write(complete / NAME, shard.canonical(document))
+    assert f"struct row {table.row_id(row)} is not in use" in problems(complete)
+
+
+def test_check_of_an_empty_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="has no offset tables"):
+        list(check.check(tmp_path))

@@ -1,0 +1,70 @@
+"""python -m tests.vm --kernel 6.1/amd64 -- COMMAND...: run one command on one kernel of the lab."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import image, packages, qemu
+from .kernels import KERNELS, Guest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description="Run a command on a kernel of the lab.")
+    parser.add_argument("--list", action="store_true", help="name the kernels and the packages they come from")
+    parser.add_argument("--kernel", action="append", choices=[*KERNELS, "all"], help="may be repeated")
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS")
+    parser.add_argument("--memory", type=int, default=256, metavar="MIB")
+    parser.add_argument("--smp", type=int, default=1, metavar="CPUS")
+    parser.add_argument("--icount", action="store_true", help="time in the guest counts instructions")
+    parser.add_argument("--btf", action="store_true", help="leave /sys/kernel/btf visible")
+    parser.add_argument("--console", action="store_true", help="print the kernel's console as well")
+    parser.add_argument("--file", action="append", default=[], metavar="GUEST=HOST", help="put a file into the guest")
+    parser.add_argument("command", nargs="*", metavar="COMMAND")
+    options = parser.parse_args()
+    names = options.kernel or []
+    try:
+        if options.list:
+            for name, kernel in KERNELS.items():
+                print(f"{name:12} {kernel.suite:17} {kernel.package.name} {kernel.package.version}")
+            return 0
+        if not (names and options.command):
+            parser.error("--kernel and a command are needed, or --list")
+        files = {guest: Path(host).read_bytes() for guest, _, host in (f.partition("=") for f in options.file)}
+        statuses = [_run(Guest(KERNELS[n]), options, files) for n in (KERNELS if "all" in names else names)]
+    except (packages.PackageError, image.ImageError, OSError) as error:
+        print(f"tests.vm: {error}", file=sys.stderr)
+        return 1
+    return max(statuses)
+
+
+def _run(guest: Guest, options: argparse.Namespace, files: dict[str, bytes]) -> int:
+    if missing := guest.kernel.missing():
+        raise packages.PackageError(missing)
+    try:
+        result = guest.run(
+            options.command,
+            timeout=options.timeout,
+            files=files,
+            memory=options.memory,
+            smp=options.smp,
+            icount=options.icount,
+            btf=options.btf,
+        )
+    except qemu.GuestError as error:
+        if isinstance(error, qemu.GuestTimeout) and error.stdout is not None:
+            print(error.stdout, error.stderr, sep="\n")
+        print(f"tests.vm: {guest.kernel.name}: {error}", file=sys.stderr)
+        return 1
+    if options.console:
+        print(result.console, file=sys.stderr)
+    print(result.stdout, end="")
+    print(result.stderr, end="", file=sys.stderr)
+    release = guest.kernel.package.release
+    print(f"[{guest.kernel.name} {release}: status {result.status}, {result.seconds:.1f} s]", file=sys.stderr)
+    return result.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The kernels of the lab, and guests that run them."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import image, initramfs, packages, qemu
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A series of kernels as one Debian suite packages it. Which one exactly is the archive's choice of the day."""
+
+    suite: str
+    arch: str
+    flavour: str
+    series: str
+
+    @property
+    def name(self) -> str:
+        """What --kernel and test names call it: "6.1/amd64"; flavours other than cloud are spelled out."""
+        flavour = self.flavour.removesuffix(self.arch).strip("-") or "generic"
+        return f"{self.series}/{self.arch}" + ("" if flavour == "cloud" else f"/{flavour}")
+
+    @functools.cached_property
+    def package(self) -> packages.KernelPackage:
+        return packages.find_kernel(self.suite, self.arch, self.flavour, self.series)
+
+    def deb(self) -> Path:
+        return packages.fetch(self.package.name, self.suite, self.arch)
+
+    def vmlinuz(self) -> Path:
+        return image.extract(self.deb(), self.package.release)
+
+    def missing(self) -> str:
+        """What this machine lacks to run it, or ""."""
+        machine = qemu.MACHINES[self.arch]
+        if shutil.which(machine.emulator) is None:
+            return f"{machine.emulator} is not installed (package {machine.package})"
+        return ""
+
+
+KERNELS: Mapping[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("bullseye", "amd64", "cloud-amd64", "5.10"),
+        Kernel("bookworm", "amd64", "cloud-amd64", "6.1"),
+        Kernel("trixie", "amd64", "cloud-amd64", "6.12"),
+        Kernel("trixie-backports", "amd64", "cloud-amd64", "6.18"),
+        Kernel("sid", "amd64", "cloud-amd64", "7.2"),
+        Kernel("trixie", "arm64", "cloud-arm64", "6.12"),
+        Kernel("bookworm", "arm64", "cloud-arm64", "6.1"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A machine with `kernel` and nothing but busybox, Python and sockpid (in /sockpid). Each run boots it anew."""
+
+    kernel: Kernel
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        timeout: float = 60,
+        files: Mapping[str, bytes] | None = None,
+        memory: int = 256,
+        smp: int = 1,
+        icount: bool = False,
+        btf: bool = False,
+    ) -> qemu.Result:
+        """Run `command` as root and return what it did; a non-zero status is no error.
+
+        files: more files, or other contents, by path in the guest. smp, icount: see qemu.boot. btf: leave
+        /sys/kernel/btf visible. What the command writes below /run/result comes back in Result.files. Raises
+        GuestTimeout when the command takes longer than `timeout` seconds, GuestPanic when the kernel does not survive.
+        """
+        arch = self.kernel.arch
+        archives = [initramfs.base(arch).read_bytes(), initramfs.checkout(), initramfs.order(command, files or {})]
+        return qemu.boot(
+            self.kernel.vmlinuz(),
+            b"".join(archives),
+            arch,
+            timeout=timeout,
+            memory=memory,
+            smp=smp,
+            icount=icount,
+            append="sockpid.btf=visible" if btf else "",
+        )

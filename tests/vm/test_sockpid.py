@@ -1,0 +1,113 @@
+"""The runtime on real kernels: the table alone answers, and the learning hooks are kprobes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sockpid import errors, table
+from tests import generator, truth
+from tests.kernel.test_errors import move
+
+from .kernels import Guest
+from .qemu import Result
+
+SOCKPID = ["python3", "-I", "-S", "/sockpid/runtime"]
+KPROBES = ["--attach", "kprobe-pmu", "--deny", "live-btf"]
+# tests.vm puts the checkout's runtime, offsets and bytecode at /sockpid; the workload comes along as a file.
+WORKLOAD = Path(__file__).parents[1] / "workload.py"
+
+
+@pytest.fixture(scope="session")
+def shard(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
+    """Path in the guest and content of a table that the generator makes from the kernel's package."""
+    directory = tmp_path_factory.mktemp("offsets")
+    path = generator.add(guest.kernel.deb(), directory)
+    return f"/sockpid/offsets/{path.relative_to(directory)}", path.read_bytes()
+
+
+def run(guest: Guest, shard: tuple[str, bytes], *arguments: str, **files: bytes) -> Result:
+    return guest.run([*SOCKPID, *arguments], timeout=90, files={shard[0]: shard[1]})
+
+
+def test_selftest_with_the_table_alone(guest: Guest, shard: tuple[str, bytes]) -> None:
+    result = run(guest, shard, "selftest", "--json", *KPROBES)
+    assert result.status == 0, result
+    report = json.loads(result.stdout)
+    assert report["ok"]
+    assert report["offsets"] == "table"
+    assert report["release"] == guest.kernel.package.release
+    hooks = report["hooks"]
+    assert hooks["tcp_connect"] == "kprobe-pmu tcp_connect"
+    assert hooks["tcp_sendmsg"] == "kprobe-pmu tcp_sendmsg_locked"
+    assert hooks["tcp_retransmit"] == "raw_tp tcp_retransmit_skb"
+    for family in ("inet", "inet6", "mapped"):
+        assert report["families"][family]["ok"], report["families"][family]
+        assert {e["state"] for e in report["families"][family]["events"]} == {"ESTABLISHED", "FIN_WAIT1"}
+
+
+@pytest.mark.guests("6.1/amd64", "6.12/arm64")
+def test_tracefs_kprobes_leave_nothing_behind(guest: Guest, shard: tuple[str, bytes]) -> None:
+    command = " ".join([*SOCKPID, "selftest", "--attach", "kprobe-tracefs", "--deny", "live-btf"])
+    script = f"{command} && test ! -s /sys/kernel/tracing/kprobe_events"
+    # An instance that is killed leaves its events; the next one removes them.
+    script += (
+        f"; {command.replace('selftest', 'run')} & sleep 3; kill -9 $!; wait; test -s /sys/kernel/tracing/kprobe_events"
+    )
+    script += f" && {command} >/dev/null && test ! -s /sys/kernel/tracing/kprobe_events && echo clean"
+    result = guest.run(["sh", "-c", script], timeout=120, files={shard[0]: shard[1]})
+    assert "hook      tcp_sendmsg     kprobe-tracefs tcp_sendmsg_locked" in result.stdout
+    assert result.stdout.rstrip().endswith("clean"), result
+
+
+@pytest.mark.guests("6.1/amd64")
+def test_200_retransmits_of_20_processes_all_name_the_sender(guest: Guest, shard: tuple[str, bytes]) -> None:
+    script = f"""
+        {" ".join([*SOCKPID, "run", "--json", *KPROBES])} > /run/events 2> /run/ready & probe=$!
+        for i in $(seq 100); do grep -q 'offsets from' /run/ready && break; sleep 0.2; done
+        python3 -I -S /sockpid/tests/workload.py --processes 20 --seconds 4 > /run/truth
+        kill $probe; wait $probe
+        echo "=== truth"; cat /run/truth; echo "=== events"; cat /run/events; cat /run/ready >&2
+    """
+    files = {shard[0]: shard[1], "/sockpid/tests/workload.py": WORKLOAD.read_bytes()}
+    result = guest.run(["sh", "-c", script], timeout=180, files=files, smp=2)
+    assert result.status == 0, result
+    _, _, rest = result.stdout.partition("=== truth\n")
+    true, _, events = rest.partition("=== events\n")
+    verdict = truth.judge(truth.parse_lines(events), truth.parse_lines(true))
+    assert verdict.wrong == []
+    assert verdict.unknown == []
+    assert verdict.right >= 200
+    assert verdict.owners == 20
+    assert " 0 lost" in result.stderr
+
+
+@pytest.mark.guests("6.1/amd64", "6.12/arm64")
+def test_a_wrong_argument_register_is_found(guest: Guest, shard: tuple[str, bytes]) -> None:
+    document: dict[str, Any] = json.loads(shard[1])
+    first = {"x86_64": "di", "aarch64": "regs[0]"}[document["arch"]]
+    move(document, "struct pt_regs", first)
+    doctored = shard[0], json.dumps(document).encode()
+    result = run(guest, doctored, "run", "--json", "--duration", "1", *KPROBES)
+    assert result.status == errors.SelfCheckError.exit_code, result
+    assert result.stdout == ""
+
+
+@pytest.mark.guests("6.1/amd64")
+def test_kernel_without_entry_and_without_btf(guest: Guest, shard: tuple[str, bytes]) -> None:
+    document: dict[str, Any] = json.loads(shard[1])
+    document["kernels"][0].update(build_id="11" * 20, release="6.1.0-1-other")
+    result = run(guest, (shard[0], json.dumps(document).encode()), "run")
+    assert result.status == errors.UnknownKernelError.exit_code, result
+    assert guest.kernel.package.release in result.stderr
+    assert "6.1.0-1-other" in result.stderr
+
+
+def test_committed_table_has_the_lab_kernels_series(guest: Guest) -> None:
+    """The published table knows each series of the lab; the newest build may be newer than the table."""
+    arch = {"amd64": "x86_64", "arm64": "aarch64"}[guest.kernel.arch]
+    series = table.series_of(guest.kernel.package.release)
+    assert (Path(__file__).parents[2] / f"offsets/{arch}/{series}.json").exists()

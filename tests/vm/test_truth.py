@@ -1,0 +1,79 @@
+"""The same kernel, described twice by its distribution: BTF in the image package, DWARF in the debug package.
+
+No field may differ between sockpid's BTF reader, drgn on BTF and drgn on DWARF. (About 300 MB to download, once.)
+"""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from sockpid.btf import Btf
+from sockpid.layout import Enum, Struct
+from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen.extract import compare, extract
+from sockpid_gen.source import KernelSource, open_source
+from tests.kernel_wanted import wanted
+
+from . import packages
+
+pytestmark = [pytest.mark.vm, pytest.mark.download]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> packages.KernelPackage:
+    try:
+        return packages.find_kernel("bookworm", "amd64", "cloud-amd64", "6.1")
+    except packages.PackageError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def image(kernel: packages.KernelPackage) -> Iterator[KernelSource]:
+    with open_source(packages.fetch(kernel.name, "bookworm", "amd64")) as source:
+        yield source
+
+
+@pytest.fixture(scope="module")
+def debug(kernel: packages.KernelPackage) -> Iterator[KernelSource]:
+    package = f"linux-image-{kernel.release}-dbg"
+    try:
+        path = packages.fetch(package, "bookworm", "amd64")
+    except packages.PackageError as error:
+        pytest.skip(str(error))
+    with open_source(path) as source:
+        yield source
+
+
+def test_both_packages_are_the_same_kernel(image: KernelSource, debug: KernelSource) -> None:
+    assert image.build_id is not None
+    assert (image.arch, image.release, image.banner, image.build_id) == (
+        debug.arch,
+        debug.release,
+        debug.banner,
+        debug.build_id,
+    )
+    assert (image.distribution, image.dwarf) == ("debian", None)
+    assert debug.dwarf is not None
+
+
+def test_btf_and_dwarf_agree_in_every_field(image: KernelSource, debug: KernelSource) -> None:
+    assert image.btf is not None
+    fields = wanted(image.arch)
+    dwarf = extract(debug._replace(btf=None), fields)
+    assert dwarf.kind == "dwarf"
+    btf = Btf(image.btf)
+    by_sockpid = btf.extract(fields, image.arch.pointer_size)
+    by_drgn = drgn_layout.extract(btf_finder.program(btf, image.arch), fields)
+    assert compare(by_sockpid, dwarf.layout) == []
+    assert compare(by_drgn, dwarf.layout) == []
+    rows = [row for row in dwarf.layout.values() if row is not None]
+    found = [v for row in rows for v in (row.fields if isinstance(row, Struct) else row.values).values()]
+    assert any(isinstance(row, Enum) for row in rows)
+    assert sum(value is not None for value in found) > 70
+
+
+def test_a_debug_package_makes_the_same_entry(image: KernelSource, debug: KernelSource) -> None:
+    fields = wanted(image.arch)
+    assert extract(debug, fields)._replace(tools={}) == extract(image, fields)._replace(tools={})
