@@ -14,6 +14,7 @@ TABLE = ROOT / "build/offsets"
 BTF = Path("/sys/kernel/btf/vmlinux")
 RUNTIME = [sys.executable, "-I", "-S", str(ROOT / "runtime")]
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py"), "--processes", "4", "--seconds", "2"]
+WORKLOAD += ["--name", "trainer", "--hogs", "2", "--families", "inet,inet6"]
 
 
 def say(text: str) -> None:
@@ -32,7 +33,7 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "sockpid_gen", "add", str(BTF), "--offsets", str(TABLE)], check=True)
         shard = max(TABLE.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
         offsets = ["--offsets", str(shard)]
-    say("sockpid run, beside 4 processes whose peers never answer:")
+    say("sockpid run, beside 4 processes whose peers never answer, and 2 that only burn CPU:")
     with subprocess.Popen([*RUNTIME, "run", *offsets], stderr=subprocess.PIPE, text=True) as probe:
         assert probe.stderr is not None
         print(probe.stderr.readline(), end="", file=sys.stderr, flush=True)

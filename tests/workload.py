@@ -19,6 +19,11 @@ from sockpid import kernel
 from sockpid.selfcheck import Pair
 
 
+def name_self(name: str) -> None:
+    with open("/proc/self/comm", "w", encoding="ascii") as file:
+        file.write(name)
+
+
 def worker(families: list[str], seconds: float) -> None:
     """One process: a deaf pair per family, two segments each, then sleep while the kernel retransmits."""
     pairs = [Pair(family) for family in families]
@@ -31,17 +36,32 @@ def worker(families: list[str], seconds: float) -> None:
         pair.close()
 
 
+def hog(seconds: float) -> None:
+    """A process that has nothing to do with any socket and is `current` most of the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--families", default="inet,inet6,mapped", help="a deaf pair of each per process")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long the sockets stay open")
+    parser.add_argument("--name", default="", help="call the processes NAME-0, NAME-1...")
+    parser.add_argument("--hogs", type=int, default=0, help="processes beside them that only spin")
     arguments = parser.parse_args()
     children = []
-    for _ in range(arguments.processes):
+    for index in range(arguments.processes + arguments.hogs):
         child = os.fork()
         if child == 0:
-            worker(arguments.families.split(","), arguments.seconds)
+            if index >= arguments.processes:
+                name_self("cpu-hog")
+                hog(arguments.seconds)
+            else:
+                if arguments.name:
+                    name_self(f"{arguments.name}-{index}")
+                worker(arguments.families.split(","), arguments.seconds)
             os._exit(0)
         children.append(child)
     return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)

@@ -1,5 +1,4 @@
-"""BTF for drgn: a type finder that decodes a type when drgn asks for it, and a member when it is looked
-at."""
+"""BTF for drgn: a type finder that decodes a type when drgn asks for it, and a member when it is looked at."""
 
 from __future__ import annotations
 
@@ -39,8 +38,7 @@ _QUALIFIERS = {
 }
 
 _MAX_DEPTH = 256
-"""Types between a type and what it is made of, members of structs aside: those are only made when asked
-for."""
+"""Types between a type and what it is made of, members of structs aside: those are only made when asked for."""
 
 
 def platform(arch: Arch) -> drgn.Platform:
@@ -82,8 +80,7 @@ class BtfTypes:
         return None
 
     def type(self, type_id: int, depth: int = 0) -> drgn.Type:
-        """The drgn type of a BTF type id. Raises BtfError for records that are no types, and reference
-        cycles."""
+        """The drgn type of a BTF type id. Raises BtfError for records that are no types, and reference cycles."""
         known = self._types.get(type_id)
         if known is None:
             if depth >= _MAX_DEPTH:

@@ -259,6 +259,9 @@ def main() -> None:
         # Whoever read our output has seen enough. Python would complain when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        err.print(f"[bold red]sockpid-gen:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
+        sys.exit(SockpidError.exit_code)
 
 
 @contextlib.contextmanager

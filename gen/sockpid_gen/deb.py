@@ -1,5 +1,4 @@
-"""The kernel file in a Debian package, without unpacking the package: read as a stream, which ends at the
-kernel."""
+"""The kernel file in a Debian package, without unpacking the package: read as a stream, which ends at the kernel."""
 
 from __future__ import annotations
 
@@ -73,11 +72,10 @@ def members(file: BinaryIO) -> list[Member]:
 
 
 def copy_kernel(file: BinaryIO, to: IO[bytes], tick: Tick = lambda _: None) -> str:
-    """Copies the kernel (vmlinuz, or a -dbg package's vmlinux) of a package into `to`; returns its path in
-    the package.
+    """Copies a package's kernel (vmlinuz, or vmlinux of a -dbg package) into `to`; returns its path in the package.
 
-    `tick` is called with the number of bytes of the package that were read since the last call. Raises
-    SourceError if the package is damaged or has no kernel.
+    `tick` is called with the number of bytes of the package that were read since the last call. Raises SourceError if
+    the package is damaged or has no kernel.
     """
     for member in members(file):
         if member.name.startswith("data.tar"):

@@ -83,8 +83,7 @@ def decompress(data: bytes) -> bytes:
 
 
 def reader(name: str, file: BinaryIO) -> BinaryIO:
-    """A stream of the decompressed bytes of `file`. `name` tells the compression: data.tar, .gz, .xz, .zst,
-    .bz2, .lzma.
+    """A stream of the decompressed bytes of `file`; the suffix of `name` tells the compression (none: "data.tar").
 
     Raises SourceError for any other name. Reading from the stream raises what the library raises.
     """

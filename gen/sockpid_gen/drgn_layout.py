@@ -1,5 +1,4 @@
-"""Wanted fields read through drgn. The same walk serves DWARF, which drgn reads itself, and BTF, by our type
-finder."""
+"""Wanted fields read through drgn. The same walk serves DWARF, which drgn reads itself, and BTF, by our type finder."""
 
 from __future__ import annotations
 
@@ -11,8 +10,7 @@ from sockpid.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
 
 
 def extract(prog: drgn.Program, wanted: Wanted) -> Layout:
-    """Where the wanted fields lie, according to the types of `prog`. Same meaning as
-    sockpid.btf.Btf.extract."""
+    """Where the wanted fields lie, according to the types of `prog`. Same meaning as sockpid.btf.Btf.extract."""
     return {name: _row(prog, name, paths) for name, paths in wanted.items()}
 
 

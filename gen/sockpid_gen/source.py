@@ -1,8 +1,7 @@
-"""Where a kernel's description comes from: a package, a vmlinux, a bootable image, a BTF file or the running
-kernel.
+"""Where a kernel's description comes from: a package, vmlinux, bootable image or BTF file, or the running kernel.
 
-Whatever it is, the identity (architecture, release, banner, build-id) is taken from the kernel itself, never
-from a file name. Only bare BTF has no identity; there it has to be given.
+Whatever it is, the identity (architecture, release, banner, build-id) is taken from the kernel itself, never from a
+file name. Only bare BTF has no identity; there it has to be given.
 """
 
 from __future__ import annotations
@@ -41,8 +40,7 @@ NOTHING_GIVEN = Given()
 
 
 class KernelSource(NamedTuple):
-    """One kernel, opened. file: name without directory; sha256: of that file. dwarf: an ELF file with
-    DWARF."""
+    """One kernel, opened. file: name without directory; sha256: of that file. dwarf: an ELF file with DWARF."""
 
     arch: Arch
     release: str

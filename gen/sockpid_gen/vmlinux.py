@@ -1,5 +1,4 @@
-"""What a kernel says about itself: architecture, version banner, build-id, and which debug information it
-carries."""
+"""What a kernel says about itself: architecture, version banner, build-id, and which debug information it carries."""
 
 from __future__ import annotations
 
@@ -15,16 +14,24 @@ from sockpid import notes
 from sockpid.arch import Arch, of_elf
 from sockpid.errors import SourceError
 
-# Since Linux 6.1 there is a second string without a build number, which is overridden when the kernel is
-# linked.
+# Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER = re.compile(rb"Linux version [0-9][^\n\0]* #[0-9][^\n\0]*")
+
+_DISTRIBUTIONS = (
+    (r"\(debian-kernel@lists\.debian\.org\)", "debian"),
+    (r"#[0-9~.]+-Ubuntu ", "ubuntu"),
+    (r"^Linux version \S+\.fc[0-9]+\.", "fedora"),
+    (r"^Linux version \S+\.el[0-9]+", "el"),
+    (r"^Linux version \S+\.amzn[0-9]+\.", "amazon"),
+)
+"""What distributions write into the banners of their kernels. "el" is RHEL and what is rebuilt from it."""
 
 _NOTES_WINDOW = 256 << 10
 """How far before BTF the kernel's notes may end, in bytes: the alignment in between is that of a page."""
 
 
 class Facts(NamedTuple):
-    """What was found. banner: b"" -> None; btf: the content of section .BTF; dwarf: has .debug_info."""
+    """What was found. banner: the version banner; btf: the content of section .BTF; dwarf: there is .debug_info."""
 
     arch: Arch
     banner: Optional[str]
@@ -87,15 +94,10 @@ def is_banner(text: str) -> bool:
 
 def distribution_of(banner: str) -> Optional[str]:
     """Who built a kernel, as far as its banner tells; None otherwise."""
-    marks = {
-        "debian-kernel@": "debian",
-        "(buildd@": "ubuntu",
-        ".fedoraproject.org": "fedora",
-        ".redhat.com": "rhel",
-        "amzn": "amazon",
-        "-azure-linux": "azurelinux",
-    }
-    return next((name for mark, name in marks.items() if mark in banner), None)
+    for pattern, name in _DISTRIBUTIONS:
+        if re.search(pattern, banner):
+            return name
+    return None
 
 
 def _machine(file: IO[bytes], little_endian: bool) -> int:

@@ -1,5 +1,4 @@
-"""The kernel inside a bootable image: vmlinux as ELF or, where only its loadable part is in it, as raw memory
-image."""
+"""The kernel inside a bootable image: vmlinux as ELF or, where only its loadable part is in it, as raw memory image."""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ def unpack(image: bytes) -> Kernel:
 def _unpack(image: bytes) -> Kernel:
     if image.startswith(ELF_MAGIC):
         return Kernel(image, None)
-    # Documentation/arch/arm64/booting.rst and arch/riscv/boot-image-header.rst: magic numbers of the image
-    # header.
+    # Documentation/arch/arm64/booting.rst and Documentation/arch/riscv/boot-image-header.rst have the magic numbers.
     if image[0x38:0x3C] == b"ARM\x64":
         return Kernel(image, ARCHES["aarch64"])
     if image[0x30:0x35] == b"RISCV" and image[0x38:0x3C] == b"RSC\x05":
@@ -47,6 +45,8 @@ def _unpack(image: bytes) -> Kernel:
         return unpack(decompress(_slice(image, offset, size)))
     if image[0x10008:0x1000E] == b"S390EP":  # arch/s390/boot/head.S
         return Kernel(_scan(image), ARCHES["s390x"])
+    if image[0x24:0x28] == b"\x18\x28\x6f\x01":  # arch/arm/boot/compressed/head.S, little-endian
+        return Kernel(_scan(image), ARCHES["arm"])
     if any(image.startswith(magic) for magic in MAGICS):
         return unpack(decompress(image))
     kernel = _scan(image)
@@ -74,17 +74,12 @@ def _slice(image: bytes, offset: int, size: int) -> bytes:
 
 
 def _scan(image: bytes) -> bytes:
-    """The largest thing in the image that can be decompressed, for images whose header does not say where it
-    is."""
-    found = b""
+    """The first megabyte or more that can be decompressed, for images whose header does not say where it is."""
     for match in re.finditer(b"|".join(re.escape(magic) for magic in MAGICS), image):
         try:
             data = decompress(image[match.start() :])
         except SourceError:  # the magic number of a compression, but only by chance
             continue
-        if len(data) > max(len(found), 1 << 20):
-            found = data
-            break
-    if not found:
-        raise SourceError("no kernel image that is known here")
-    return found
+        if len(data) >= 1 << 20:
+            return data
+    raise SourceError("no kernel image that is known here")

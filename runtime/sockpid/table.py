@@ -32,8 +32,7 @@ class Entry(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id,
-    undecoded."""
+    """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id, undecoded."""
 
     name: str
     producer: str
@@ -62,8 +61,7 @@ class Shard(NamedTuple):
         return found[0] if len({entry.layout for entry in found}) == 1 else None
 
     def layout(self, entry: Entry) -> Layout:
-        """The offsets of one kernel. Raises TableError if a row of it is missing, malformed or not what its
-        id says."""
+        """The offsets of one kernel. Raises TableError if a row of it is missing, malformed or not what its id says."""
         rows = self.layouts.get(entry.layout)
         if rows is None:
             self._fail(f"kernel {entry.release} refers to layout {entry.layout}, which is not there")

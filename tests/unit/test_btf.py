@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Optional
 
@@ -260,6 +261,17 @@ def test_every_truncation_is_an_error() -> None:
     for size in range(len(blob)):
         with pytest.raises(BtfError):
             Btf(blob[:size]).extract({"struct s": frozenset("x")}, 8)
+
+
+def test_flipped_bits_are_errors_or_other_answers_but_nothing_else() -> None:
+    blob = sample().build()
+    for bit in range(len(blob) * 8):
+        flipped = bytearray(blob)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(BtfError):
+            btf = Btf(bytes(flipped))
+            btf.extract({"struct s": frozenset(("x", "x.y", "x[1]"))}, 8)
+            btf.func_ids(["s"])
 
 
 def test_reference_cycles() -> None:

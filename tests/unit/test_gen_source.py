@@ -102,10 +102,12 @@ def test_raw_arm64_image_takes_the_notes_before_btf(file: Path, image: bytes) ->
     assert kernel.btf == make.btf()
 
 
-def test_riscv_and_s390x_images() -> None:
+def test_riscv_arm_and_s390x_images() -> None:
     riscv = bytearray(0x40)
     riscv[0x30:0x35], riscv[0x38:0x3C] = b"RISCV", b"RSC\x05"
     assert unpack(bytes(riscv)).arch == of_elf(243, 8, "little")
+    arm = bytes(0x24) + b"\x18\x28\x6f\x01" + bytes(100) + gzip.compress(b"\0" * (2 << 20))
+    assert unpack(arm).arch == of_elf(40, 4, "little")
     s390 = bytearray(0x10100)
     s390[0x10008:0x1000E] = b"S390EP"
     kernel = unpack(bytes(s390) + gzip.compress(b"\0" * (2 << 20)))
@@ -219,8 +221,10 @@ def test_given_identity_must_not_contradict_the_kernel(file: Path, given: Given)
     ("banner", "distribution"),
     [
         ("Linux version 6.1 (debian-kernel@lists.debian.org) #1", "debian"),
-        ("Linux version 6.1 (buildd@lcy02) #1-Ubuntu", "ubuntu"),
-        ("Linux version 6.1 (mockbuild@x.fedoraproject.org) #1", "fedora"),
+        ("Linux version 6.8.0-31-generic (buildd@lcy02) (gcc) #31-Ubuntu SMP", "ubuntu"),
+        ("Linux version 6.11.4-301.fc41.x86_64 (mockbuild@x) #1", "fedora"),
+        ("Linux version 4.18.0-147.5.1.el8_1.aarch64 (mockbuild@x) #1", "el"),
+        ("Linux version 6.1.102-108.177.amzn2023.x86_64 (x@y) #1", "amazon"),
         ("Linux version 6.1 (me@home) #1", None),
     ],
 )

@@ -1,7 +1,8 @@
 """Fixtures of tests that run on real kernels.
 
-`guest` is a kernel of the lab each in turn; the marker guests("6.1/amd64", ...) narrows a test to some. A
-machine that cannot run it skips the test and says why; with SOCKPID_REQUIRE_VM=1 that is a failure. SOCKPID_KERNELS=6.1/amd64,6.12/arm64 narrows the choice.
+`guest` is a kernel of the lab each in turn; the marker guests("6.1/amd64", ...) narrows a test to some, and
+SOCKPID_KERNELS=6.1/amd64,6.12/arm64 narrows the run. A machine that cannot run a kernel skips the test and says why;
+with SOCKPID_REQUIRE_VM=1 that is a failure.
 """
 
 from __future__ import annotations

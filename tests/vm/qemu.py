@@ -91,8 +91,7 @@ def boot(
 
     memory: MiB. smp: CPUs; QEMU runs them in turn, for side by side they now and then run into an int3 that text_poke
     has already taken back: a panic. icount: an instruction takes a nanosecond, so time in the guest does not depend on
-    the host's load.
-    append: more words for the kernel's command line.
+    the host's load; an x86 guest then takes three times as long to boot. append: words for the kernel's command line.
     """
     machine = MACHINES[arch]
     words = f"console={machine.console} quiet panic=-1 oops=panic {_SKIPPED} sockpid.timeout={timeout:g} {append}"
@@ -125,7 +124,8 @@ def _converse(command: list[str], timeout: float) -> tuple[bytes, str]:
         try:
             while True:
                 deadline, overdue = limits[-1]
-                if not selector.select(max(0.0, deadline - time.monotonic())):
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
                     return console, overdue
                 chunk = os.read(process.stdout.fileno(), 1 << 16)
                 console += chunk
