@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
     python3 -I -S /sockpid/runtime run --deny live-btf 2>/run/ready & probe=$!
     for i in $(seq 150); do grep -q 'offsets from' /run/ready && break; sleep 0.2; done
-    python3 -I -S /sockpid/tests/workload.py --processes 4 --seconds 2 --name trainer --hogs 2 --families inet,inet6 >/run/truth
+    workload='python3 -I -S /sockpid/tests/workload.py'
+    $workload --processes 4 --seconds 2 --name trainer --hogs 2 --families inet,inet6 >/run/truth
     kill $probe; wait $probe; status=$?
     cat /run/ready >&2
     exit $status
