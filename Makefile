@@ -35,7 +35,7 @@ lint: setup  ## ruff, mypy --strict, pyright, the floor of Python
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/vermin --quiet --no-tips --violations -t=3.7- --eval-annotations runtime
-	$(BIN)/vermin --quiet --no-tips --violations -t=3.10- gen
+	$(BIN)/vermin --quiet --no-tips --violations -t=3.10- --exclude compression --exclude compression.zstd gen
 
 image: setup setup-test  ## compile and link the bytecode images
 	$(MAKE) -C bpf_bytecode BUILD=../build PYTHON=../$(BIN)/python
