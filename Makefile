@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
-APT_TEST := clang-14 libbpf-dev libc6-dev qemu-system-x86 qemu-system-arm util-linux
+APT_TEST := bpftool clang-14 libbpf-dev libc6-dev iproute2 qemu-system-x86 qemu-system-arm util-linux
 PYTEST := $(BIN)/python -m pytest
 
 help:  ## list the targets
@@ -50,6 +50,11 @@ check-generated: setup setup-test  ## the committed images are what the sources 
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
 
+accuracy: setup setup-test  ## every scenario against the truth, here and in virtual machines, into docs/accuracy.md
+	$(BIN)/python -m tests.accuracy --report docs/accuracy.md
+	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach fentry --deny live-btf
+	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach kprobe-pmu --deny live-btf
+
 bench: setup  ## what starting and sending cost, as ratios
 	@$(BIN)/python -m tests.bench
 
@@ -59,4 +64,4 @@ dist: setup  ## wheel and sdist, reproducible
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table bench dist clean
+.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench dist clean

@@ -13,7 +13,7 @@
 
 /*
  * The arguments of a probe, wherever they are: the loader resolves argN to the register of struct pt_regs that holds
- * the function's argument for a kprobe, and to 8 * N for a raw tracepoint.
+ * the function's argument for a kprobe, and to 8 * N for a raw tracepoint and for fentry.
  */
 struct probe_ctx {
 	__u64 arg0;
@@ -49,14 +49,60 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr; /* absent with CONFIG_IPV6=n */
 };
 
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket; /* NULL once no process holds the socket */
+	__u8 sk_kern_sock : 1;
 	__u16 sk_protocol; /* a bit field before Linux 5.6 */
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct inode {
+	__u64 i_ino; /* an unsigned long, for long */
+};
+
+/* A socket and its inode are one object, the socket first. */
+struct socket_alloc {
+	struct inode vfs_inode;
+};
+
+struct inet_sock {
+	__be16 inet_sport; /* outlives skc_num, which is cleared on the way to TCP_CLOSE */
+};
+
+struct tcp_ulp_ops {
+	char name[16];
 };
 
 struct inet_connection_sock {
 	__u8 icsk_ca_state : 5; /* six bits before Linux 4.20 */
+	__u8 icsk_retransmits;
 	__u8 icsk_pending;
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
+struct tcp_sock {
+	__u32 srtt_us;
+	__u32 snd_cwnd;
+	__u32 total_retrans;
+};
+
+struct sk_buff {
+	char cb[48];
+};
+
+struct tcp_skb_cb {
+	__u32 seq;
+	__u32 end_seq;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
 };
 
 struct task_struct {

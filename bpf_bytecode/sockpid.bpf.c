@@ -19,13 +19,20 @@
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
 #define PF_KTHREAD 0x00200000
 
 /* What the loader decides. The values here are never used: each is a relocation, and the loader has no default. */
 enum setting {
-	SETTING_SET_STATE = 1,      /* tcp_connect hangs on inet_sock_set_state(sk, oldstate, newstate) */
-	SETTING_RETRANSMIT_ERR = 2, /* tcp_retransmit has the error of the attempt as third argument */
+	SETTING_SET_STATE = 1,      /* the program hangs on inet_sock_set_state(sk, oldstate, newstate) */
+	SETTING_RETRANSMIT_ERR = 2, /* tcp_retransmit_skb has the error of the attempt as third argument */
 	SETTING_CGROUP_ID = 3,      /* the kernel has bpf_get_current_cgroup_id() */
+	SETTING_COUNT = 4,          /* sum in the counts map instead of writing records */
+	SETTING_FILTER_PID = 5,     /* only events of this process, or of unknown owners; 0: all */
+	SETTING_FILTER_NETNS = 6,   /* only of this network namespace; 0: all */
+	SETTING_FILTER_PORT = 7,    /* only with this port at either end; 0: all */
 };
 
 #define setting(name) bpf_core_enum_value(enum setting, SETTING_##name)
@@ -47,6 +54,20 @@ struct {
 	__type(key, struct socket_tuple);
 	__type(value, struct process);
 } socket_to_pid SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct count_key);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, struct exec_name);
+} exec_names SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -120,18 +141,41 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	read_field(tuple->saddr, sk, __sk_common.skc_rcv_saddr);
 }
 
-/* When the process of a task started, CLOCK_BOOTTIME; *leader is set on the way. */
-static __always_inline __u64 process_start(const struct task_struct *task, __u64 *leader)
+/* When a task started, CLOCK_BOOTTIME. */
+static __always_inline __u64 task_start(const struct task_struct *task)
 {
 	__u64 start = 0;
 
-	read_field(leader, task, group_leader);
-	task = (const struct task_struct *)*leader;
 	if (bpf_core_field_exists(task->start_boottime))
 		read_field(&start, task, start_boottime);
 	else
 		read_field(&start, task, real_start_time);
 	return start;
+}
+
+/* The task that stands for the process of a task. */
+static __always_inline const struct task_struct *group_leader(const struct task_struct *task)
+{
+	__u64 leader = 0;
+
+	read_field(&leader, task, group_leader);
+	return (const struct task_struct *)leader;
+}
+
+/* Notes a process among the users of a socket. */
+static __always_inline void note_user(struct owner *owner, __u32 tgid)
+{
+#pragma unroll
+	for (int i = 0; i < USERS_MAX; i++) {
+		if (owner->tgids[i] == tgid)
+			return;
+		if (!owner->tgids[i]) {
+			owner->tgids[i] = tgid;
+			owner->users++;
+			return;
+		}
+	}
+	owner->users = USERS_MAX + 1;
 }
 
 /*
@@ -141,8 +185,8 @@ static __always_inline __u64 process_start(const struct task_struct *task, __u64
 static __always_inline int learn(__u64 sk, const struct owner *known, enum how how)
 {
 	const struct task_struct *task = (const struct task_struct *)bpf_get_current_task();
+	const struct task_struct *leader;
 	struct owner owner = {};
-	__u64 leader = 0;
 	__u64 protocol = BPF_CORE_READ_BITFIELD_PROBED((const struct sock *)sk, sk_protocol);
 
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP)
@@ -153,25 +197,26 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 			return 0;
 		how = HOW_KERNEL;
 	}
-	owner.latest.pid_tgid = bpf_get_current_pid_tgid();
-	owner.latest.start_ns = process_start(task, &leader);
+	/* Which of its threads the kernel used is no answer to who owns the socket. */
+	if (how != HOW_KERNEL)
+		owner.latest.pid_tgid = bpf_get_current_pid_tgid();
+	leader = group_leader(task);
+	owner.latest.start_ns = task_start(leader);
 	owner.latest.when_ns = bpf_ktime_get_ns();
 	owner.latest.how = how;
 	if (setting(CGROUP_ID))
 		owner.latest.cgroup_id = bpf_get_current_cgroup_id();
 	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
-	read_field(owner.latest.comm, (const struct task_struct *)leader, comm);
+	read_field(owner.latest.comm, leader, comm);
 	read_tuple(&owner.tuple, (const struct sock *)sk);
 	if (owner.tuple.sport)
-		owner.task = (__u64)task;
+		owner.task_start_ns = task_start(task);
 	if (known && known->first.how != HOW_KERNEL) {
 		owner.first = known->first;
-		owner.changes = known->changes;
-		if (known->latest.pid_tgid >> 32 != owner.latest.pid_tgid >> 32 ||
-		    known->latest.start_ns != owner.latest.start_ns)
-			owner.changes++;
+		owner.users = known->users;
+		__builtin_memcpy(owner.tgids, known->tgids, sizeof(owner.tgids));
 		/* A socket can be disconnected and connected elsewhere. */
-		if (known->tuple.sport != owner.tuple.sport || known->tuple.dport != owner.tuple.dport) {
+		if (known->tuple.sport && (known->tuple.sport != owner.tuple.sport || known->tuple.dport != owner.tuple.dport)) {
 			struct socket_tuple old = known->tuple;
 
 			bpf_map_delete_elem(&socket_to_pid, &old);
@@ -179,44 +224,92 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 	} else {
 		owner.first = owner.latest;
 	}
+	if (!known)
+		count(COUNTER_INSERTED);
+	if (how != HOW_KERNEL)
+		note_user(&owner, owner.latest.pid_tgid >> 32);
 	bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY);
 	if (owner.tuple.sport)
 		bpf_map_update_elem(&socket_to_pid, &owner.tuple, &owner.latest, BPF_ANY);
 	return 0;
 }
 
-SEC("probe/tcp_sendmsg")
-int tcp_sendmsg(struct probe_ctx *ctx)
+/* The fast path of the hooks that every send and receive goes through. */
+static __always_inline int use(struct probe_ctx *ctx, enum how how)
 {
+	const struct task_struct *task;
 	__u64 sk = ctx->arg0;
-	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u64 task = bpf_get_current_task();
+	__u64 pid_tgid;
 	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
-	__u64 leader = 0;
 
-	if (known) {
-		/* The task's address guards against a process id that was given to another process. */
-		if (known->task == task && known->latest.pid_tgid == pid_tgid)
-			return 0;
-		/* Another thread of the same process: note the thread in place. */
-		if (known->task && known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
-		    known->latest.start_ns == process_start((const struct task_struct *)task, &leader)) {
+	if (known && known->task_start_ns) {
+		task = (const struct task_struct *)bpf_get_current_task();
+		pid_tgid = bpf_get_current_pid_tgid();
+		/*
+		 * A thread id may be given out again, and its task_struct may lie where the former one lay: both together
+		 * were seen. With the start it is one thread for ever.
+		 */
+		if (known->latest.pid_tgid == pid_tgid) {
+			if (known->task_start_ns == task_start(task))
+				return 0;
+		} else if (known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
+			   known->latest.start_ns == task_start(group_leader(task))) {
+			/* Another thread of the same process: note it in place. */
 			known->latest.pid_tgid = pid_tgid;
-			known->task = task;
+			known->task_start_ns = task_start(task);
 			return 0;
 		}
 	}
-	return learn(sk, known, HOW_SEND);
+	return learn(sk, known, how);
+}
+
+SEC("probe/tcp_sendmsg")
+int tcp_sendmsg(struct probe_ctx *ctx)
+{
+	return use(ctx, HOW_SEND);
+}
+
+SEC("probe/tcp_recvmsg")
+int tcp_recvmsg(struct probe_ctx *ctx)
+{
+	return use(ctx, HOW_RECV);
+}
+
+/* What starts a connection's life settles its owner anew, whatever was known of the socket. */
+static __always_inline int begin(struct probe_ctx *ctx, enum how how, int newstate)
+{
+	__u64 sk = ctx->arg0;
+
+	if (newstate && setting(SET_STATE) && (int)ctx->arg2 != newstate)
+		return 0;
+	return learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), how);
 }
 
 SEC("probe/tcp_connect")
 int tcp_connect(struct probe_ctx *ctx)
 {
-	__u64 sk = ctx->arg0;
+	return begin(ctx, HOW_CONNECT, TCP_SYN_SENT);
+}
 
-	if (setting(SET_STATE) && (int)ctx->arg2 != TCP_SYN_SENT)
-		return 0;
-	return learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), HOW_CONNECT);
+SEC("probe/tcp_listen")
+int tcp_listen(struct probe_ctx *ctx)
+{
+	return begin(ctx, HOW_LISTEN, TCP_LISTEN);
+}
+
+SEC("probe/tcp_accept")
+int tcp_accept(struct probe_ctx *ctx)
+{
+	return begin(ctx, HOW_ACCEPT, 0);
+}
+
+static __always_inline void forget(__u64 sk, const struct owner *known)
+{
+	struct socket_tuple tuple = known->tuple;
+
+	bpf_map_delete_elem(&socket_to_pid, &tuple);
+	bpf_map_delete_elem(&owner_by_sock, &sk);
+	count(COUNTER_DELETED);
 }
 
 SEC("probe/tcp_destroy")
@@ -225,41 +318,214 @@ int tcp_destroy(struct probe_ctx *ctx)
 	__u64 sk = ctx->arg0;
 	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 
-	if (known) {
-		struct socket_tuple tuple = known->tuple;
-
-		bpf_map_delete_elem(&socket_to_pid, &tuple);
-		bpf_map_delete_elem(&owner_by_sock, &sk);
-	}
+	if (known)
+		forget(sk, known);
 	return 0;
+}
+
+/*
+ * Every socket enters TCP_CLOSE, and nothing is retransmitted from there. For two kinds it is the only end that is seen:
+ * MPTCP sockets, which are destroyed in a way of their own, and those that are in socket_to_pid alone, seeded ones and those
+ * whose entry was evicted, whose addresses and ports may be gone when they are destroyed (tcp_disconnect() clears them).
+ */
+SEC("probe/tcp_set_state")
+int tcp_set_state(struct probe_ctx *ctx)
+{
+	__u64 second = ctx->arg1, third = ctx->arg2;
+	struct socket_tuple tuple = {};
+	__u64 sk = ctx->arg0;
+	struct owner *known;
+	__u16 sport = 0;
+
+	/* Both are loaded first: the verifier takes no address that is chosen from two places in the context. */
+	barrier_var(second);
+	barrier_var(third);
+	if ((int)(setting(SET_STATE) ? third : second) != TCP_CLOSE)
+		return 0;
+	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
+	if (known) {
+		forget(sk, known);
+		return 0;
+	}
+	read_tuple(&tuple, (const struct sock *)sk);
+	read_field(&sport, (const struct inet_sock *)sk, inet_sport);
+	tuple.sport = bpf_ntohs(sport);
+	bpf_map_delete_elem(&socket_to_pid, &tuple);
+	return 0;
+}
+
+/* A process that executes another program keeps its sockets and its process id, but not its name. */
+SEC("probe/sched_process_exec")
+int sched_process_exec(struct probe_ctx *ctx)
+{
+	const struct task_struct *leader = group_leader((const struct task_struct *)bpf_get_current_task());
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct exec_name name = {};
+
+	(void)ctx;
+	name.start_ns = task_start(leader);
+	read_field(name.comm, leader, comm);
+	bpf_map_update_elem(&exec_names, &tgid, &name, BPF_ANY);
+	return 0;
+}
+
+/* Fills in the owner of sk, which is in softirq context most of the time: current plays no part. */
+static __always_inline void find_owner(struct event *event, const struct sock *sk, const struct socket_tuple *key)
+{
+	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &event->sk);
+	const struct owner *opened = known;
+	struct process *seeded;
+	__u64 socket = 0, msk = 0;
+
+	event->found = FOUND_SOCK;
+	/*
+	 * The socket that processes hold of an MPTCP connection is another than the one that TCP works on, and it is the one
+	 * they are seen to use. What TCP's own was connected by is the better knowledge only if it is newer.
+	 */
+	read_field(&socket, sk, sk_socket);
+	if (socket)
+		read_field(&msk, (const struct socket *)socket, sk);
+	if (msk && msk != event->sk) {
+		struct owner *above = bpf_map_lookup_elem(&owner_by_sock, &msk);
+
+		if (above && (!known || known->latest.how == HOW_KERNEL || above->latest.when_ns > known->latest.when_ns)) {
+			if (!known || known->first.how == HOW_KERNEL || above->first.when_ns < known->first.when_ns)
+				opened = above;
+			known = above;
+			event->found = FOUND_MSK;
+		}
+	}
+	if (known) {
+		event->latest = known->latest;
+		if (opened)
+			event->first = opened->first;
+		event->users = known->users;
+		return;
+	}
+	seeded = bpf_map_lookup_elem(&socket_to_pid, key);
+	event->found = FOUND_NOT;
+	if (seeded) {
+		event->latest = *seeded;
+		event->first = *seeded;
+		event->users = 1;
+		event->found = FOUND_TUPLE;
+	}
+}
+
+static __always_inline int filtered(const struct event *event)
+{
+	__u64 pid = setting(FILTER_PID), netns = setting(FILTER_NETNS), port = setting(FILTER_PORT);
+
+	if (pid && event->found && event->latest.pid_tgid >> 32 != pid)
+		return 1;
+	if (netns && event->tuple.netns != netns)
+		return 1;
+	return port && event->tuple.sport != port && event->tuple.dport != port;
+}
+
+static __always_inline void add_count(const struct event *event)
+{
+	struct count_key key = {};
+	__u64 one = 1, *value;
+
+	key.tuple = event->tuple;
+	if (event->latest.how != HOW_KERNEL) {
+		key.tgid = event->latest.pid_tgid >> 32;
+		key.start_ns = event->latest.start_ns;
+		__builtin_memcpy(key.comm, event->latest.comm, sizeof(key.comm));
+	}
+	value = bpf_map_lookup_elem(&counts, &key);
+	if (value)
+		__sync_fetch_and_add(value, 1);
+	else if (bpf_map_update_elem(&counts, &key, &one, BPF_NOEXIST))
+		count(COUNTER_LOST);
+}
+
+static __always_inline int submit(struct event *event)
+{
+	if (filtered(event))
+		return 0;
+	count(COUNTER_EVENTS);
+	if (setting(COUNT))
+		add_count(event);
+	else if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+		count(COUNTER_LOST);
+	return 0;
+}
+
+static __always_inline void begin_event(struct event *event, struct probe_ctx *ctx, enum event_type type)
+{
+	event->ts_ns = bpf_ktime_get_ns();
+	event->interrupted = bpf_get_current_pid_tgid();
+	event->sk = ctx->arg0;
+	event->type = type;
+}
+
+static __always_inline void read_socket(struct event *event, const struct sock *sk)
+{
+	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
+	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
+	__u64 socket = 0, ulp = 0;
+
+	read_field(&event->state, sk, __sk_common.skc_state);
+	event->ca_state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
+	read_field(&event->pending, icsk, icsk_pending);
+	read_field(&event->retransmits, icsk, icsk_retransmits);
+	read_field(&event->srtt_us, tp, srtt_us);
+	read_field(&event->snd_cwnd, tp, snd_cwnd);
+	read_field(&event->total_retrans, tp, total_retrans);
+	event->kern = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock);
+	read_field(&socket, sk, sk_socket);
+	if (socket)
+		read_field(&event->inode, (const struct socket_alloc *)socket, vfs_inode.i_ino);
+	if (bpf_core_field_exists(icsk->icsk_ulp_ops)) {
+		read_field(&ulp, icsk, icsk_ulp_ops);
+		if (ulp)
+			read_field(event->ulp, (const struct tcp_ulp_ops *)ulp, name);
+	}
 }
 
 SEC("probe/tcp_retransmit")
 int tcp_retransmit(struct probe_ctx *ctx)
 {
-	const struct inet_connection_sock *icsk;
-	const struct sock *sk;
 	struct event event = {};
-	struct owner *known;
+	const struct sock *sk;
+	__u64 skb = ctx->arg1;
 
-	event.ts_ns = bpf_ktime_get_ns();
-	event.interrupted = bpf_get_current_pid_tgid();
-	event.sk = ctx->arg0;
+	begin_event(&event, ctx, EVENT_RETRANSMIT);
+	sk = (const struct sock *)event.sk;
 	if (setting(RETRANSMIT_ERR))
 		event.err = (__s32)ctx->arg2;
-	sk = (const struct sock *)event.sk;
-	icsk = (const struct inet_connection_sock *)sk;
-	known = bpf_map_lookup_elem(&owner_by_sock, &event.sk);
-	if (known)
-		event.owner = *known;
 	read_tuple(&event.tuple, sk);
-	read_field(&event.state, sk, __sk_common.skc_state);
-	event.ca_state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
-	read_field(&event.pending, icsk, icsk_pending);
-	count(COUNTER_EVENTS);
-	if (bpf_ringbuf_output(&events, &event, sizeof(event), 0))
-		count(COUNTER_LOST);
-	return 0;
+	find_owner(&event, sk, &event.tuple);
+	read_socket(&event, sk);
+	if (skb) {
+		const struct tcp_skb_cb *cb = (const void *)(skb + bpf_core_field_offset(((struct sk_buff *)skb)->cb));
+
+		read_field(&event.seq, cb, seq);
+		read_field(&event.end_seq, cb, end_seq);
+	}
+	return submit(&event);
+}
+
+/* The socket is the listening one; the connection exists only as a request. */
+SEC("probe/tcp_retransmit_synack")
+int tcp_retransmit_synack(struct probe_ctx *ctx)
+{
+	const struct request_sock *req;
+	struct socket_tuple listener = {};
+	struct event event = {};
+	const struct sock *sk;
+
+	begin_event(&event, ctx, EVENT_SYNACK);
+	sk = (const struct sock *)event.sk;
+	req = (const struct request_sock *)ctx->arg1;
+	read_tuple(&listener, sk);
+	find_owner(&event, sk, &listener);
+	read_tuple(&event.tuple, (const struct sock *)&req->__req_common);
+	event.tuple.netns = listener.netns;
+	event.state = TCP_SYN_RECV;
+	return submit(&event);
 }
 
 /* Keeps the record's type in the object's BTF, from which the image takes its layout. */

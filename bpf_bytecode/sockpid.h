@@ -2,6 +2,9 @@
 /*
  * What the programs and user space share: the maps' keys and values, and the record in the ring buffer.
  *
+ * struct socket_tuple and struct process are public: other programs look owners up in the pinned map socket_to_pid
+ * (docs/socket-to-pid.md). Their layout changes only with SOCKPID_ABI.
+ *
  * Every struct has the same layout on all architectures: no implicit padding, no pointers, no longs. Integers are in the
  * byte order of the machine, ports included; addresses are in network order, an IPv4 address being the first four
  * bytes. A v4-mapped IPv6 socket has family AF_INET and IPv4 addresses.
@@ -11,7 +14,10 @@
 
 #include <linux/types.h>
 
+#define SOCKPID_ABI 1
 #define TASK_COMM_LEN 16
+#define ULP_NAME_LEN 16
+#define USERS_MAX 6
 
 enum how {
 	HOW_UNKNOWN = 0,
@@ -24,7 +30,7 @@ enum how {
 	HOW_KERNEL = 7, /* only kernel threads have used the socket */
 };
 
-/* Key of socket_to_pid. */
+/* Key of socket_to_pid. A listening socket has no remote end: daddr and dport are 0. */
 struct socket_tuple {
 	__u32 netns;  /* inode number of the network namespace, 0 without CONFIG_NET_NS */
 	__u16 family; /* AF_INET or AF_INET6 */
@@ -37,7 +43,7 @@ struct socket_tuple {
 
 /* A process as it was when it used a socket. Value of socket_to_pid. */
 struct process {
-	__u64 pid_tgid;  /* as bpf_get_current_pid_tgid(): process id << 32 | thread id */
+	__u64 pid_tgid;  /* as bpf_get_current_pid_tgid(): process id << 32 | thread id; 0 with HOW_KERNEL */
 	__u64 start_ns;  /* when the process started, CLOCK_BOOTTIME; with the process id, names it for ever */
 	__u64 when_ns;   /* when it was seen, CLOCK_MONOTONIC */
 	__u64 cgroup_id; /* on the cgroup v2 hierarchy, 0 where the kernel cannot tell */
@@ -51,11 +57,25 @@ struct process {
  * cache line.
  */
 struct owner {
-	__u64 task; /* address of latest's task_struct; 0 while the tuple has no port yet: then nothing is settled */
+	__u64 task_start_ns; /* when latest's thread started; 0 while the tuple has no port yet: then nothing is settled */
 	struct process latest;
 	struct process first;
 	struct socket_tuple tuple;
-	__u32 changes; /* how often the owner became another process */
+	__u32 users;             /* how many different processes used the socket; more than USERS_MAX: at least so many */
+	__u32 tgids[USERS_MAX];  /* the first of them */
+};
+
+enum event_type {
+	EVENT_RETRANSMIT = 0, /* tcp_retransmit_skb: data, FIN or SYN */
+	EVENT_SYNACK = 1,     /* tcp_retransmit_synack: the owner is the listening socket's */
+};
+
+/* How the probe found the owner. */
+enum found {
+	FOUND_NOT = 0,
+	FOUND_SOCK = 1,  /* by the socket's address */
+	FOUND_MSK = 2,   /* by the address of the MPTCP socket above */
+	FOUND_TUPLE = 3, /* in socket_to_pid */
 };
 
 /* One record of the ring buffer. */
@@ -63,20 +83,49 @@ struct event {
 	__u64 ts_ns; /* CLOCK_MONOTONIC */
 	__u64 sk;
 	__u64 interrupted; /* bpf_get_current_pid_tgid() in the probe: not the owner */
-	struct owner owner; /* all zero: unknown */
+	struct process latest; /* all zero: unknown */
+	struct process first;
 	struct socket_tuple tuple;
-	__s32 err; /* 0, or a negative errno of a retransmit that failed (Linux 6.17 and later) */
-	__u8 state;    /* TCP_ESTABLISHED... */
-	__u8 ca_state; /* enum tcp_ca_state */
-	__u8 pending;  /* icsk_pending: ICSK_TIME_... */
-	__u8 zero[5];
+	__u32 users;
+	__u64 inode;     /* of the socket, as in /proc/PID/fd; 0: no process holds it any more */
+	__s32 err;       /* 0, or a negative errno of a retransmit that failed (Linux 6.17 and later) */
+	__u32 seq;       /* first sequence number of the segment, 0 if there is none to tell of */
+	__u32 end_seq;   /* behind its last one */
+	__u32 srtt_us;   /* smoothed round trip time in microseconds, times 8 */
+	__u32 snd_cwnd;  /* segments */
+	__u32 total_retrans; /* segments retransmitted in the socket's life, this one included */
+	__u8 type;       /* enum event_type */
+	__u8 found;      /* enum found */
+	__u8 state;      /* TCP_ESTABLISHED... */
+	__u8 ca_state;   /* enum tcp_ca_state */
+	__u8 pending;    /* icsk_pending: ICSK_TIME_... */
+	__u8 retransmits; /* icsk_retransmits: timeouts in a row before this one */
+	__u8 kern;        /* the kernel opened the socket for itself */
+	__u8 zero;
+	char ulp[ULP_NAME_LEN]; /* upper layer protocol: "tls", "mptcp"; empty for plain TCP */
+};
+
+/* Value of exec_names, by process id: what a process has been called since it last executed a program. */
+struct exec_name {
+	__u64 start_ns; /* when the process started, to tell it from others of that id */
+	char comm[TASK_COMM_LEN];
+};
+
+/* Key of the counts map, which replaces the ring buffer where only sums are asked for; the value is a u64. */
+struct count_key {
+	struct socket_tuple tuple;
+	__u32 tgid; /* 0: unknown */
+	__u64 start_ns;
+	char comm[TASK_COMM_LEN];
 };
 
 /* Indices of the counters map; one u64 per CPU each. */
 enum counter {
-	COUNTER_EVENTS = 0, /* retransmits seen */
-	COUNTER_LOST = 1,   /* of these, records that did not fit into the ring buffer */
-	COUNTER_MAX = 2,
+	COUNTER_EVENTS = 0,   /* events raised, after the filters */
+	COUNTER_LOST = 1,     /* of these, records that did not fit into the ring buffer or the counts map */
+	COUNTER_INSERTED = 2, /* sockets that got their first entry in owner_by_sock */
+	COUNTER_DELETED = 3,  /* of these, taken out when the socket was destroyed; the rest is there or was evicted */
+	COUNTER_MAX = 4,
 };
 
 #endif

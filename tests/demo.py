@@ -36,8 +36,11 @@ def main() -> int:
     say("sockpid run, beside 4 processes whose peers never answer, and 2 that only burn CPU:")
     with subprocess.Popen([*RUNTIME, "run", *offsets], stderr=subprocess.PIPE, text=True) as probe:
         assert probe.stderr is not None
-        print(probe.stderr.readline(), end="", file=sys.stderr, flush=True)
-        if probe.poll() is None:
+        line = "-"
+        while line and "offsets from" not in line:
+            line = probe.stderr.readline()
+            print(line, end="", file=sys.stderr, flush=True)
+        if line:
             done = subprocess.run(WORKLOAD, stdout=subprocess.PIPE, text=True, check=False)
             probe.terminate()
             say(f"the truth: {done.stdout.count(chr(10))} sockets, each of the process that the column PID names")

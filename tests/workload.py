@@ -47,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--families", default="inet,inet6,mapped", help="a deaf pair of each per process")
+    parser.add_argument("--copies", type=int, default=1, help="so many deaf pairs of each family per process")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long the sockets stay open")
     parser.add_argument("--name", default="", help="call the processes NAME-0, NAME-1...")
     parser.add_argument("--hogs", type=int, default=0, help="processes beside them that only spin")
@@ -61,7 +62,7 @@ def main() -> int:
             else:
                 if arguments.name:
                     name_self(f"{arguments.name}-{index}")
-                worker(arguments.families.split(","), arguments.seconds)
+                worker(arguments.families.split(",") * arguments.copies, arguments.seconds)
             os._exit(0)
         children.append(child)
     return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)

@@ -21,7 +21,7 @@ from sockpid.btf import Btf
 from sockpid.errors import ImageError
 from sockpid.image import SCHEMA
 
-ABI = ("event", "owner", "process", "socket_tuple")
+ABI = ("count_key", "event", "exec_name", "owner", "process", "socket_tuple")
 """Structs of bpf_bytecode/sockpid.h whose layout the image records for whoever decodes them."""
 
 # enum bpf_core_relo_kind (include/uapi/linux/bpf.h), with the names that libbpf prints.
@@ -150,12 +150,29 @@ def _program(
                 raise ImageError(f"program {name}: instruction {slot} calls {found.imm}, which uapi.BPF_FUNC lacks")
             helpers.setdefault(HELPERS[found.imm], []).append(slot)
         slot += 2 if found.code == insn.LD_IMM64 else 1
+    rows = [_relocation(r, name, code, btf, order) for r in relocations]
+    sized = {(row["type"], row["path"]) for row in rows if row["kind"] == "byte_sz"}
+    for row, r in zip(rows, relocations, strict=True):
+        if row["kind"] == "byte_off" and (row["type"], row["path"]) not in sized and _is_aggregate(btf, r):
+            row["size"] = 0  # the program takes the address of a struct to go on from there
     return {
         "insns": [code[i : i + 8].hex() for i in range(0, len(code), 8)],
         "maps": used,
         "helpers": helpers,
-        "relocations": [_relocation(r, name, code, btf, order) for r in relocations],
+        "relocations": rows,
     }
+
+
+def _is_aggregate(btf: Btf, r: CoreRelo) -> bool:
+    """The field of a relocation is a struct or union."""
+    record = btf.type(r.type_id)
+    for index in [int(part) for part in r.access.split(":")][1:]:
+        while record.kind in MODIFIERS:
+            record = btf.type(record.size_or_type)
+        record = btf.type(record.array.type if record.array is not None else record.members[index].type)
+    while record.kind in MODIFIERS:
+        record = btf.type(record.size_or_type)
+    return record.kind in (btf_record.BTF_KIND_STRUCT, btf_record.BTF_KIND_UNION)
 
 
 def _relocation(r: CoreRelo, name: str, code: bytes, btf: Btf, order: str) -> dict[str, Any]:

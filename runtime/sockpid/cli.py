@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
 from .errors import SockpidError, UsageError
 
-DENIABLE = ("live-btf", "raw_tp", "kprobe-pmu", "kprobe-tracefs")
+if TYPE_CHECKING:
+    from .collection import Options
+
+DENIABLE = ("live-btf", "fentry", "raw_tp", "kprobe-pmu", "kprobe-tracefs")
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -22,6 +26,7 @@ examples:
   sockpid run                       print retransmits with their owners until Ctrl-C
   sockpid run --json --duration 60  one JSON object a line, for a minute
   sockpid selftest                  prove on this host that every field and PID is right
+  sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
   sockpid doctor                    what this kernel offers, and what sockpid uses of it
 
 exit status:
@@ -51,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
     common.add_argument(
         "--attach",
-        choices=("raw_tp", "kprobe-pmu", "kprobe-tracefs"),
+        choices=("fentry", "raw_tp", "kprobe-pmu", "kprobe-tracefs"),
         help="prefer this mechanism for the hooks that learn owners (default: the best the kernel accepts)",
     )
     common.add_argument(
@@ -74,6 +79,20 @@ def parser() -> argparse.ArgumentParser:
         epilog=RUN_EPILOG,
     )
     run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
+    run.add_argument("--sharers", action="store_true", help="list every process that has the socket open")
+    run.add_argument("--no-seed", action="store_true", help="do not look up the sockets that exist already")
+    run.add_argument("--summary", action="store_true", help="at the end, compare with the kernel's own counters")
+    run.add_argument(
+        "--count", type=float, nargs="?", const=1.0, metavar="SECONDS", help="sum per owner and socket in the kernel"
+    )
+    run.add_argument("--pin", nargs="?", const="", metavar="DIR", help="pin the map for look-ups (`sockpid lookup`)")
+    chosen = run.add_argument_group("filters", "only events that meet all of them")
+    chosen.add_argument("--pid", type=int, help="of this process")
+    chosen.add_argument("--comm", metavar="PATTERN", help="of processes with such a name (* and ? as in a shell)")
+    chosen.add_argument("--cgroup", metavar="PATH", help="of processes in this control group or below it")
+    chosen.add_argument("--netns", metavar="INODE|NAME", help="in this network namespace")
+    chosen.add_argument("--port", type=int, help="with this port at either end")
+    chosen.add_argument("--cidr", metavar="NETWORK", help="with either address in this network")
     commands.add_parser(
         "selftest",
         parents=[common],
@@ -83,6 +102,21 @@ def parser() -> argparse.ArgumentParser:
         "and the owner with what is known of them.",
         epilog="examples:\n  sockpid selftest\n  sockpid selftest --json --attach kprobe-pmu --deny live-btf",
     )
+    lookup = commands.add_parser(
+        "lookup",
+        formatter_class=raw,
+        help="ask a running instance who owns a connection",
+        description="Tells the owner of a connection from the map that `sockpid run --pin` shares. Both ends in either "
+        "order, or one end, or --all.",
+        epilog="examples:\n  sockpid lookup 10.0.0.1:40034 10.0.0.2:9000\n  sockpid lookup '[::1]:443' --json\n"
+        "  sockpid lookup --all\n\nexit status: 0 found, 1 not known, else as `sockpid --help` says",
+    )
+    lookup.add_argument("source", nargs="?", metavar="ADDRESS:PORT", help="one end")
+    lookup.add_argument("destination", nargs="?", metavar="ADDRESS:PORT", help="the other end")
+    lookup.add_argument("--all", action="store_true", help="every entry, of all network namespaces")
+    lookup.add_argument("--netns", metavar="INODE|PATH|pid:N", help="in this network namespace (default: ours)")
+    lookup.add_argument("--pin", metavar="DIR", help="where the instance pins (default: as `run --pin`)")
+    lookup.add_argument("--json", action="store_true", help="one JSON object a line")
     commands.add_parser(
         "doctor",
         parents=[common],
@@ -95,10 +129,56 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _run(options: Options, arguments: argparse.Namespace) -> int:
+    from .filters import Filter, network
+    from .run import RunOptions, run
+
+    if arguments.count is not None and arguments.count <= 0:
+        raise UsageError("--count must be more than 0 seconds")
+    if arguments.count and (arguments.comm or arguments.cgroup or arguments.cidr or arguments.summary):
+        raise UsageError("--count sums in the kernel, which knows of --pid, --netns and --port only")
+    wanted = Filter(
+        arguments.pid,
+        arguments.comm,
+        arguments.cgroup,
+        None if arguments.netns is None else _netns(arguments.netns),
+        arguments.port,
+        None if arguments.cidr is None else network(arguments.cidr),
+    )
+    what = RunOptions(
+        arguments.json,
+        arguments.duration,
+        arguments.sharers,
+        not arguments.no_seed,
+        arguments.summary,
+        arguments.count,
+        arguments.pin,
+        wanted,
+    )
+    return run(options, arguments.offsets, what)
+
+
+def _netns(text: str) -> int:
+    """Inode of a network namespace: the number itself, a name below /run/netns, or a path."""
+    if text.isdigit():
+        return int(text)
+    path = text if "/" in text else f"/run/netns/{text}"
+    try:
+        return os.stat(path).st_ino
+    except OSError as error:
+        raise UsageError(f"--netns {text}: {error.strerror}") from None
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.command == "lookup":
+            from .lookup import lookup
+            from .pin import DIRECTORY
+
+            ends = arguments.source, arguments.destination
+            return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
         deny = frozenset(name for name in arguments.deny.split(",") if name)
         if not deny <= frozenset(DENIABLE):
             raise UsageError(
@@ -109,11 +189,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         # Each command imports what it needs and no more: start-up time counts.
         from .collection import Options
 
-        options = Options(deny, arguments.attach, arguments.max_sockets)
+        count = arguments.command == "run" and arguments.count is not None
+        options = Options(deny, arguments.attach, arguments.max_sockets, count)
         if arguments.command == "run":
-            from .run import run
-
-            return run(options, arguments.offsets, arguments.json, arguments.duration)
+            return _run(options, arguments)
         if arguments.command == "selftest":
             from .selftest import selftest
 

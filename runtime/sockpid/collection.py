@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import kernel, prog, syscall
-from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
+from .errors import AttachError, ProgError, SockpidError, SyscallError
 from .hooks import HOOKS, Hook, Target
 from .image import Image
 from .insn import BPF_PSEUDO_MAP_FD, unpack
-from .layout import Layout
 from .link import MECHANISMS, OF_TARGET, Link
 from .map import Map
+from .offsets import Offsets
 from .relocate import context_layout, relocate
 
 
 class Options(NamedTuple):
     """deny: capabilities to do without, by name. attach: the mechanism to prefer for hooks that learn owners.
 
-    max_sockets: entries of the two socket maps.
+    max_sockets: entries of the two socket maps. counting: the counts map will be used. settings: of the image's enum
+    setting, those that are not about the place a program hangs on: filters and the like.
     """
 
     deny: FrozenSet[str] = frozenset()
     attach: Optional[str] = None
     max_sockets: int = 8192
+    counting: bool = False
+    settings: Tuple[Tuple[str, int], ...] = ()
 
 
 class Attached(NamedTuple):
@@ -41,23 +45,29 @@ class Attached(NamedTuple):
     refused: Tuple[Tuple[str, str], ...]
 
 
+ProgKey = Tuple[str, int, int, FrozenSet[str]]
+"""Program name, type, BTF id of the function (0: any), settings of the place."""
+
+
 class Collection:
     """Maps by name, attached hooks in order. Everything ends with close()."""
 
-    def __init__(self, image: Image, layout: Layout, options: Options) -> None:
+    def __init__(self, image: Image, found: Offsets, options: Options) -> None:
         self.maps: Dict[str, Map] = {}
         self.hooks: List[Attached] = []
         self._image = image
-        self._layout = layout
+        self._layout = found.layout
         self._options = options
-        self._progs: Dict[Tuple[str, str, FrozenSet[str]], prog.Prog] = {}
-        self._version_code: Optional[int] = None
-        self._missing_helpers: FrozenSet[str] = frozenset()
+        self._btf_ids = found.btf_ids
+        # To find the ids in the kernel's whole BTF takes longer than everything else: only where nothing else works.
+        self._dear_ids = found.origin == "btf"
+        self._progs: Dict[ProgKey, prog.Prog] = {}
+        self._version_code = kernel.version_code()
 
     @classmethod
-    def attach(cls, image: Image, layout: Layout, options: Options) -> Collection:
+    def attach(cls, image: Image, found: Offsets, options: Options) -> Collection:
         """Creates maps, loads programs, attaches hooks. Raises what they raise, having undone everything."""
-        collection = cls(image, layout, options)
+        collection = cls(image, found, options)
         try:
             collection._create_maps()
             for hook in HOOKS:
@@ -69,7 +79,9 @@ class Collection:
 
     def _create_maps(self) -> None:
         for name, spec in self._image.maps.items():
-            if spec.type == "BPF_MAP_TYPE_LRU_HASH":
+            if name == "counts" and not self._options.counting:
+                spec = spec._replace(max_entries=1)  # noqa: PLW2901
+            elif spec.type in ("BPF_MAP_TYPE_LRU_HASH", "BPF_MAP_TYPE_HASH"):
                 spec = spec._replace(max_entries=self._options.max_sockets)  # noqa: PLW2901
             try:
                 self.maps[name] = Map.create(spec)
@@ -84,6 +96,8 @@ class Collection:
 
     def _attach(self, hook: Hook) -> Attached:
         refused: List[Tuple[str, str]] = []
+        if hook.needs is not None and not os.path.exists(hook.needs):
+            return Attached(hook, None, (("any", f"there is no {hook.needs}: not needed"),))
         for target, mechanism in self._candidates(hook):
             where = f"{mechanism} {target.name}"
             if mechanism in self._options.deny:
@@ -92,8 +106,10 @@ class Collection:
             try:
                 loaded = self._load(hook.prog, mechanism, target)
                 return Attached(hook, MECHANISMS[mechanism].attach(target.name, loaded), tuple(refused))
-            except (RelocationError, ProgError):
-                raise
+            except ProgError as error:
+                if not MECHANISMS[mechanism].by_btf_id:
+                    raise
+                refused.append((where, str(error)))
             except SyscallError as error:
                 refused.append((where, str(error)))
         if hook.mandatory:
@@ -104,27 +120,31 @@ class Collection:
     def _candidates(self, hook: Hook) -> Iterator[Tuple[Target, str]]:
         """Targets and mechanisms in the order to try; a preferred mechanism comes first where the hook has it."""
         pairs = [(target, mechanism) for target in hook.targets for mechanism in OF_TARGET[target.kind]]
-        preferred = self._options.attach if hook.learns or hook.prog == "tcp_destroy" else None
+        if self._dear_ids:
+            pairs.sort(key=lambda pair: MECHANISMS[pair[1]].by_btf_id)
+        preferred = self._options.attach if hook.learns or hook.name == "destroy" else None
         yield from (pair for pair in pairs if pair[1] == preferred)
         yield from (pair for pair in pairs if pair[1] != preferred)
 
     def _load(self, name: str, mechanism: str, target: Target) -> prog.Prog:
         """The program for a way of attaching; loaded once for all targets that need the same one."""
         how = MECHANISMS[mechanism]
-        key = (name, how.context, target.settings)
+        btf_id = 0
+        if how.by_btf_id:
+            btf_id = self._btf_ids().get(target.name, 0)
+            if not btf_id:
+                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
+        key = (name, how.prog_type, btf_id, target.settings)
         if key not in self._progs:
             program = self._image.programs[name]
             settings = dict.fromkeys(self._image.settings(), 0)
-            settings.update(dict.fromkeys(target.settings, 1))
-            settings["SETTING_CGROUP_ID"] = 1
+            settings.update(dict.fromkeys(target.settings, 1), SETTING_CGROUP_ID=1, **dict(self._options.settings))
             arch = syscall.machine()
             context = context_layout(arch, self._layout, how.context)
             relocated = relocate(program, arch.byte_order, self._layout, context, settings)
             insns = self._map_fds(bytearray(relocated.insns), program.maps)
-            if self._version_code is None:
-                self._version_code = kernel.version_code()
             self._progs[key] = prog.load(
-                name, how.prog_type, insns, self._image.license, self._version_code, relocated.poison
+                name, how.prog_type, insns, self._image.license, self._version_code, relocated.poison, btf_id
             )
         return self._progs[key]
 
@@ -135,13 +155,29 @@ class Collection:
             insns[index * 8 : index * 8 + 8] = patched.pack(order)
         return bytes(insns)
 
-    def mechanisms(self) -> Mapping[str, Optional[str]]:
-        """Hook (program) -> "mechanism target", or None."""
-        return {a.hook.prog: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
+    def replace_events(self, settings: Tuple[Tuple[str, int], ...]) -> None:
+        """Attaches the programs that raise events anew, with other settings; the new ones first, then the old ones go.
 
-    def program(self, name: str) -> prog.Prog:
-        """A program that was loaded, in the form that was loaded last. Raises KeyError."""
-        return [loaded for (prog_name, _, _), loaded in self._progs.items() if prog_name == name][-1]
+        In between an event may be raised twice.
+        """
+        self._options = self._options._replace(settings=settings)
+        for index, attached in enumerate(self.hooks):
+            if attached.hook.raises and attached.link is not None:
+                old = attached.link
+                for key in [key for key in self._progs if key[0] == attached.hook.prog]:
+                    self._progs.pop(key).close()
+                self.hooks[index] = self._attach(attached.hook)
+                old.close()
+
+    def silence(self) -> None:
+        """Detaches the programs that raise events, so that what is read afterwards is all there will be."""
+        for attached in self.hooks:
+            if attached.hook.raises and attached.link is not None:
+                attached.link.close()
+
+    def mechanisms(self) -> Mapping[str, Optional[str]]:
+        """Hook -> "mechanism target", or None."""
+        return {a.hook.name: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
 
     def learns(self) -> bool:
         """At least one hook that learns owners is attached."""

@@ -32,6 +32,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "capabilities": {name: bool(have >> bit & 1) for name, bit in CAPABILITIES.items()},
         "offsets": None,
         "hooks": [],
+        "maps": [],
         "error": None,
     }
     status = 0
@@ -39,15 +40,18 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         image = load_image(identity.arch.byte_order)
         found = offsets.find(image, identity, offsets_path, options.deny)
         document["offsets"] = {"origin": found.origin, "source": found.source}
-        collection = Collection.attach(image, found.layout, options)
+        collection = Collection.attach(image, found, options)
         document["hooks"] = [
             {
-                "hook": a.hook.prog,
+                "hook": a.hook.name,
                 "what": a.hook.what,
                 "attached": f"{a.link.mechanism} {a.link.target}" if a.link else None,
                 "refused": [{"mechanism": where, "reason": reason} for where, reason in a.refused],
             }
             for a in collection.hooks
+        ]
+        document["maps"] = [
+            {"map": name, "max_entries": m.spec.max_entries, "bytes": m.memory()} for name, m in collection.maps.items()
         ]
         collection.close()
     except UnsupportedArchError:
@@ -72,5 +76,8 @@ def _lines(document: Dict[str, Any]) -> List[str]:
     for hook in document["hooks"]:
         lines.append(f"{hook['hook']:<13} {hook['attached'] or 'NOT attached'} ({hook['what']})")
         lines += [f"              not {r['mechanism']}: {r['reason']}" for r in hook["refused"]]
+    for m in document["maps"]:
+        size = "" if m["bytes"] is None else f", {m['bytes'] / 2**20:.1f} MiB"
+        lines.append(f"{m['map']:<13} {m['max_entries']} entries{size}")
     lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
     return lines

@@ -16,6 +16,7 @@ SockpidError                         1
  +- ImageError                      12   bytecode image damaged, or a relocation cannot be satisfied
  |   +- RelocationError             12   the field it names is in the error
  +- SourceError                     14   a kernel package, vmlinux or archive cannot be read
+ +- PinError                        15   the directory of pins is in use, not to be trusted, or holds no map of ours
  +- SyscallError (also OSError)      1   any other refusal of the kernel
 """
 
@@ -122,6 +123,10 @@ class RelocationError(ImageError):
 
 class SourceError(SockpidError):
     exit_code = 14
+
+
+class PinError(SockpidError):
+    exit_code = 15
 
 
 class SyscallError(SockpidError, OSError):

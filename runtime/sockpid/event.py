@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from typing import Dict, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 from . import uapi
 
@@ -18,13 +18,19 @@ HOW = {0: None, 1: "connect", 2: "accept", 3: "send", 4: "recv", 5: "listen", 6:
 
 FAMILY = {2: "inet", 10: "inet6"}
 
+FOUND = {0: None, 1: "sock", 2: "mptcp", 3: "tuple"}
+"""enum found: where the probe found the owner."""
+
 TUPLE = "IHHHH16s16s"
 PROCESS = "QQQQII16s"
-OWNER = "Q" + PROCESS + PROCESS + TUPLE + "I"
-EVENT = "=QQQ" + OWNER + TUPLE + "iBBB5x"
+EVENT = "=QQQ" + PROCESS + PROCESS + TUPLE + "IQiIIIIIBBBBBBBx16s"
 EVENT_SIZE = struct.calcsize(EVENT)
+EXEC_NAME = "=Q16s"
+COUNT_KEY = "=" + TUPLE + "IQ16s"
 
-Json = Union[str, int, None]
+EVENT_SYNACK = 1
+
+Json = Union[str, int, bool, None, List[Any], Dict[str, Any]]
 
 
 class Tuple(NamedTuple):
@@ -55,29 +61,49 @@ class Process(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One retransmit. owner is None when it is not known, and reason then says why.
+    """One retransmit. owner is None when it is not known.
 
-    ts_ns is CLOCK_MONOTONIC. interrupted_pid is the process that the kernel happened to run: what a tool prints that
-    asks for the current process. err is 0 or the negative errno of an attempt that failed.
+    ts_ns is CLOCK_MONOTONIC; sk the address of the struct sock. owner is the process that used the socket last, first
+    the one that did so first; users is how many different ones there were. found: "sock", "mptcp" (through the MPTCP
+    socket above) or "tuple" (in socket_to_pid). interrupted_pid is the process that the kernel happened to run: what
+    a tool prints that asks for the current process. inode: as in /proc/PID/fd, 0 if no process holds the socket any
+    more. err is 0 or the negative errno of an attempt that failed. seq, end_seq: the segment's sequence numbers, the
+    latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd: segments; total_retrans:
+    segments retransmitted in the socket's life; retransmits: timeouts in a row before this one. kern: the kernel
+    opened the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
     """
 
     ts_ns: int
+    sk: int
     kind: str
     tuple: Tuple
     state: str
     owner: Optional[Process]
     first: Optional[Process]
-    changes: int
+    users: int
+    found: Optional[str]
     interrupted_pid: int
+    inode: int
     err: int
+    seq: int
+    end_seq: int
+    srtt_us: int
+    snd_cwnd: int
+    total_retrans: int
+    retransmits: int
     ca_state: int
     pending: int
+    kern: bool
+    ulp: Optional[str]
 
     def json(self, realtime_offset: int, offsets: str, reason: Optional[str]) -> Dict[str, Json]:
-        """The documented object. realtime_offset is CLOCK_REALTIME - CLOCK_MONOTONIC in ns; offsets their origin."""
+        """The documented object. realtime_offset is CLOCK_REALTIME - CLOCK_MONOTONIC in ns; offsets their origin.
+
+        reason is why the owner is unknown, where it is.
+        """
         t, owner = self.tuple, self.owner
-        kernel = owner is not None and owner.how == "kernel"
-        named = None if kernel else owner
+        named = owner if owner is not None and owner.how != "kernel" else None
+        first = self.first if named else None
         return {
             "schema": SCHEMA,
             "ts_ns": self.ts_ns + realtime_offset,
@@ -94,11 +120,25 @@ class Event(NamedTuple):
             "comm": named.comm if named else None,
             "start_ns": named.start_ns if named else None,
             "how": owner.how if owner else None,
-            "age_ns": self.ts_ns - owner.when_ns if owner else None,
+            "age_ns": max(0, self.ts_ns - owner.when_ns) if owner else None,
             "reason": None if owner else reason,
             "interrupted_pid": self.interrupted_pid,
-            "ambiguous": 1 + self.changes if named else None,
+            "ambiguous": max(self.users, 1) if named else None,
             "offsets": offsets,
+            "found": self.found,
+            "opener_pid": first.pid if first else None,
+            "opener_comm": first.comm if first else None,
+            "opener_how": first.how if first else None,
+            "cgroup_id": named.cgroup_id if named else None,
+            "inode": self.inode,
+            "err": self.err,
+            "seq": self.seq,
+            "end_seq": self.end_seq,
+            "srtt_us": self.srtt_us,
+            "snd_cwnd": self.snd_cwnd,
+            "total_retrans": self.total_retrans,
+            "retransmits": self.retransmits,
+            "ulp": self.ulp,
         }
 
 
@@ -107,20 +147,65 @@ def decode(record: bytes) -> Event:
     if len(record) < EVENT_SIZE:
         raise ValueError(f"event of {len(record)} bytes, {EVENT_SIZE} expected")
     f = struct.unpack_from(EVENT, record)
-    err, state, ca_state, pending = f[33:37]
+    (
+        users,
+        inode,
+        err,
+        seq,
+        end_seq,
+        srtt,
+        cwnd,
+        total,
+        event_type,
+        found,
+        state,
+        ca_state,
+        pending,
+        again,
+        kern,
+        ulp,
+    ) = f[24:]
     return Event(
         ts_ns=f[0],
-        kind=kind(err, state, ca_state, pending),
-        tuple=_tuple(*f[26:33]),
+        sk=f[1],
+        kind="synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending),
+        tuple=_tuple(*f[17:24]),
         state=uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
-        owner=process(*f[4:11]),
-        first=process(*f[11:18]),
-        changes=f[25],
+        owner=process(*f[3:10]),
+        first=process(*f[10:17]),
+        users=users,
+        found=FOUND.get(found),
         interrupted_pid=f[2] >> 32,
+        inode=inode,
         err=err,
+        seq=seq,
+        end_seq=end_seq,
+        srtt_us=srtt >> 3,
+        snd_cwnd=cwnd,
+        total_retrans=total,
+        retransmits=again,
         ca_state=ca_state,
         pending=pending,
+        kern=bool(kern),
+        ulp=text(ulp) or None,
     )
+
+
+class Count(NamedTuple):
+    """One row of the counts map: the socket, its owner's process id (0: unknown), start (ns) and name, and the
+    events.
+    """
+
+    tuple: Tuple
+    pid: int
+    start_ns: int
+    comm: str
+    events: int
+
+
+def decode_count(key: bytes, value: bytes) -> Count:
+    f = struct.unpack_from(COUNT_KEY, key)
+    return Count(_tuple(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
 
 
 def pack_tuple(value: Tuple) -> bytes:
@@ -160,8 +245,12 @@ def process(
     """A struct process; None if it is all zero."""
     if not how:
         return None
-    name = comm.split(b"\0", 1)[0].decode("utf-8", "replace")
-    return Process(pid_tgid >> 32, pid_tgid & 0xFFFFFFFF, start_ns, when_ns, cgroup_id, HOW.get(how), flags, name)
+    return Process(pid_tgid >> 32, pid_tgid & 0xFFFFFFFF, start_ns, when_ns, cgroup_id, HOW.get(how), flags, text(comm))
+
+
+def text(raw: bytes) -> str:
+    """A name that the kernel ends with a zero byte."""
+    return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
 def _tuple(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: bytes, daddr: bytes) -> Tuple:

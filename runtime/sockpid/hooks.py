@@ -2,19 +2,21 @@
 
 Not all are the obvious ones. A kretprobe on inet_csk_accept misses most accepts of blocking servers, a kprobe on
 __tcp_retransmit_skb sees nothing where the compiler split that function, and close() is no end of a socket: its FIN is
-retransmitted later.
+retransmitted later. A tracepoint that also fires in softirq context (tcp_rcv_space_adjust, through sockmap and kTLS) is
+no place to learn an owner from.
 """
 
 from __future__ import annotations
 
-from typing import FrozenSet, NamedTuple, Tuple
+from typing import FrozenSet, NamedTuple, Optional, Tuple
 
 
 class Target(NamedTuple):
-    """One place a program can attach to: mechanism family ("raw_tp" or "func") and the name there.
+    """One place a program can attach to.
 
-    "func" is a kernel function, whose kprobe is called on entry. `settings` are those of the image's enum setting that
-    are on here; all others that speak of the place are off.
+    kind: "raw_tp", "fentry", "kprobe", or "func": a kernel function by fentry, or else kprobe. name: of the tracepoint
+    or function. settings: those of the image's enum setting that are on here; the others that speak of the place are
+    off.
     """
 
     kind: str
@@ -23,29 +25,43 @@ class Target(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """A program of the image, what it is for, and where it may attach. Targets of one tuple are alternatives."""
+    """A place in the kernel's TCP that we want, the program of the image for it, and its targets: alternatives.
 
+    learns: it tells of owners. raises: it writes events. needs: a path that exists where the kernel has
+    what the hook is for.
+    """
+
+    name: str
     prog: str
     what: str
-    mandatory: bool
-    learns: bool
     targets: Tuple[Target, ...]
+    learns: bool = False
+    raises: bool = False
+    mandatory: bool = False
+    needs: Optional[str] = None
 
+
+SET_STATE = frozenset({"SETTING_SET_STATE"})
 
 HOOKS: Tuple[Hook, ...] = (
     # First of all: a struct sock is reused at once, so no owner may be learnt before forgetting works.
     Hook(
+        "destroy",
         "tcp_destroy",
         "forgets a destroyed socket",
-        True,
-        False,
         (Target("raw_tp", "tcp_destroy_sock"), Target("func", "tcp_v4_destroy_sock")),
+        mandatory=True,
     ),
     Hook(
+        "close",
+        "tcp_set_state",
+        "forgets a closed socket, MPTCP and seeded ones too",
+        (Target("raw_tp", "inet_sock_set_state", SET_STATE), Target("func", "tcp_set_state")),
+    ),
+    Hook(
+        "retransmit",
         "tcp_retransmit",
         "reports a retransmit",
-        True,
-        False,
         # The third argument, the error of a failed attempt, came with Linux kernel commit ad892e912b84 ("tcp: trace
         # retransmit failures in tcp_retransmit_skb") (in v6.17). A kernel without it refuses to attach a program that
         # reads it, so the first target tells the two apart.
@@ -54,29 +70,82 @@ HOOKS: Tuple[Hook, ...] = (
             Target("raw_tp", "tcp_retransmit_skb"),
             Target("func", "tcp_retransmit_skb"),
         ),
+        raises=True,
+        mandatory=True,
     ),
     Hook(
+        "synack",
+        "tcp_retransmit_synack",
+        "reports a retransmitted SYN-ACK",
+        (Target("raw_tp", "tcp_retransmit_synack"), Target("func", "tcp_rtx_synack")),
+        raises=True,
+    ),
+    Hook(
+        "connect",
         "tcp_connect",
         "learns the owner before the first SYN",
-        False,
-        True,
-        (Target("func", "tcp_connect"), Target("raw_tp", "inet_sock_set_state", frozenset({"SETTING_SET_STATE"}))),
+        (Target("func", "tcp_connect"), Target("raw_tp", "inet_sock_set_state", SET_STATE)),
+        learns=True,
     ),
     Hook(
+        "listen",
+        "tcp_listen",
+        "learns the owner of a listening socket",
+        (Target("func", "inet_csk_listen_start"), Target("raw_tp", "inet_sock_set_state", SET_STATE)),
+        learns=True,
+    ),
+    Hook(
+        "accept",
+        "tcp_accept",
+        "learns the accepting process",
+        (Target("func", "security_sock_graft"),),
+        learns=True,
+    ),
+    Hook(
+        "send",
         "tcp_sendmsg",
         "learns the owner when it sends",
-        False,
-        True,
         (
+            Target("fentry", "tcp_sendmsg_locked"),
             Target("raw_tp", "tcp_sendmsg_locked"),
-            Target("func", "tcp_sendmsg_locked"),
+            Target("kprobe", "tcp_sendmsg_locked"),
             Target("func", "tcp_sendmsg"),
             Target("raw_tp", "sock_send_length"),
         ),
+        learns=True,
+    ),
+    Hook(
+        "sendpage",
+        "tcp_sendmsg",
+        "learns the owner at sendfile and splice before Linux 6.5",
+        (Target("func", "do_tcp_sendpages"), Target("func", "tcp_sendpage")),
+        learns=True,
+    ),
+    Hook(
+        "mptcp",
+        "tcp_sendmsg",
+        "learns the owner of an MPTCP socket when it sends",
+        # The tracepoint sees every send of every protocol: for want of a better one, and where there is MPTCP at all.
+        (Target("func", "mptcp_sendmsg"), Target("raw_tp", "sock_send_length")),
+        learns=True,
+        needs="/proc/sys/net/mptcp",
+    ),
+    Hook(
+        "exec",
+        "sched_process_exec",
+        "learns the new name of a process that executes another program",
+        (Target("raw_tp", "sched_process_exec"),),
+    ),
+    Hook(
+        "receive",
+        "tcp_recvmsg",
+        "learns the owner when it receives",
+        (Target("func", "tcp_recvmsg"), Target("raw_tp", "sock_recv_length")),
+        learns=True,
     ),
 )
 
 
 def functions() -> FrozenSet[str]:
     """Every kernel function that a hook may attach to; the table carries their BTF ids."""
-    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind == "func")
+    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind != "raw_tp")

@@ -16,19 +16,26 @@ from .prog import Prog
 
 
 class Mechanism(NamedTuple):
-    """How a program is attached: its type, the layout of its context ("args" or "kprobe"), and what does it."""
+    """How a program is attached: its type, the layout of its context ("args" or "kprobe"), and what does it.
+
+    by_btf_id: the program is loaded for one function, which it names by its BTF id.
+    """
 
     prog_type: int
     context: str
     attach: Callable[[str, Prog], Link]
+    by_btf_id: bool = False
 
 
 class Link:
-    """An attached program. Detached by close()."""
+    """An attached program. Detached by close(); the program stays its owner's."""
 
-    def __init__(self, mechanism: str, target: str, fd: int, event: Optional[tracefs.KprobeEvent] = None) -> None:
+    def __init__(
+        self, mechanism: str, target: str, prog: Prog, fd: int, event: Optional[tracefs.KprobeEvent] = None
+    ) -> None:
         self.mechanism = mechanism
         self.target = target
+        self.prog = prog
         self.fd = fd
         self._event = event
 
@@ -41,18 +48,26 @@ class Link:
             self._event = None
 
 
+def attach_fentry(target: str, prog: Prog) -> Link:
+    """Linux kernel commit fec56f5890d9 ("bpf: Introduce BPF trampoline") (in v5.5)"""
+    attr = struct.pack("=QI", 0, prog.fd)
+    return Link(
+        "fentry", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, bytearray(attr))
+    )
+
+
 def attach_raw_tp(target: str, prog: Prog) -> Link:
     """Linux kernel commit c4f6699dfcb8 ("bpf: introduce BPF_RAW_TRACEPOINT") (in v4.17)"""
     name = bytearray(target.encode() + b"\0")
     attr = struct.pack("=QI", syscall.address(name), prog.fd)
     fd = syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, bytearray(attr))
-    return Link("raw_tp", target, fd)
+    return Link("raw_tp", target, prog, fd)
 
 
 def attach_kprobe_pmu(target: str, prog: Prog) -> Link:
     fd = perf.open_kprobe(target)
     perf.set_bpf(fd, prog.fd)
-    return Link("kprobe-pmu", target, fd)
+    return Link("kprobe-pmu", target, prog, fd)
 
 
 def attach_kprobe_tracefs(target: str, prog: Prog) -> Link:
@@ -69,14 +84,20 @@ def attach_kprobe_tracefs(target: str, prog: Prog) -> Link:
     except BaseException:
         event.close()
         raise
-    return Link("kprobe-tracefs", target, fd, event)
+    return Link("kprobe-tracefs", target, prog, fd, event)
 
 
 MECHANISMS: Dict[str, Mechanism] = {
+    "fentry": Mechanism(uapi.BPF_PROG_TYPE_TRACING, "args", attach_fentry, by_btf_id=True),
     "raw_tp": Mechanism(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, "args", attach_raw_tp),
     "kprobe-pmu": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_pmu),
     "kprobe-tracefs": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_tracefs),
 }
 
-OF_TARGET = {"raw_tp": ("raw_tp",), "func": ("kprobe-pmu", "kprobe-tracefs")}
+OF_TARGET = {
+    "raw_tp": ("raw_tp",),
+    "fentry": ("fentry",),
+    "kprobe": ("kprobe-pmu", "kprobe-tracefs"),
+    "func": ("fentry", "kprobe-pmu", "kprobe-tracefs"),
+}
 """Kind of target (hooks.Target.kind) -> mechanisms, best first."""

@@ -56,8 +56,9 @@ class Map:
             raise
         return bytes(value)
 
-    def update(self, key: bytes, value: bytes) -> None:
-        self._element("BPF_MAP_UPDATE_ELEM", uapi.BPF_MAP_UPDATE_ELEM, key, bytearray(value))
+    def update(self, key: bytes, value: bytes, flags: int = uapi.BPF_ANY) -> None:
+        """Sets a value; with BPF_NOEXIST only if the key is not there (SyscallError with EEXIST)."""
+        self._element("BPF_MAP_UPDATE_ELEM", uapi.BPF_MAP_UPDATE_ELEM, key, bytearray(value), flags)
 
     def delete(self, key: bytes) -> bool:
         """Removes `key`; False if it was not there."""
@@ -85,6 +86,15 @@ class Map:
             yield bytes(following)
             key[:] = following
             start = syscall.address(key)
+
+    def memory(self) -> Optional[int]:
+        """Bytes of kernel memory that the map takes (/proc/self/fdinfo, memlock), or None where that is not told."""
+        with open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                if name == "memlock":
+                    return int(value)
+        return None
 
     def close(self) -> None:
         if self.fd >= 0:

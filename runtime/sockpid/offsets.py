@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
-from typing import FrozenSet, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 
-from . import data, syscall, table, uapi
+from . import data, hooks, syscall, table, uapi
 from .arch import Arch
 from .btf import Btf
 from .errors import BtfError, OtherKernelError, SyscallError, TableError, UnknownKernelError
@@ -20,13 +21,13 @@ BTF_PATH = "/sys/kernel/btf/vmlinux"
 class Offsets(NamedTuple):
     """The offsets in use. origin: "table" or "btf", as events say it. source: the file, for people.
 
-    btf_ids: BTF id of hook functions, where known.
+    btf_ids: gives the BTF ids of hook functions, as far as known; asked only where fentry is tried.
     """
 
     layout: Layout
     origin: str
     source: str
-    btf_ids: Mapping[str, int]
+    btf_ids: Callable[[], Mapping[str, int]]
 
 
 def find(image: Image, kernel: Identity, path: Optional[str], deny: FrozenSet[str] = frozenset()) -> Offsets:
@@ -44,7 +45,7 @@ def find(image: Image, kernel: Identity, path: Optional[str], deny: FrozenSet[st
         shard = table.parse_shard(content, name)
         entry = shard.find(kernel.build_id, kernel.release, kernel.banner)
         if entry is not None:
-            return Offsets(shard.layout(entry), "table", name, entry.btf_ids or {})
+            return Offsets(shard.layout(entry), "table", name, lambda: entry.btf_ids or {})
         nearest = tuple(sorted({e.release for e in shard.entries}))
     btf_reason = "live BTF denied by option"
     if "live-btf" not in deny:
@@ -77,7 +78,7 @@ def _from_file(kernel: Identity, path: str) -> Offsets:
             f"build-id {kernel.build_id or '(none)'}",
             tuple(e.release for e in shard.entries),
         )
-    return Offsets(shard.layout(entry), "table", path, entry.btf_ids or {})
+    return Offsets(shard.layout(entry), "table", path, lambda: entry.btf_ids or {})
 
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
@@ -88,7 +89,9 @@ def from_btf(image: Image, arch: Arch) -> Offsets:
     except OSError:
         content, source = bytes(_btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
     try:
-        return Offsets(Btf(content).extract(image.wanted(arch), arch.pointer_size), "btf", source, {})
+        btf = Btf(content)
+        layout = btf.extract(image.wanted(arch), arch.pointer_size)
+        return Offsets(layout, "btf", source, functools.lru_cache(None)(lambda: btf.func_ids(hooks.functions())))
     except BtfError as error:
         raise BtfError(f"{source}: {error}") from None
 

@@ -35,15 +35,17 @@ def load(
     license: str,
     version_code: int = 0,
     poison: Optional[Mapping[int, str]] = None,
+    attach_btf_id: int = 0,
 ) -> Prog:
     """Loads a program; first without a log, which costs time, and on a refusal again with one.
 
     version_code: LINUX_VERSION_CODE, which kernels before 5.0 compare for kprobes. poison: as Relocated.poison, to name
-    the field when the verifier met a poisoned instruction. Raises VerifierError with the log, RelocationError for a
+    the field when the verifier met a poisoned instruction. attach_btf_id: of the function that a fentry program is for.
+    Raises VerifierError with the log, RelocationError for a
     missing field, SyscallError where the verifier was not asked (EPERM and the like).
     """
     try:
-        return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, None))
+        return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, attach_btf_id, None))
     except SyscallError as error:
         if error.errno == errno.EPERM:
             raise
@@ -53,7 +55,7 @@ def load(
         log = bytearray(size)
         try:
             # It may have been a passing refusal (EAGAIN): then this is the program.
-            return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, log))
+            return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, attach_btf_id, log))
         except SyscallError as error:
             if error.errno == errno.ENOSPC and size < LOG_MAX:
                 size *= 4
@@ -69,7 +71,13 @@ def load(
 
 
 def _load(
-    name: str, prog_type: int, insns: bytes, license_name: str, version_code: int, log: Optional[bytearray]
+    name: str,
+    prog_type: int,
+    insns: bytes,
+    license_name: str,
+    version_code: int,
+    attach_btf_id: int,
+    log: Optional[bytearray],
 ) -> int:
     code = bytearray(insns)
     license_buffer = bytearray(license_name.encode() + b"\0")
@@ -85,6 +93,10 @@ def _load(
         version_code,
     )
     named = attr + struct.pack("=I16s", 0, name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
+    if attach_btf_id:
+        # prog_ifindex, expected_attach_type, prog_btf_fd, func_info_rec_size, func_info, func_info_cnt,
+        # line_info_rec_size, line_info, line_info_cnt, attach_btf_id
+        named += struct.pack("=IIIIQIIQII", 0, uapi.BPF_TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
     try:
         return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(named))
     except SyscallError as error:

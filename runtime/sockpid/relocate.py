@@ -145,7 +145,7 @@ def _check_size(
     program: Program, r: Relocation, field: Optional[Field], sized: Mapping[Tuple[str, str], str], byte_order: str
 ) -> None:
     """Refuses a field that the program would read with a wrong size."""
-    if field is None or r.kind != "byte_off":
+    if field is None or r.kind != "byte_off" or not r.size:
         return
     size = unit(field)[1]
     how = sized.get((r.type, r.path))

@@ -1,73 +1,203 @@
-"""`sockpid run`: retransmits with their owners, as a table or as JSON lines."""
+"""`sockpid run`: retransmits with their owners, as a table or as JSON lines, or summed up."""
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 import signal
 import sys
 import time
-from typing import List, Optional
+from typing import Any, Counter, Dict, List, NamedTuple, Optional, Tuple
 
-from . import selfcheck
+from . import output, selfcheck
 from .collection import Options
-from .event import Event
+from .describe import Describer
+from .event import Count, Event
+from .filters import Filter
+from .pin import DIRECTORY, Pins
 from .tracer import Tracer
 
-COLUMNS = "{:<12} {:<6} {:>8} {:<16} {:<26} {:<26} {:<11} {:<8} {:>11}"
-HEADER = COLUMNS.format("TIME", "KIND", "PID", "COMM", "LOCAL", "REMOTE", "STATE", "HOW", "INTERRUPTED")
+POLL_SECONDS = 0.5
+WATCH_SECONDS = 10.0
 
 
-def run(options: Options, offsets_path: Optional[str], as_json: bool, duration: Optional[float]) -> int:
-    """Attaches, proves the offsets, then prints events until a signal or the end of `duration` (seconds)."""
+class RunOptions(NamedTuple):
+    """json: JSON lines. duration: seconds, None: until a signal. sharers: look up who else has the socket. seed: ask
+    for the sockets that exist already. summary: compare with the kernel's counters at the end. every: sum in the
+    kernel and print every so many seconds. pin: directory to pin socket_to_pid in. filter: which events."""
+
+    json: bool = False
+    duration: Optional[float] = None
+    sharers: bool = False
+    seed: bool = True
+    summary: bool = False
+    every: Optional[float] = None
+    pin: Optional[str] = None
+    filter: Filter = Filter()
+
+
+def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
+    """Attaches, seeds, proves the offsets, then prints until a signal or the end of the duration."""
     stop: List[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stop.append(received))
-    with Tracer.open(options, offsets_path) as tracer:
-        waiting: List[Event] = []
-        for skipped in selfcheck.demand(selfcheck.run(tracer, waiting)):
-            print(f"sockpid: self-check: {skipped}", file=sys.stderr)
-        end = None if duration is None else time.monotonic() + duration
+    settings = what.filter.settings() + ((("SETTING_COUNT", 1),) if what.every else ())
+    with contextlib.ExitStack() as stack:
+        pins = stack.enter_context(Pins(what.pin or DIRECTORY)) if what.pin is not None else None
+        tracer = stack.enter_context(Tracer.open(options, offsets_path))
+        waiting = _begin(tracer, what)
+        if settings:  # not before: the self-check reads records of its own sockets
+            tracer.collection.replace_events(settings)
+        if pins is not None:
+            pins.pin(tracer.collection.maps["socket_to_pid"])
         how = ", ".join(f"{name}: {link or 'none'}" for name, link in tracer.collection.mechanisms().items())
-        print(f"sockpid: offsets from {tracer.offsets.source}; {how}", file=sys.stderr)
-        if not as_json:
-            print(HEADER, flush=True)
-        shown = unknown = 0
+        say(f"offsets from {tracer.offsets.source}; {how}")
+        return _count(tracer, what, stop) if what.every else Session(tracer, what).follow(waiting, stop)
+
+
+def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
+    """Seeding and self-check. Returns the events of others that were raised meanwhile."""
+    waiting: List[Event] = []
+    warnings = tracer.seed() if what.seed else []
+    warnings += [f"self-check: {line}" for line in selfcheck.demand(selfcheck.run(tracer, waiting))]
+    for line in warnings:
+        say(line)
+    return [tracer.resolve(seen) for seen in waiting]
+
+
+def say(line: str) -> None:
+    print(f"sockpid: {line}", file=sys.stderr, flush=True)
+
+
+class Session:
+    """The events of one run, printed and counted."""
+
+    def __init__(self, tracer: Tracer, what: RunOptions) -> None:
+        self._tracer = tracer
+        self._what = what
+        self._describer = Describer(tracer, what.sharers)
+        self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
+        self._shown = self._unknown = 0
+        self._warned = False
+        self._watch = time.monotonic() + WATCH_SECONDS
+        self._since = 0
+
+    def follow(self, waiting: List[Event], stop: List[int]) -> int:
+        before = self._kernel_counters()
+        end = None if self._what.duration is None else time.monotonic() + self._what.duration
+        if not self._what.json:
+            print(output.HEADER, flush=True)
         last = False
         while True:
             for seen in waiting:
-                shown += 1
-                unknown += seen.owner is None
-                print(json.dumps(tracer.json(seen)) if as_json else row(tracer, seen))
+                self._show(seen)
             sys.stdout.flush()
             if last:
                 break
-            remaining = 0.5 if end is None else min(0.5, end - time.monotonic())
+            self._watch_evictions()
+            remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
             last = bool(stop) or remaining <= 0
-            waiting = tracer.events(0 if last else remaining)
-        lost = tracer.lost()
-        print(f"sockpid: {shown} retransmits, {unknown} with unknown owner, {lost} lost", file=sys.stderr)
+            if last:
+                self._tracer.collection.silence()
+            waiting = self._tracer.events(0 if last else remaining)
+        lost = self._tracer.lost()
+        say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
+        self._summary(before, lost)
+        return 0
+
+    def _show(self, seen: Event) -> None:
+        if seen.ts_ns >= self._since:
+            self._kinds[seen.tuple.netns][seen.kind] += 1
+        document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
+        if not self._what.filter.matches(seen, document):
+            return
+        self._shown += 1
+        self._unknown += seen.owner is None
+        print(json.dumps(document) if self._what.json else output.row(document))
+
+    def _watch_evictions(self) -> None:
+        """Says once that the maps are too small, and what would have been enough."""
+        now = time.monotonic()
+        if self._warned or now < self._watch:
+            return
+        self._watch = now + WATCH_SECONDS
+        evicted = self._tracer.evicted()
+        if evicted:
+            self._warned = True
+            enough = 1 << (2 * self._tracer.living()).bit_length()
+            rate = evicted / (now - self._watch + 2 * WATCH_SECONDS)
+            say(
+                f"{evicted} living sockets lost their owner to make room (about {rate:.0f} a second); "
+                f"--max-sockets {enough} would have sufficed"
+            )
+
+    def _kernel_counters(self) -> Dict[int, Any]:
+        if not self._what.summary:
+            return {}
+        from . import netstat
+
+        counters = dict(netstat.read())
+        self._since = time.monotonic_ns()
+        return counters
+
+    def _summary(self, before: Dict[int, Any], lost: int) -> None:
+        """Our counts beside the kernel's over the same time, per network namespace."""
+        if not self._what.summary:
+            return
+        from . import netstat
+
+        lines = netstat.reconcile(self._kinds, netstat.difference(netstat.read(), before), lost)
+        evicted = self._tracer.evicted()
+        if self._what.json:
+            rows = [line._asdict() for line in lines]
+            totals = {
+                "raised": self._tracer.raised(),
+                "delivered": self._tracer.delivered,
+                "lost": lost,
+                "evicted": evicted,
+            }
+            say(json.dumps({"summary": rows, **totals, "unknown": self._unknown}))
+            return
+        raised, read = self._tracer.raised(), self._tracer.delivered
+        say(f"{raised} events raised, {read} read, {lost} lost; {evicted} owners evicted")
+        for line in lines:
+            if line.ours or line.kernel:
+                verdict = {True: "agrees", False: "DIFFERS", None: "cannot be told"}[line.agrees]
+                say(f"netns {line.netns} {line.name}: ours {line.ours}, the kernel's {line.kernel}: {verdict}")
+
+
+def _count(tracer: Tracer, what: RunOptions, stop: List[int]) -> int:
+    """Prints the increase of every row each interval, greatest first."""
+    assert what.every is not None
+    end = None if what.duration is None else time.monotonic() + what.duration
+    before: Dict[Tuple[Any, ...], int] = {}
+    raised, lost = tracer.raised(), tracer.lost()
+    last = False
+    while not last:
+        until = time.monotonic() + what.every
+        if end is not None:
+            until = min(until, end)
+        while time.monotonic() < until and not stop:
+            time.sleep(min(0.1, max(0.0, until - time.monotonic())))
+        last = bool(stop) or (end is not None and time.monotonic() >= end)
+        rows: List[Count] = []
+        for row in tracer.counts():
+            key = row[:-1]
+            rows.append(row._replace(events=row.events - before.get(key, 0)))
+            before[key] = row.events
+        rows = sorted((row for row in rows if row.events), key=lambda row: -row.events)
+        if what.json:
+            print(json.dumps({"schema": 1, "counts": [_count_document(row) for row in rows]}), flush=True)
+        else:
+            print("\n".join([output.COUNT_HEADER, *(output.count_row(row) for row in rows)]), flush=True)
+    say(f"{tracer.raised() - raised} retransmits, {tracer.lost() - lost} not counted for want of room")
     return 0
 
 
-def row(tracer: Tracer, seen: Event) -> str:
-    """One line of the table."""
-    value = tracer.json(seen)
-    moment = int(str(value["ts_ns"]))
-    clock = time.strftime("%H:%M:%S", time.localtime(moment // 10**9)) + f".{moment // 10**6 % 1000:03d}"
-    if value["pid"] is not None:
-        owner, name = str(value["pid"]), printable(str(value["comm"]))
-    else:
-        owner, name = ("-", "(kernel)") if value["how"] == "kernel" else ("?", f"({value['reason']})")
-    local, remote = (end(seen.tuple.saddr, seen.tuple.sport), end(seen.tuple.daddr, seen.tuple.dport))
-    return COLUMNS.format(
-        clock, seen.kind, owner, name, local, remote, seen.state, value["how"] or "-", seen.interrupted_pid
-    )
-
-
-def end(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def printable(name: str) -> str:
-    """A process's name without what a terminal would obey: a process names itself as it likes."""
-    return "".join(c if c.isprintable() else "?" for c in name)
+def _count_document(row: Count) -> Dict[str, Any]:
+    document: Dict[str, Any] = dict(zip(row.tuple._fields, row.tuple))
+    known = bool(row.pid)
+    document.update(pid=row.pid if known else None, comm=row.comm if known else None, events=row.events)
+    document["start_ns"] = row.start_ns if known else None
+    return document

@@ -56,3 +56,8 @@ def bpf(name: str, cmd: int, attr: bytearray) -> int:
 def perf_event_open(attr: bytearray, pid: int, cpu: int, flags: int) -> int:
     """perf_event_open(2) without a group. `attr` is a packed struct perf_event_attr."""
     return syscall("perf_event_open", machine().perf_event_open, address(attr), pid, cpu, -1, flags)
+
+
+def setns(fd: int, nstype: int) -> None:
+    """setns(2): moves the calling thread, and no other, into the namespace that `fd` refers to."""
+    syscall("setns", machine().setns, fd, nstype)

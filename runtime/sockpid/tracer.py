@@ -1,18 +1,25 @@
-"""The probe as one thing: identify the kernel, find its offsets, load, attach, and read events."""
+"""The probe as one thing: identify the kernel, find its offsets, load, attach, seed, and read events."""
 
 from __future__ import annotations
 
+import errno
 import os
+import struct
 import time
-from typing import Dict, List, Optional
+from typing import Dict, FrozenSet, List, Mapping, Optional
 
-from . import data, event, image, kernel, offsets
+from . import data, event, image, kernel, offsets, uapi
 from .collection import Collection, Options
-from .errors import ImageError
+from .errors import ImageError, SyscallError
 from .ringbuf import RingBuffer
 
+# enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
 COUNTER_LOST = 1
+COUNTER_INSERTED = 2
+COUNTER_DELETED = 3
+
+LOOK_SECONDS = 1.0
 
 
 class Tracer:
@@ -22,6 +29,14 @@ class Tracer:
         self.kernel = identity
         self.offsets = found
         self.collection = collection
+        self.seeded: Optional[int] = None
+        self.delivered = 0
+        self._orphans: FrozenSet[event.Tuple] = frozenset()
+        self._shared: Mapping[event.Tuple, int] = {}
+        self._evicted = 0
+        self._forgiven = 0
+        self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
+        self._look_again = 0.0
         self._reader = RingBuffer(collection.maps["events"])
 
     @classmethod
@@ -30,35 +45,143 @@ class Tracer:
         identity = kernel.identify()
         loaded = load_image(identity.arch.byte_order)
         found = offsets.find(loaded, identity, offsets_path, options.deny)
-        collection = Collection.attach(loaded, found.layout, options)
+        collection = Collection.attach(loaded, found, options)
         try:
-            return cls(identity, found, collection)
+            # The BTF ids have served; with them goes the kernel's whole BTF, where it was the source.
+            return cls(identity, found._replace(btf_ids=dict), collection)
         except BaseException:
             collection.close()
             raise
+
+    def seed(self) -> List[str]:
+        """Puts the owners of the sockets that exist already into socket_to_pid. Returns warnings.
+
+        Not where closed sockets cannot be forgotten: a stale seed would be a wrong owner.
+        """
+        from . import seed
+
+        if self.collection.mechanisms()["close"] is None:
+            return ["sockets older than the probe stay unknown: nothing tells when a seeded one is closed"]
+        owners = self.collection.maps["socket_to_pid"]
+
+        def update(key: bytes, value: bytes) -> bool:
+            try:
+                owners.update(key, value, uapi.BPF_NOEXIST)
+            except SyscallError as error:
+                if error.errno == errno.EEXIST:
+                    return False
+                raise
+            return True
+
+        def remove(key: bytes) -> None:
+            value = owners.lookup(key)
+            owner = event.unpack_process(value) if value is not None else None
+            if owner is not None and owner.how == "seed":
+                owners.delete(key)
+
+        result = seed.seed(update, remove, owners.spec.max_entries // 2)
+        self.seeded, self._orphans, self._shared = result.seeded, result.orphans, result.shared
+        return result.warnings
 
     def events(self, timeout: float) -> List[event.Event]:
         """What arrived within `timeout` seconds, oldest first; returns as soon as there is something."""
         if not self._reader.wait(timeout):
             return []
-        return [event.decode(record) for record in self._reader.drain()]
+        found = [event.decode(record) for record in self._reader.drain()]
+        self.delivered += len(found)
+        return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
+
+    def _unless_mptcp(self, seen: event.Event) -> event.Event:
+        """Where nobody sees who uses an MPTCP socket, the process that connected it may not be its owner any more."""
+        return seen._replace(owner=None, first=None, found=None) if seen.ulp == "mptcp" else seen
+
+    def name_of(self, pid: int, start_ns: int) -> Optional[str]:
+        """What a process was called after it executed a program while the probe ran, or None."""
+        value = self.collection.maps["exec_names"].lookup(struct.pack("=I", pid))
+        if value is not None:
+            started, comm = struct.unpack(event.EXEC_NAME, value)
+            if started == start_ns:
+                return event.text(comm)
+        return None
+
+    def resolve(self, seen: event.Event) -> event.Event:
+        """The event with its owner, if that became known only after the event: for those raised while seeding."""
+        if seen.owner is not None or (seen.ulp == "mptcp" and not self._sees_mptcp):
+            return seen
+        keys = [seen.tuple]
+        if seen.kind == "synack":
+            none = "::" if seen.tuple.family == "inet6" else "0.0.0.0"
+            listening = seen.tuple._replace(dport=0, daddr=none)
+            dual = listening._replace(family="inet6", saddr="::", daddr="::")
+            keys = [listening, listening._replace(saddr=none), dual]
+        for key in keys:
+            owner = self.owner_of(key)
+            if owner is not None:
+                return seen._replace(owner=owner, first=owner, users=1, found="tuple")
+        return seen
 
     def json(self, value: event.Event) -> Dict[str, event.Json]:
         """The event as the documented object, with the wall clock of now."""
-        return value.json(time.time_ns() - time.monotonic_ns(), self.offsets.origin, self.reason())
+        if value.found == "tuple":  # a seed: one of those that had the socket open when it was made
+            value = value._replace(users=max(value.users, self._shared.get(value.tuple, 1)))
+        offset = time.time_ns() - time.monotonic_ns()
+        return value.json(offset, self.offsets.origin, self.reason(value) if value.owner is None else None)
 
-    def reason(self) -> str:
-        """Why an owner is not known."""
-        return "older-than-probe" if self.collection.learns() else "no-hook"
+    def reason(self, value: event.Event) -> str:
+        """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted" or "kernel-socket"."""
+        if value.kern:
+            return "kernel-socket"
+        if not self.collection.learns():
+            return "no-hook"
+        if value.tuple in self._orphans or self.seeded is None:
+            return "older-than-probe"
+        if self.evicted():
+            return "evicted"
+        return "no-hook"
+
+    def evicted(self) -> int:
+        """How many living sockets have lost their entry in owner_by_sock so far.
+
+        Every entry that was made and not taken out at its socket's end must be there; the LRU evicted those that are
+        not. The map is only walked when it is full enough for that: each CPU may keep 128 entries unused
+        (kernel/bpf/bpf_lru_list.c, LOCAL_FREE_TARGET).
+        """
+        owners = self.collection.maps["owner_by_sock"]
+        living, now = self.living(), time.monotonic()
+        if living > owners.spec.max_entries - 128 * (os.cpu_count() or 1) and now >= self._look_again:
+            self._look_again = now + LOOK_SECONDS
+            present = len(list(owners.keys())) if owners.spec.max_entries <= 1 << 16 else owners.spec.max_entries
+            self._evicted = max(self._evicted, living - present)
+        return self._evicted
+
+    def living(self) -> int:
+        """How many sockets that were learnt have not been destroyed: what the maps should have had room for."""
+        count = self.collection.counter
+        return count(COUNTER_INSERTED) - count(COUNTER_DELETED) - self._forgiven
+
+    def forget(self, sk: int) -> None:
+        """Takes a socket's entry out of owner_by_sock, as an eviction would, without it being counted as one."""
+        if self.collection.maps["owner_by_sock"].delete(sk.to_bytes(8, self.kernel.arch.byte_order)):  # type: ignore[arg-type]
+            self._forgiven += 1
 
     def lost(self) -> int:
         """Events that did not fit into the ring buffer."""
         return self.collection.counter(COUNTER_LOST)
 
+    def raised(self) -> int:
+        """Events that the programs raised, those lost among them."""
+        return self.collection.counter(COUNTER_EVENTS)
+
     def owner_of(self, key: event.Tuple) -> Optional[event.Process]:
         """What the socket_to_pid map says of a socket."""
         value = self.collection.maps["socket_to_pid"].lookup(event.pack_tuple(key))
         return event.unpack_process(value) if value is not None else None
+
+    def counts(self) -> List[event.Count]:
+        """The rows of the counts map. They are never taken out, only grow, and so lose nothing between two looks."""
+        counts = self.collection.maps["counts"]
+        rows = ((key, counts.lookup(key)) for key in set(counts.keys()))
+        return [event.decode_count(key, value) for key, value in rows if value is not None]
 
     def close(self) -> None:
         self._reader.close()

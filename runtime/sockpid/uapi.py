@@ -26,6 +26,14 @@ BPF_MAP_TYPE_RINGBUF = 27
 BPF_PROG_TYPE_SOCKET_FILTER = 1
 BPF_PROG_TYPE_KPROBE = 2
 BPF_PROG_TYPE_RAW_TRACEPOINT = 17
+BPF_PROG_TYPE_TRACING = 26
+
+# enum bpf_attach_type
+BPF_TRACE_FENTRY = 24
+
+# flags of BPF_MAP_UPDATE_ELEM
+BPF_ANY = 0
+BPF_NOEXIST = 1
 
 # enum bpf_func_id, as far as the images call them: number by name
 BPF_FUNC = {
@@ -93,3 +101,11 @@ TCP_CA_Loss = 4
 
 # include/net/inet_connection_sock.h
 ICSK_TIME_LOSS_PROBE = 5
+
+# include/uapi/linux/sched.h
+CLONE_NEWNET = 0x40000000
+
+# enum bpf_cmd: pinning, and the flag of BPF_OBJ_GET that asks for reading only (include/uapi/linux/bpf.h)
+BPF_OBJ_PIN = 6
+BPF_OBJ_GET = 7
+BPF_F_RDONLY = 1 << 3

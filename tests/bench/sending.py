@@ -20,7 +20,7 @@ RUN_TIME_NS, RUN_CNT, INFO_SIZE = 192, 200, 208
 def measure(calls: int) -> dict[str, dict[str, float]]:
     """ns per call of our program and of an empty one, for several ways of sending."""
     with Tracer.open(Options()) as tracer:
-        attached = next(a for a in tracer.collection.hooks if a.hook.prog == "tcp_sendmsg")
+        attached = next(a for a in tracer.collection.hooks if a.hook.name == "send")
         if attached.link is None:
             return {}
         how = MECHANISMS[attached.link.mechanism]
@@ -30,7 +30,7 @@ def measure(calls: int) -> dict[str, dict[str, float]]:
         link = how.attach(attached.link.target, empty)
         stats = syscall.bpf("BPF_ENABLE_STATS", uapi.BPF_ENABLE_STATS, bytearray(struct.pack("=I", 0)))
         try:
-            ours = tracer.collection.program("tcp_sendmsg")
+            ours = attached.link.prog
             return {
                 name: _compare(ours.fd, empty.fd, job)
                 for name, job in (

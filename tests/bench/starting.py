@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from sockpid import hooks, syscall, tracer
+from sockpid import syscall, tracer
 from sockpid.collection import Collection, Options
 from sockpid.errors import SyscallError
 
@@ -26,9 +26,11 @@ def measure(runs: int) -> dict[str, dict[str, Spread]]:
     """Median and spread of wall and CPU time in ms, interleaved: the floor, ours, and loading within a warm process."""
     rows: dict[str, list[tuple[float, float]]] = {"floor": [], "run": [], "attach": []}
     names = {"floor": "floor", "run": "sockpid run: exec to attached", "attach": "load and attach alone, warm process"}
+    with tracer.Tracer.open(Options()) as probe:
+        links = sum(attached.link is not None for attached in probe.collection.hooks)
     for _ in range(runs):
         rows["floor"].append(floor())
-        rows["run"].append(exec_to_attached())
+        rows["run"].append(exec_to_attached(links))
         rows["attach"].append(attach())
     return {
         names[key]: {"wall_ms": spread([w for w, _ in values]), "cpu_ms": spread([c for _, c in values])}
@@ -51,15 +53,15 @@ def floor() -> tuple[float, float]:
     return wall, cpu
 
 
-def exec_to_attached() -> tuple[float, float]:
-    """Wall and CPU time until the last of our links exists."""
+def exec_to_attached(expected: int) -> tuple[float, float]:
+    """Wall and CPU time until the last of `expected` links exists."""
     have = link_ids()
     start = time.perf_counter()
     with subprocess.Popen(
         [*PYTHON, str(ROOT / "runtime"), "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as probe:
         try:
-            while len(link_ids() - have) < len(hooks.HOOKS):
+            while len(link_ids() - have) < expected:
                 if probe.poll() is not None or time.perf_counter() - start > 30:
                     raise SyscallError("exec to attached", errno.ETIMEDOUT, "the probe never attached by BPF links")
                 time.sleep(0.0002)
@@ -75,10 +77,9 @@ def attach() -> tuple[float, float]:
     """Maps, programs and links in a process that has everything imported and parsed."""
     found = tracer.Tracer.open(Options())
     image = tracer.load_image(found.kernel.arch.byte_order)
-    layout = found.offsets.layout
     found.close()
     start, cpu = time.perf_counter(), time.process_time()
-    collection = Collection.attach(image, layout, Options())
+    collection = Collection.attach(image, found.offsets, Options())
     result = (time.perf_counter() - start) * 1000, (time.process_time() - cpu) * 1000
     collection.close()
     return result

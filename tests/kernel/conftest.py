@@ -63,12 +63,15 @@ def trace(workload: list[str], *arguments: str) -> Traced:
         [*RUNTIME, "run", "--json", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as probe:
         assert probe.stderr is not None
-        ready = probe.stderr.readline()
-        assert ready.startswith("sockpid: offsets from"), ready
+        said = ""
+        while "sockpid: offsets from" not in said:
+            line = probe.stderr.readline()
+            assert line, f"the probe ended: {said}"
+            said += line
         try:
             done = subprocess.run(workload, capture_output=True, text=True, check=True, timeout=120)
         finally:
             probe.terminate()
         stdout, stderr = probe.communicate(timeout=30)
     assert probe.returncode == 0, stderr
-    return Traced(truth.parse_lines(stdout), truth.parse_lines(done.stdout), ready + stderr)
+    return Traced(truth.parse_lines(stdout), truth.parse_lines(done.stdout), said + stderr)

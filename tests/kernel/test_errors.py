@@ -15,6 +15,15 @@ from tests import generator
 from tests.kernel.conftest import Ran, sockpid
 
 BTF = Path("/sys/kernel/btf/vmlinux")
+UNPROVED = {
+    ("struct task_struct", "real_start_time"): "this kernel has its successor; the program never asks",
+    ("struct inet_connection_sock", "icsk_ulp_ops"): "a name for people: plain sockets have none to compare",
+    ("struct tcp_ulp_ops", "name"): "as above",
+    ("struct sock", "sk_kern_sock"): "decides about the wording of an unknown owner alone",
+    ("struct socket", "sk"): "of MPTCP subflows; a wrong address is in no map",
+    ("struct request_sock", "__req_common"): "the tuple of a SYN-ACK; its owner is the listening socket's",
+}
+"""Fields that the self-check of plain TCP sockets cannot exercise, and why that never names a wrong process."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,7 @@ def test_one_wrong_offset_is_found_by_the_self_check(
 ) -> None:
     """The table is in order otherwise: ids recomputed, so that nothing but the live kernel can tell."""
     move(document, name, path)
-    if path == "real_start_time":  # this kernel has the field's successor; the program never asks for this one
+    if (name, path) in UNPROVED:
         assert run_with(document, tmp_path).status == 0
         return
     refused(run_with(document, tmp_path), errors.SelfCheckError, "self-check")

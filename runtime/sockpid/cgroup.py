@@ -1,0 +1,70 @@
+"""Control groups, as far as an event names one: from the id on the cgroup v2 hierarchy to a path."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import time
+from typing import Dict, Optional
+
+from . import proc
+
+RESCAN_SECONDS = 1.0
+
+
+class CgroupPaths:
+    """Paths of control groups by id, remembered; an unknown id makes it look again, at most once a second.
+
+    An id is what bpf_get_current_cgroup_id() gives. On 64-bit machines it is the directory's inode number since
+    Linux kernel commit 40430452fd5d ("kernfs: use 64bit inos if ino_t is 64bit") (in v5.5).
+    Before, and on 32-bit machines, the inode number is its lower half only; the upper one tells groups apart that had
+    the number in turn, so that a path found that way may be of a group that came later.
+    """
+
+    def __init__(self, mount: Optional[str] = None) -> None:
+        """`mount`: where cgroup v2 is mounted; by default the first such mount, also of a hybrid hierarchy."""
+        found = next((m for m in proc.mounts() if m.fstype == "cgroup2"), None) if mount is None else None
+        self.mount = found.path if found else mount
+        self._root = found.root if found else "/"
+        self._paths: Dict[int, str] = {}
+        self._scanned = float("-inf")
+
+    def path(self, cgroup_id: int) -> Optional[str]:
+        """The path as in /proc/PID/cgroup, such as "/user.slice/user-0.slice"; "/" is the root.
+
+        None for 0, for a group that is gone, and where there is no cgroup v2. A group keeps the name it was first seen
+        with: a renamed one is not noticed, and cgroup v2 does not rename.
+        """
+        if not cgroup_id or self.mount is None:
+            return None
+        known = self._known(cgroup_id)
+        now = time.monotonic()
+        if known is None and now - self._scanned >= RESCAN_SECONDS:
+            self._scan()
+            self._scanned = now
+            known = self._known(cgroup_id)
+        return known
+
+    def _known(self, cgroup_id: int) -> Optional[str]:
+        known = self._paths.get(cgroup_id)
+        return self._paths.get(cgroup_id & 0xFFFFFFFF) if known is None else known
+
+    def _scan(self) -> None:
+        """Adds every directory below the mount. Groups that are gone stay: their events may come late."""
+        assert self.mount is not None
+        try:
+            self._paths[os.stat(self.mount).st_ino] = self._root
+        except OSError:
+            return
+        pending = [(self.mount, self._root)]
+        while pending:
+            directory, path = pending.pop()
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            below = posixpath.join(path, entry.name)
+                            self._paths[entry.inode()] = below
+                            pending.append((entry.path, below))
+            except OSError:  # removed meanwhile
+                continue

@@ -1,0 +1,76 @@
+"""What /proc adds to an event: is the owner still there, what is it called, where does it run, who else has the
+socket.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from . import proc
+from .cgroup import CgroupPaths
+from .event import Event
+from .tracer import Tracer
+
+KEEP_SECONDS = 1.0
+
+
+class Known(NamedTuple):
+    """What was found out of a process, and until when (time.monotonic()) it is believed."""
+
+    exited: Optional[bool]
+    comm: Optional[str]
+    ns_pid: Optional[int]
+    until: float
+
+
+class Describer:
+    """Completes documents of events. A process is known by pid and start time together, never by pid alone."""
+
+    def __init__(self, tracer: Tracer, sharers: bool) -> None:
+        self._tracer = tracer
+        self._sharers = sharers
+        self._cgroups = CgroupPaths()
+        self._known: Dict[Tuple[int, int], Known] = {}
+
+    def complete(self, seen: Event, document: Dict[str, Any]) -> Dict[str, Any]:
+        """Adds to the document of an event (see README.md): exited, ns_pid, cgroup, sharers; brings comm up to date.
+
+        A process that has exited keeps the name it had, and its pid is never looked at as if it still were
+        it.
+        """
+        document.update(exited=None, ns_pid=None, cgroup=None, sharers=None)
+        pid, start_ns = document["pid"], document["start_ns"]
+        if pid is not None:
+            known = self._process(pid, start_ns)
+            document["exited"] = known.exited
+            if known.exited is False:
+                document["comm"] = known.comm or document["comm"]
+                document["ns_pid"] = known.ns_pid
+            else:
+                document["comm"] = self._tracer.name_of(pid, start_ns) or document["comm"]
+            document["cgroup"] = self._cgroups.path(document["cgroup_id"])
+        if self._sharers and seen.inode:
+            holders = proc.holders({seen.inode}).get(seen.inode, [])
+            document["sharers"] = [{"pid": holder.pid, "comm": holder.comm} for holder in holders]
+            if pid is not None and holders:
+                others = {holder.pid for holder in holders} | {pid}
+                document["ambiguous"] = max(document["ambiguous"], len(others))
+        return document
+
+    def _process(self, pid: int, start_ns: int) -> Known:
+        now = time.monotonic()
+        known = self._known.get((pid, start_ns))
+        if known is None or known.until < now:
+            if len(self._known) > 4096:
+                self._known = {key: value for key, value in self._known.items() if value.until >= now}
+            exited = proc.is_exited(pid, start_ns)
+            alive = exited is False
+            known = Known(
+                exited,
+                proc.comm(pid) if alive else None,
+                proc.namespace_pid(pid) if alive else None,
+                now + KEEP_SECONDS,
+            )
+            self._known[pid, start_ns] = known
+        return known

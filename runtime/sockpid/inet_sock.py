@@ -1,0 +1,48 @@
+"""A TCP socket as sock_diag and /proc/net/tcp tell of it. Pure."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import NamedTuple
+
+from . import event
+
+AF_INET = 2
+AF_INET6 = 10
+TCP_SYN_RECV = 3
+TCP_TIME_WAIT = 6
+TCP_LISTEN = 10
+V4_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class InetSock(NamedTuple):
+    """A socket: its name as in events, its state (TCP_ESTABLISHED...), and its inode, 0 if no file belongs to it.
+
+    A listening socket has no remote end: dport is 0, daddr "0.0.0.0" or "::". key is event.pack_tuple(tuple).
+    """
+
+    tuple: event.Tuple
+    state: int
+    inode: int
+    key: bytes
+
+
+def inet_sock(
+    netns: int, family: int, saddr: bytes, sport: int, daddr: bytes, dport: int, state: int, inode: int
+) -> InetSock:
+    """Of addresses in network order (4 or 16 bytes) and ports as numbers.
+
+    IPv4 in IPv6 becomes IPv4 by the rule of read_tuple() in bpf_bytecode/sockpid.bpf.c, which looks at the remote
+    address: the keys of socket_to_pid must be the same.
+    """
+    if family == AF_INET6 and daddr.startswith(V4_MAPPED):
+        family, saddr, daddr = AF_INET, saddr[12:], daddr[12:]
+    name = event.Tuple(netns, event.FAMILY[family], sport, dport, _text(family, saddr), _text(family, daddr))
+    key = struct.pack("=" + event.TUPLE, netns, family, sport, dport, 0, saddr, daddr)
+    return InetSock(name, state, inode, key)
+
+
+@functools.lru_cache(maxsize=16384)  # a server's sockets share their local address
+def _text(family: int, address: bytes) -> str:
+    return event.address(family, address)

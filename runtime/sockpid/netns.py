@@ -1,0 +1,128 @@
+"""Network namespaces: which there are, and how to look into one without leaving our own.
+
+A namespace is known by its inode number, which is what the kernel keeps in net.ns.inum and an event carries. It is
+found through a process that lives in it or through a bind mount that keeps it alive (`ip netns add`, container
+runtimes). One that is kept alive by an open socket or descriptor alone is not found.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Callable, Dict, List, NamedTuple, Optional, TypeVar
+
+from . import kernel, proc, syscall
+from .uapi import CLONE_NEWNET
+
+MOUNTINFO = "/proc/self/mountinfo"
+
+T = TypeVar("T")
+
+
+class Namespace(NamedTuple):
+    """A network namespace. pids: processes in it when we looked; mount: a file that it is bound to, or None.
+
+    inode is 0 on a kernel without CONFIG_NET_NS, as in events.
+    """
+
+    inode: int
+    pids: List[int]
+    mount: Optional[str]
+
+
+def find() -> List[Namespace]:
+    """All network namespaces in sight, our own first.
+
+    A process of another user is in sight with CAP_SYS_PTRACE only.
+    """
+    try:
+        own = kernel.netns_inode()
+    except FileNotFoundError:
+        return [Namespace(0, [os.getpid()], None)]
+    pids: Dict[int, List[int]] = {own: []}
+    for pid in proc.pids():
+        try:
+            pids.setdefault(os.stat(f"/proc/{pid}/ns/net").st_ino, []).append(pid)
+        except OSError:  # gone, or not ours to see
+            continue
+    mounts = _mounts()
+    return [Namespace(inode, pids.get(inode, []), mounts.get(inode)) for inode in {**pids, **mounts}]
+
+
+def _mounts() -> Dict[int, str]:
+    """Bind mounts of network namespaces in our mount namespace: inode -> path."""
+    found: Dict[int, str] = {}
+    for mount in proc.mounts():
+        if mount.fstype == "nsfs" and mount.root.startswith("net:["):
+            found.setdefault(int(mount.root[5:-1]), mount.path)
+    return found
+
+
+def run_in(namespace: Namespace, function: Callable[[], T]) -> T:
+    """Calls `function` in the namespace and returns what it returns, or raises what it raises.
+
+    A thread made for this enters and ends; the caller's thread stays where it is. Raises ProcessLookupError if the
+    namespace can no longer be reached, SyscallError (EPERM) without CAP_SYS_ADMIN.
+    """
+    if namespace.inode == 0 or namespace.inode == kernel.netns_inode():
+        return function()
+    fd = _open(namespace)
+    results: List[T] = []
+    errors: List[BaseException] = []
+
+    def enter() -> None:
+        try:
+            syscall.setns(fd, CLONE_NEWNET)
+            results.append(function())
+        except BaseException as error:  # carried to the caller's thread
+            errors.append(error)
+
+    try:
+        thread = threading.Thread(target=enter, name=f"netns-{namespace.inode}")
+        thread.start()
+        thread.join()
+    finally:
+        os.close(fd)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _open(namespace: Namespace) -> int:
+    """A descriptor of the namespace. A process may have died or moved since, so what was opened is looked at."""
+    paths = [namespace.mount] if namespace.mount else []
+    for path in paths + [f"/proc/{pid}/ns/net" for pid in namespace.pids]:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if os.fstat(fd).st_ino == namespace.inode:
+            return fd
+        os.close(fd)
+    raise ProcessLookupError(f"network namespace {namespace.inode}: nothing refers to it any more")
+
+
+def read(namespace: Namespace, name: str) -> str:
+    """The file /proc/net/`name` of the namespace.
+
+    Raises FileNotFoundError if there is no such file (tcp6 without IPv6), and the errors of run_in, which is not needed
+    while a process lives in the namespace.
+    """
+    for pid in namespace.pids:
+        try:
+            with open(f"/proc/{pid}/net/{name}", encoding="ascii") as file:
+                text = file.read()
+            if namespace.inode in (0, os.stat(f"/proc/{pid}/ns/net").st_ino):
+                return text
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}/net/dev"):  # the process is there, the file is not
+                raise
+        except OSError:  # ESRCH, EINVAL: it died meanwhile
+            continue
+    return run_in(namespace, lambda: _read_own(name))
+
+
+def _read_own(name: str) -> str:
+    """As the calling thread sees it: /proc/net is the main thread's."""
+    with open(f"/proc/thread-self/net/{name}", encoding="ascii") as file:
+        return file.read()

@@ -1,0 +1,249 @@
+"""Maps pinned on a bpf file system, where other programs find them (docs/socket-to-pid.md).
+
+The directory that `--pin` names holds one directory per version of the interface, and in that the maps under their own
+names: DIR/v1/socket_to_pid. libbpf and aya look for a pinned map under its own name; and names on bpffs hold no dots
+(bpf_lookup() in kernel/bpf/inode.c), which rules out "socket_to_pid.v1".
+
+A running instance keeps DIR locked (flock), and the kernel drops the lock when it dies, however it dies. So one
+instance at a time pins there, and a map that a killed one has left behind is known to be outdated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import struct
+import time
+from typing import Dict, List, Optional
+
+from . import image, kernel, syscall, uapi
+from .errors import PinError, SockpidError, SyscallError, UsageError
+from .map import Map
+
+DIRECTORY = "/sys/fs/bpf/sockpid"
+ABI = 1
+"""SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""
+
+LOCK_SECONDS = 1.0
+"""How long to try for the lock: who only asks whether an instance runs holds it for a moment."""
+
+
+def path_of(directory: str, name: str) -> str:
+    """Where a map of this version is pinned."""
+    return f"{directory}/v{ABI}/{name}"
+
+
+def bpffs(directory: str) -> None:
+    """Raises UsageError unless the directory, or its parent if it is yet to be made, lies on a bpf file system.
+
+    Goes by the device number in /proc/self/mountinfo: Python has no statfs(2), and os.statvfs() no f_type.
+    """
+    path = directory if os.path.isdir(directory) else os.path.dirname(os.path.abspath(directory))
+    try:
+        device = os.stat(path).st_dev
+    except FileNotFoundError:
+        raise UsageError(f"{directory}: there is no {path} to make it in") from None
+    except OSError as error:
+        raise _refused(f"stat {path}", error) from None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    mounted: List[str] = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split()
+            if fields[fields.index("-") + 1] == "bpf":
+                if fields[2] == wanted:
+                    return
+                mounted.append(fields[4])
+    hint = f"there is one at {', '.join(mounted)}" if mounted else "`mount -t bpf bpf /sys/fs/bpf` makes one"
+    raise UsageError(f"{directory} is not on a bpf file system, where alone maps can be pinned; {hint}")
+
+
+class Pins:
+    """The right to pin maps in a directory, for as long as this is open.
+
+    Open it before the probe is attached, and close it after the probe is gone: close() also empties the maps, since a
+    program that still has one open would take what it says of closed sockets for true. That costs some microseconds per
+    entry.
+    """
+
+    def __init__(self, directory: str) -> None:
+        """Makes the directories (mode 0700) and locks. Raises UsageError, CapabilityError, and PinError if another
+        instance pins there or others may write there."""
+        bpffs(directory)
+        self._directory = directory
+        self._pinned: Dict[str, Map] = {}
+        for made in (directory, f"{directory}/v{ABI}"):
+            try:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(made, 0o700)
+            except OSError as error:
+                raise _refused(f"make {made}", error) from None
+            _demand_trusted(made)
+        self._lock = _open_directory(directory)
+        end = time.monotonic() + LOCK_SECONDS
+        while not _lock(self._lock, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                os.close(self._lock)
+                raise PinError(f"{directory} is in use by another sockpid; end that one, or pin in another directory")
+            time.sleep(0.01)
+
+    def pin(self, pinned: Map) -> str:
+        """Pins a map under its name with mode 0600, and returns the path. What a killed instance left there is emptied
+        and replaced; there is no moment without a map. Raises PinError for a map of another shape in its place."""
+        spec = pinned.spec
+        path = path_of(self._directory, spec.name)
+        stale = _open(path, spec.key_size, spec.value_size, 0) if os.path.lexists(path) else None
+        try:
+            fresh = path + "_new"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(fresh)
+            name = bytearray(os.fsencode(fresh) + b"\0")
+            attr = struct.pack("=QII", syscall.address(name), pinned.fd, 0)
+            syscall.bpf("BPF_OBJ_PIN", uapi.BPF_OBJ_PIN, bytearray(attr))
+            os.chmod(fresh, 0o600)
+            os.rename(fresh, path)
+            if stale is not None:
+                _empty(stale)
+        except OSError as error:
+            raise _refused(f"pin {path}", error) from None
+        finally:
+            if stale is not None:
+                stale.close()
+        self._pinned[path] = Map(spec, os.dup(pinned.fd), pinned.value_size)
+        return path
+
+    def close(self) -> None:
+        """Unpins and empties what was pinned, and unlocks. The directories stay."""
+        for path, pinned in self._pinned.items():
+            with contextlib.suppress(OSError):  # somebody else took it away
+                os.unlink(path)
+            _empty(pinned)
+            pinned.close()
+        self._pinned.clear()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Pins:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_running(directory: str, name: str, key_size: int, value_size: int) -> Map:
+    """The map that a running instance has pinned, for reading. Raises PinError if none runs, else as open_pinned."""
+    bpffs(directory)
+    if not os.path.isdir(directory):
+        raise PinError(f"no sockpid runs with --pin {directory}: there is no such directory")
+    lock = _open_directory(directory)
+    try:
+        for checked in (directory, f"{directory}/v{ABI}"):
+            if os.path.lexists(checked):
+                _demand_trusted(checked)
+        if _lock(lock, fcntl.LOCK_SH):
+            raise PinError(f"no sockpid runs with --pin {directory}")
+    finally:
+        os.close(lock)
+    path = path_of(directory, name)
+    if not os.path.lexists(path):
+        others = [entry for entry in sorted(os.listdir(directory)) if os.path.lexists(f"{directory}/{entry}/{name}")]
+        found = f"; the one that runs has {', '.join(others)}" if others else "; is sockpid still starting?"
+        raise PinError(f"no {name} of version v{ABI} is pinned in {directory}{found}")
+    return open_pinned(path, key_size, value_size)
+
+
+def open_pinned(path: str, key_size: int, value_size: int) -> Map:
+    """A pinned map, for reading. Raises PinError if there is none or its keys and values have other sizes (in bytes).
+
+    Reading needs read permission on the pin alone, where the kernel can tell.
+    Linux kernel commit 6e71b04a8224 ("bpf: Add file mode configuration into bpf maps") (in v4.15)
+    """
+    return _open(path, key_size, value_size, uapi.BPF_F_RDONLY)
+
+
+def _open(path: str, key_size: int, value_size: int, flags: int) -> Map:
+    name = bytearray(os.fsencode(path) + b"\0")
+    try:
+        try:
+            fd = _obj_get(name, flags)
+        except SyscallError as error:
+            if error.errno != errno.EINVAL or not flags:
+                raise
+            fd = _obj_get(name, 0)
+    except SyscallError as error:
+        raise _refused(f"open {path}", error) from None
+    try:
+        found = _spec(fd, os.path.basename(path))
+        if (found.key_size, found.value_size) != (key_size, value_size):
+            raise PinError(
+                f"{path} has keys of {found.key_size} and values of {found.value_size} bytes, not {key_size} and "
+                f"{value_size}: it is not a map of this version (v{ABI}) of sockpid"
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return Map(found, fd, value_size)
+
+
+def _obj_get(name: bytearray, flags: int) -> int:
+    attr = struct.pack("=QII", syscall.address(name), 0, flags)
+    return syscall.bpf("BPF_OBJ_GET", uapi.BPF_OBJ_GET, bytearray(attr))
+
+
+def _spec(fd: int, name: str) -> image.Map:
+    """What kind of map a descriptor is of. Not every object that can be pinned is a map: /proc knows."""
+    fields: Dict[str, str] = {}
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            fields[key] = value.strip()
+    if "map_type" not in fields:
+        raise PinError(f"what is pinned as {name} is not a map")
+    types = {value: key for key, value in vars(uapi).items() if key.startswith("BPF_MAP_TYPE_")}
+    number = int(fields["map_type"])
+    sizes = (int(fields[key]) for key in ("key_size", "value_size", "max_entries"))
+    return image.Map(name, types.get(number, f"type {number}"), *sizes)
+
+
+def _empty(emptied: Map) -> None:
+    for key in list(emptied.keys()):  # first all: after a key that is gone the kernel starts anew
+        emptied.delete(key)
+
+
+def _demand_trusted(directory: str) -> None:
+    """Raises PinError if others could have put something there: the root of a bpffs is open to all, as /tmp is."""
+    found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode):
+        raise PinError(f"{directory} is not a directory")
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise PinError(
+            f"{directory} is not to be trusted: it belongs to user {found.st_uid} and has mode "
+            f"{stat.S_IMODE(found.st_mode):04o}; only root may write there"
+        )
+
+
+def _open_directory(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _refused(f"open {path}", error) from None
+
+
+def _lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refused(attempted: str, error: OSError) -> SockpidError:
+    """The error to raise for what the kernel refused."""
+    missing: Optional[SockpidError] = None
+    if error.errno in (errno.EPERM, errno.EACCES):
+        missing = kernel.missing_capability(attempted)
+    return missing or PinError(f"{attempted}: {error.strerror}")

@@ -1,0 +1,202 @@
+"""What /proc says of processes: when they started, whether they are gone, and which sockets they hold.
+
+Process ids are those of the pid namespace that /proc is mounted for. They are what the kernel and its events mean only
+in the initial one: see in_initial_pid_namespace().
+"""
+
+from __future__ import annotations
+
+import os
+from typing import AbstractSet, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from . import kernel
+
+PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h: inode of the first pid namespace
+
+
+class Holder(NamedTuple):
+    """A process that has a socket open. start_ticks: see start_ticks()."""
+
+    pid: int
+    comm: str
+    start_ticks: int
+
+
+class Mount(NamedTuple):
+    """A line of /proc/self/mountinfo: file system type, root of the mount within it, and where it is mounted."""
+
+    fstype: str
+    root: str
+    path: str
+
+
+def pids() -> List[int]:
+    """The processes there are, in the order of their ids."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def in_initial_pid_namespace() -> bool:
+    """Do process ids mean to us what they mean to the kernel? False also where the kernel does not say."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino == PROC_PID_INIT_INO
+    except OSError:
+        return False
+
+
+def _stat(pid: int) -> Optional[List[str]]:
+    """Fields 3 and following of /proc/PID/stat: those after the name, which may hold blanks. None: no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:  # ENOENT, or ESRCH when it goes while we read
+        return None
+    return fields or None
+
+
+def start_ticks(pid: int) -> Optional[int]:
+    """When a process started, in clock ticks since boot of our time namespace (field 22 of /proc/PID/stat).
+
+    None if there is no such process.
+    """
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def ticks_of(start_ns: int) -> int:
+    """The clock ticks that start_ticks() gives for a start time in CLOCK_BOOTTIME ns, as events carry it.
+
+    May be one too low in a time namespace whose offset is not a whole number of ticks.
+    """
+    return start_ns * os.sysconf("SC_CLK_TCK") // 10**9 + kernel.time_namespace_ticks()
+
+
+def ns_of(ticks: int) -> int:
+    """The reverse of ticks_of(): the earliest start in CLOCK_BOOTTIME ns that gives these ticks (of 10 ms, mostly)."""
+    return -(-(ticks - kernel.time_namespace_ticks()) * 10**9 // os.sysconf("SC_CLK_TCK"))
+
+
+def is_exited(pid: int, start_ns: int) -> Optional[bool]:
+    """Is the process with this id and this start (its group leader's, CLOCK_BOOTTIME ns) gone?
+
+    A process of which only the zombie is left is gone; one whose first thread alone has ended is not. A process that
+    got the same id later is another. None if we cannot tell: the id is of another pid namespace than ours, or /proc
+    hides it.
+    """
+    if not in_initial_pid_namespace():
+        return None
+    fields = _stat(pid)
+    if fields is None:
+        return None if _hidden(pid) else True
+    state, threads, ticks = fields[0], int(fields[17]), int(fields[19])
+    if not 0 <= ticks - ticks_of(start_ns) <= 1:
+        return True
+    return state in "ZX" and threads <= 1
+
+
+def _hidden(pid: int) -> bool:
+    """Does a process exist that /proc does not show (mount option hidepid)? Signal 0 asks without sending."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def namespace_pid(pid: int) -> Optional[int]:
+    """The id that a process has in its own pid namespace (last number of NSpid in /proc/PID/status).
+
+    None if there is no such process, or no such line.
+    Linux kernel commit e4bc33245124 ("/proc/PID/status: show all sets of pid according to ns") (in v4.1)
+    """
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    return int(line.split()[-1])
+    except OSError:
+        pass
+    return None
+
+
+def comm(pid: int) -> Optional[str]:
+    """The name of a process, at most 15 bytes of whatever it chose. None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return None
+
+
+def holders(inodes: AbstractSet[int]) -> Dict[int, List[Holder]]:
+    """Which processes have these sockets open: inode -> holders, the oldest first. Inodes without any are left out.
+
+    One pass over the descriptors of all processes. Processes that end meanwhile or may not be looked into (another
+    user's, without CAP_SYS_PTRACE) are passed over. A socket is also kept open by a message in flight (SCM_RIGHTS) and
+    by io_uring's registered files: neither is a holder here.
+    """
+    found: Dict[int, List[Holder]] = {}
+    for pid in pids():
+        held = socket_inodes(pid) & inodes
+        if not held:
+            continue
+        name, ticks = comm(pid), start_ticks(pid)
+        if name is None or ticks is None:
+            continue
+        for inode in held:
+            found.setdefault(inode, []).append(Holder(pid, name, ticks))
+    for of_inode in found.values():
+        of_inode.sort(key=lambda holder: (holder.start_ticks, holder.pid))
+    return found
+
+
+def socket_inodes(pid: int) -> Set[int]:
+    """Inodes of the sockets that a process has open; of those that can be read, if it ends meanwhile."""
+    found: Set[int] = set()
+    for directory, names in _descriptors(pid):
+        for name in names:
+            try:
+                link = os.readlink(directory + name)
+            except OSError:  # closed meanwhile
+                continue
+            if link.startswith("socket:["):
+                found.add(int(link[8:-1]))
+    return found
+
+
+def _descriptors(pid: int) -> Iterator[Tuple[str, List[str]]]:
+    """Directories of descriptors with their names. A first thread that has ended shows none; then the others' count."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+        if names:
+            yield f"/proc/{pid}/fd/", names
+            return
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return
+    for thread in threads if len(threads) > 1 else []:
+        try:
+            names = os.listdir(f"/proc/{pid}/task/{thread}/fd")
+        except OSError:
+            continue
+        yield f"/proc/{pid}/task/{thread}/fd/", names
+
+
+def mounts() -> Iterator[Mount]:
+    """What is mounted in our mount namespace. Linux kernel file Documentation/filesystems/proc.rst, section 3.5."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                before, _, after = line.partition(" - ")
+                fields = before.split()
+                yield Mount(after.split()[0], _unescape(fields[3]), _unescape(fields[4]))
+    except OSError:
+        return
+
+
+def _unescape(text: str) -> str:
+    """Undoes the octal escapes of blanks, tabs, line feeds and backslashes."""
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
