@@ -1,0 +1,1 @@
+"""Programs whose sockets retransmit and whose owners are known. Runs on a target, also inside a bare guest."""
