@@ -20,6 +20,7 @@ So is expected, with `events` short for ours of the kinds that say so, and nothi
     TCPSynRetrans  == "syn" + "synack"         + SYNs that failed to be sent
     TCPFastRetrans == "fast"                   + segments beyond the first of an skb
     TCPLossProbes  >= "tlp"                      the rest sent new data
+    TCPTimeouts    <= "rto" + "syn" + "synack"   the rest of ours an acknowledgement let go while in loss
 
 The first three are equalities wherever no skb of several segments was retransmitted and no sending failed. reconcile()
 judges the first two so: what is missing must not be more than these can explain. Never are there more events than the
@@ -122,6 +123,9 @@ def reconcile(counts: Mapping[int, Mapping[str, int]], kernel: Mapping[int, Coun
             "TCPLossProbes": None,
         }
         lines += [_line(inode, name, number, theirs[name], explained[name]) for name, number in ours.items()]
+        timed, timers = kinds.get("rto", 0) + syn, theirs["TCPTimeouts"]
+        within = True if timers - timed <= failed else None  # timers of other purposes are in it on some kernels
+        lines.append(Line(inode, "TCPTimeouts", timed, timers, timers - timed, failed, within))
     return lines
 
 

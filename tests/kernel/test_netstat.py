@@ -55,7 +55,7 @@ def test_counts_of_one_connection_add_up(tmp_path: Path) -> None:
         assert all(line.agrees for line in lines), lines
         kinds["rto"] -= 1
         lines = netstat.reconcile({namespace.inode: kinds}, {namespace.inode: counted}, 0)
-        assert [line.name for line in lines if not line.agrees] == ["RetransSegs"]
+        assert [line.name for line in lines if line.agrees is False] == ["RetransSegs"]
 
 
 def test_syns_to_nobody_are_counted_as_such(tmp_path: Path) -> None:

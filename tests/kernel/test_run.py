@@ -81,6 +81,7 @@ def test_our_sums_are_the_kernels(network_namespace: str) -> None:
     lines = {row["name"]: row for row in summary(probe.stderr)["summary"] if row["netns"] == inode}
     ours = [event for event in events if event["netns"] == inode]
     assert lines["RetransSegs"]["ours"] == lines["RetransSegs"]["kernel"] == len(ours) >= 36
+    assert 24 <= lines["TCPTimeouts"]["kernel"] <= lines["TCPTimeouts"]["ours"]
     assert lines["TCPLossProbes"]["ours"] == lines["TCPLossProbes"]["kernel"] == 12
     assert all(row["agrees"] for row in lines.values()), lines
 
@@ -165,6 +166,39 @@ def test_filters_in_the_kernel() -> None:
     finally:
         first.close()
         second.close()
+
+
+def test_network_namespace_filter(network_namespace: str) -> None:
+    inside = ["ip", "netns", "exec", network_namespace, *WORKLOAD, "--processes", "2", "--seconds", "0.6"]
+    outside = Pair("inet")
+    try:
+        probe = Probe("--json", "--netns", network_namespace)
+        outside.send()
+        subprocess.run(inside, capture_output=True, check=True, timeout=60)
+        events = probe.finish()
+        inode = os.stat(f"/run/netns/{network_namespace}").st_ino
+        assert {e["netns"] for e in events} == {inode}
+        assert len({e["sport"] for e in events}) == 6
+    finally:
+        outside.close()
+
+
+def test_control_group_filter() -> None:
+    with open("/proc/self/cgroup", encoding="ascii") as file:
+        unified = [line.rstrip("\n").split(":", 2)[2] for line in file if line.startswith("0::")]
+    if not unified:
+        pytest.skip("no cgroup v2 hierarchy here")
+    for path, there in ((unified[0], True), ("/sockpid-no-such-group", False)):
+        pair = Pair("inet")
+        try:
+            probe = Probe("--json", "--cgroup", path)
+            pair.send()
+            time.sleep(0.5)
+            events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+        finally:
+            pair.close()
+        assert bool(events) is there
+        assert {e["cgroup"] for e in events} <= {unified[0]}
 
 
 def test_count_sums_what_run_lists() -> None:

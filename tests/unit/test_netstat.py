@@ -38,6 +38,7 @@ def test_all_kinds_add_up() -> None:
     counters = {"RetransSegs": 15, "TCPSynRetrans": 9, "TCPFastRetrans": 2, "TCPLossProbes": 3, "TCPTimeouts": 7}
     assert judged(kinds, **counters) == {
         "RetransSegs": (0, True), "TCPSynRetrans": (0, True), "TCPFastRetrans": (0, True), "TCPLossProbes": (2, True),
+        "TCPTimeouts": (-5, True),
     }  # fmt: skip
 
 
