@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import resource
 from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple
@@ -104,8 +105,8 @@ class Collection:
                 refused.append((where, "denied by option"))
                 continue
             try:
-                loaded = self._load(hook.prog, mechanism, target)
-                return Attached(hook, MECHANISMS[mechanism].attach(target.name, loaded), tuple(refused))
+                load = functools.partial(self._load, hook.prog, mechanism, target)
+                return Attached(hook, MECHANISMS[mechanism].attach(target.name, load), tuple(refused))
             except ProgError as error:
                 if not MECHANISMS[mechanism].by_btf_id:
                     raise

@@ -14,16 +14,19 @@ from . import perf, syscall, tracefs, uapi
 from .errors import SyscallError
 from .prog import Prog
 
+Load = Callable[[], Prog]
+
 
 class Mechanism(NamedTuple):
     """How a program is attached: its type, the layout of its context ("args" or "kprobe"), and what does it.
 
-    by_btf_id: the program is loaded for one function, which it names by its BTF id.
+    attach takes the target's name and a function that loads the program, which it calls only once the place is there:
+    loading is what takes time. by_btf_id: the program is loaded for one function, which it names by its BTF id.
     """
 
     prog_type: int
     context: str
-    attach: Callable[[str, Prog], Link]
+    attach: Callable[[str, Load], Link]
     by_btf_id: bool = False
 
 
@@ -48,29 +51,27 @@ class Link:
             self._event = None
 
 
-def attach_fentry(target: str, prog: Prog) -> Link:
+def attach_fentry(target: str, load: Load) -> Link:
     """Linux kernel commit fec56f5890d9 ("bpf: Introduce BPF trampoline") (in v5.5)"""
-    attr = struct.pack("=QI", 0, prog.fd)
-    return Link(
-        "fentry", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, bytearray(attr))
-    )
+    prog = load()
+    attr = bytearray(struct.pack("=QI", 0, prog.fd))
+    return Link("fentry", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, attr))
 
 
-def attach_raw_tp(target: str, prog: Prog) -> Link:
+def attach_raw_tp(target: str, load: Load) -> Link:
     """Linux kernel commit c4f6699dfcb8 ("bpf: introduce BPF_RAW_TRACEPOINT") (in v4.17)"""
+    prog = load()
     name = bytearray(target.encode() + b"\0")
-    attr = struct.pack("=QI", syscall.address(name), prog.fd)
-    fd = syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, bytearray(attr))
-    return Link("raw_tp", target, prog, fd)
+    attr = bytearray(struct.pack("=QI", syscall.address(name), prog.fd))
+    return Link("raw_tp", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, attr))
 
 
-def attach_kprobe_pmu(target: str, prog: Prog) -> Link:
+def attach_kprobe_pmu(target: str, load: Load) -> Link:
     fd = perf.open_kprobe(target)
-    perf.set_bpf(fd, prog.fd)
-    return Link("kprobe-pmu", target, prog, fd)
+    return Link("kprobe-pmu", target, _hang(fd, load), fd)
 
 
-def attach_kprobe_tracefs(target: str, prog: Prog) -> Link:
+def attach_kprobe_tracefs(target: str, load: Load) -> Link:
     root = tracefs.mount()
     if root is None:
         raise SyscallError(
@@ -80,11 +81,21 @@ def attach_kprobe_tracefs(target: str, prog: Prog) -> Link:
     event = tracefs.KprobeEvent(root, target)
     try:
         fd = perf.open_tracepoint(event.id)
-        perf.set_bpf(fd, prog.fd)
+        return Link("kprobe-tracefs", target, _hang(fd, load), fd, event)
     except BaseException:
         event.close()
         raise
-    return Link("kprobe-tracefs", target, prog, fd, event)
+
+
+def _hang(fd: int, load: Load) -> Prog:
+    """Loads a program and hangs it on a perf event, which is closed if that fails."""
+    try:
+        prog = load()
+        perf.set_bpf(fd, prog.fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return prog
 
 
 MECHANISMS: Dict[str, Mechanism] = {

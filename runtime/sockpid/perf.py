@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import struct
 
 from . import syscall, uapi
@@ -60,5 +59,4 @@ def set_bpf(fd: int, prog_fd: int) -> None:
         try:
             fcntl.ioctl(fd, request, argument)
         except OSError as error:
-            os.close(fd)
             raise SyscallError(name, error.errno or 0) from None

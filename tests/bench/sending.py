@@ -27,7 +27,7 @@ def measure(calls: int) -> dict[str, dict[str, float]]:
         order = tracer.kernel.arch.byte_order
         nothing = insn.Insn(0xB7, 0, 0, 0, 0).pack(order) + insn.Insn(0x95, 0, 0, 0, 0).pack(order)
         empty = prog.load("empty", how.prog_type, nothing, "GPL", 0)
-        link = how.attach(attached.link.target, empty)
+        link = how.attach(attached.link.target, lambda: empty)
         stats = syscall.bpf("BPF_ENABLE_STATS", uapi.BPF_ENABLE_STATS, bytearray(struct.pack("=I", 0)))
         try:
             ours = attached.link.prog

@@ -347,7 +347,7 @@ def found_by_another(running: str, bpffs: Path, tmp_path_factory: pytest.TempPat
     name = bytearray(os.fsencode(program) + b"\0")
     attr = struct.pack("=QII", syscall.address(name), 0, 0)
     fd = syscall.bpf("BPF_OBJ_GET", uapi.BPF_OBJ_GET, bytearray(attr))
-    attached = link.attach_raw_tp("tcp_retransmit_skb", prog.Prog("on_retransmit", 0, fd))
+    attached = link.attach_raw_tp("tcp_retransmit_skb", lambda: prog.Prog("on_retransmit", 0, fd))
     found = pin.open_pinned(str(maps / "found"), KEY_SIZE, VALUE_SIZE + 8)
     yield found
     found.close()
