@@ -21,7 +21,9 @@ was learnt.
 
 A cell says **right / events**, then in brackets how many of them a tool would have got right that prints the current
 process, and what was unknown, with the reason. *Nothing may be wrong*: that would be printed in capitals. *Unseen* are
-retransmits that the kernel counted on a socket and for which it ran no probe.
+retransmits that the kernel counted on a socket and for which it ran no probe. One cause is known: while another tracer
+attaches to the same tracepoint or leaves it, Linux 6.18 passes some calls by (33 of 1,000, with 30,000 attachments
+beside them in four seconds); `sockpid run --summary` shows the difference.
 """
 
 
