@@ -135,3 +135,25 @@ def test_committed_table_has_the_lab_kernels_series(guest: Guest) -> None:
     arch = {"amd64": "x86_64", "arm64": "aarch64"}[guest.kernel.arch]
     series = table.series_of(guest.kernel.package.release)
     assert (Path(__file__).parents[2] / f"offsets/{arch}/{series}.json").exists()
+
+
+DROP_SYS_RESOURCE = """
+import ctypes, os, resource, sys
+if sys.argv[1] == "without":
+    assert ctypes.CDLL(None).prctl(24, 24, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_SYS_RESOURCE: lost at the next exec
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.guests("5.10/amd64")
+def test_memlock_limit_before_linux_5_11(guest: Guest, shard: tuple[str, bytes]) -> None:
+    """Maps count against RLIMIT_MEMLOCK there: it is raised, and where that is refused the message says so."""
+    for way, status in (("with", 0), ("without", 1)):
+        command = ["python3", "-I", "-S", "-c", DROP_SYS_RESOURCE, way, *SOCKPID, "selftest", "--deny", "live-btf"]
+        result = guest.run(command, timeout=90, files={shard[0]: shard[1]})
+        assert result.status == status, result
+        if status:
+            assert "RLIMIT_MEMLOCK" in result.stderr
+            assert "ulimit -l" in result.stderr
+            assert result.stdout == ""
