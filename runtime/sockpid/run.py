@@ -80,7 +80,8 @@ class Session:
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
         self._shown = self._unknown = 0
         self._warned = False
-        self._watch = time.monotonic() + WATCH_SECONDS
+        self._started = time.monotonic()
+        self._watch = self._started + WATCH_SECONDS
         self._since = 0
 
     def follow(self, waiting: List[Event], stop: List[int]) -> int:
@@ -126,7 +127,7 @@ class Session:
         if evicted:
             self._warned = True
             enough = 1 << (2 * self._tracer.living()).bit_length()
-            rate = evicted / (now - self._watch + 2 * WATCH_SECONDS)
+            rate = evicted / (now - self._started)
             say(
                 f"{evicted} living sockets lost their owner to make room (about {rate:.0f} a second); "
                 f"--max-sockets {enough} would have sufficed"

@@ -129,7 +129,7 @@ class Tracer:
 
     def reason(self, value: event.Event) -> str:
         """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted" or "kernel-socket"."""
-        if value.kern:
+        if value.kern and value.ulp != "mptcp":  # the kernel opens MPTCP's subflows, too, for processes
             return "kernel-socket"
         if not self.collection.learns():
             return "no-hook"

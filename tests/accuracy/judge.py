@@ -23,6 +23,8 @@ WAYS: Mapping[str, str] = {
 }
 """What scenarios call the ways to learn an owner or to report an event, and `sockpid doctor` its hooks."""
 
+ULP = {"ktls": "tls", "mptcp": "mptcp", "mptcp-child-sends": "mptcp"}
+"""What sits above TCP in a scenario; nothing in all others."""
 PROBE = "(probe)"
 """Verdict of what went wrong with the probe itself."""
 
@@ -113,6 +115,8 @@ def _judge(verdict: Verdict, event: Json, line: Json, ways: set[str], ended: Map
     verdict.naive += event["interrupted_pid"] in pids
     if event["kind"] not in line["kinds"]:
         verdict.odd.append(f"kind {event['kind']}, expected {line['kinds']}: {event}")
+    if event.get("ulp") != ULP.get(line["scenario"]):
+        verdict.odd.append(f"ulp {event.get('ulp')}, expected {ULP.get(line['scenario'])}: {event}")
     if event["state"] not in line.get("states", [event["state"]]):
         verdict.odd.append(f"state {event['state']}, expected {line['states']}: {event}")
     if event["pid"] is None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[2]
 FIELD = ROOT / "tests/accuracy/field"
 LIMIT = 1800.0
+TLS_MODULES = ("gf128mul", "ghash-generic", "ctr", "gcm", "tls")
 
 Json = dict[str, Any]
 
@@ -51,11 +53,29 @@ def in_guest(name: str, arguments: Sequence[str]) -> Played:
         files = {f"/sockpid/offsets/{shard.relative_to(directory)}": shard.read_bytes()}
     for path in (ROOT / "tests/__init__.py", ROOT / "tests/accuracy/__init__.py", *FIELD.glob("*.py")):
         files[f"/sockpid/{path.relative_to(ROOT)}"] = path.read_bytes()
-    command = ["python3", "-I", "-S", "/sockpid/tests/accuracy/field", "--output", "/run/result", "--own-machine"]
-    result = guest.run([*command, *arguments], timeout=LIMIT, files=files, smp=2, memory=512)
+    modules = _modules(guest.kernel.deb())
+    files.update({f"/run/modules/{name}.ko": content for name, content in modules.items()})
+    insert = "".join(f"insmod /run/modules/{name}.ko; " for name in modules)
+    field = "exec python3 -I -S /sockpid/tests/accuracy/field --output /run/result --own-machine"
+    command = ["sh", "-c", f'{insert}{field} "$@"', "field", *arguments]
+    result = guest.run(command, timeout=LIMIT, files=files, smp=2, memory=512)
     if result.status:
         raise RuntimeError(f"{name}: status {result.status}: {result.stdout}{result.stderr}")
     return _read(result.files)
+
+
+def _modules(deb: Path) -> dict[str, bytes]:
+    """The modules that kernel TLS takes, from the kernel's package, in the order to insert them; {} if it has none."""
+    found: dict[str, bytes] = {}
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as package:
+        with tarfile.open(fileobj=package.stdout, mode="r|") as members:
+            for member in members:
+                name = Path(member.name).name
+                if name in {f"{wanted}.ko" for wanted in TLS_MODULES}:
+                    content = members.extractfile(member)
+                    found[name.removesuffix(".ko")] = content.read() if content else b""
+        package.communicate()
+    return {name: found[name] for name in TLS_MODULES if name in found}
 
 
 def _read(files: Mapping[str, bytes]) -> Played:

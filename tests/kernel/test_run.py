@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sockpid.selfcheck import Pair
+from sockpid.selfcheck import Pair, drop_everything
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid, trace
 
@@ -324,3 +324,35 @@ def test_mptcp_sockets_are_forgotten() -> None:
         while set(owners.keys()) - before and time.monotonic() < deadline:
             time.sleep(0.1)
         assert len(set(owners.keys()) - before) <= 2  # other processes have sockets too
+
+
+def test_socket_activation_names_the_service() -> None:
+    """One process opens the listening socket, another program gets it as descriptor 3 and serves (sd_listen_fds(3))."""
+    service = (
+        "import socket, sys; listening = socket.socket(fileno=3); each = listening.accept()[0]; sys.stdin.readline(); "
+        "each.sendall(b'x'); sys.stdin.readline()"
+    )
+    probe = Probe("--json", "--sharers")
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as client:
+        port = listening.getsockname()[1]
+        activator = f"import os, sys; os.dup2({listening.fileno()}, 3); os.execv(sys.argv[1], sys.argv[1:])"
+        python = [sys.executable, "-I", "-S", "-c"]
+        with subprocess.Popen(
+            [*python, activator, *python, service],
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=[listening.fileno()],
+            env={"LISTEN_FDS": "1"},
+        ) as activated:
+            assert activated.stdin is not None
+            client.connect(("127.0.0.1", port))
+            drop_everything(client)
+            activated.stdin.write("send\n")
+            activated.stdin.flush()
+            time.sleep(1.5)
+            assert activated.poll() is None
+            events = [e for e in probe.finish() if e["sport"] == port]
+            activated.communicate("end\n", timeout=10)
+    assert events
+    assert {(e["pid"], e["opener_pid"]) for e in events} == {(activated.pid, activated.pid)}
+    assert {tuple(s["pid"] for s in e["sharers"]) for e in events} == {(activated.pid,)}
