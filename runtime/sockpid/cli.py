@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import TYPE_CHECKING, List, Optional
 
@@ -90,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     chosen.add_argument("--pid", type=int, help="of this process")
     chosen.add_argument("--comm", metavar="PATTERN", help="of processes with such a name (* and ? as in a shell)")
     chosen.add_argument("--cgroup", metavar="PATH", help="of processes in this control group or below it")
-    chosen.add_argument("--netns", metavar="INODE|NAME", help="in this network namespace")
+    chosen.add_argument("--netns", metavar="INODE|NAME|pid:N", help="in this network namespace")
     chosen.add_argument("--port", type=int, help="with this port at either end")
     chosen.add_argument("--cidr", metavar="NETWORK", help="with either address in this network")
     commands.add_parser(
@@ -131,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _run(options: Options, arguments: argparse.Namespace) -> int:
     from .filters import Filter, network
+    from .lookup import netns_inode
     from .run import RunOptions, run
 
     if arguments.count is not None and arguments.count <= 0:
@@ -141,7 +141,7 @@ def _run(options: Options, arguments: argparse.Namespace) -> int:
         arguments.pid,
         arguments.comm,
         arguments.cgroup,
-        None if arguments.netns is None else _netns(arguments.netns),
+        None if arguments.netns is None else netns_inode(arguments.netns),
         arguments.port,
         None if arguments.cidr is None else network(arguments.cidr),
     )
@@ -156,17 +156,6 @@ def _run(options: Options, arguments: argparse.Namespace) -> int:
         wanted,
     )
     return run(options, arguments.offsets, what)
-
-
-def _netns(text: str) -> int:
-    """Inode of a network namespace: the number itself, a name below /run/netns, or a path."""
-    if text.isdigit():
-        return int(text)
-    path = text if "/" in text else f"/run/netns/{text}"
-    try:
-        return os.stat(path).st_ino
-    except OSError as error:
-        raise UsageError(f"--netns {text}: {error.strerror}") from None
 
 
 def main(argv: Optional[List[str]] = None) -> int:
