@@ -1,42 +1,23 @@
-"""The command line of the generator."""
+"""The command line of the generator. Its commands are in modules cli_*, by what they are about."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Generator, List, Optional
+from typing import Annotated, List
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from sockpid import __version__, table
-from sockpid.errors import SockpidError, TableError, UsageError
-from sockpid.layout import Field, Struct
+from sockpid import __version__
+from sockpid.errors import SockpidError, UsageError
 
-from .deb import Tick
+from . import cli_table
+from .cli_shared import app, err
 
-app = typer.Typer(
-    name="sockpid-gen",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="rich",
-)
-# Tables for people are cut to the terminal's width, those for pipes are not.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 400)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Offsets = Annotated[
-    Path, typer.Option("--offsets", metavar="DIR", help="Directory of the offset tables.", envvar="SOCKPID_OFFSETS")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DEFAULT_OFFSETS = Path("offsets")
+GROUPS = (cli_table,)
+"""Modules that register commands as they are imported."""
 
 
 def _version(wanted: bool) -> None:
@@ -68,162 +49,6 @@ def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
 
       sockpid-gen check   [dim]# before tables are committed[/dim]
     """
-
-
-@app.command()
-def add(
-    sources: Annotated[
-        List[Path],
-        typer.Argument(metavar="SOURCE...", help="Package, vmlinux, vmlinuz, BTF file, or /sys/kernel/btf/vmlinux."),
-    ],
-    offsets: Offsets = DEFAULT_OFFSETS,
-    arch: Annotated[Optional[str], typer.Option(metavar="MACHINE", help="As `uname -m` says it; for bare BTF.")] = None,
-    release: Annotated[Optional[str], typer.Option(metavar="RELEASE", help="As `uname -r` says it.")] = None,
-    banner: Annotated[
-        Optional[str], typer.Option(metavar="TEXT", help="As /proc/version says it; for bare BTF.")
-    ] = None,
-    build_id: Annotated[Optional[str], typer.Option(metavar="HEX", help="GNU build-id of the kernel.")] = None,
-    distribution: Annotated[Optional[str], typer.Option(metavar="NAME", help="Who built it: debian, fedora.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Add kernels to the tables, or bring their entries up to date.
-
-    What identifies a kernel is read from the kernel itself. All descriptions
-    of it (BTF and DWARF, two readers, the entry that is there already) must
-    agree in every field.
-
-    [bold]Examples[/bold]
-
-      [dim]# Debian: linux-image-*, from 7.2 on linux-binary-*[/dim]
-
-      sockpid-gen add linux-binary-7.3-cloud-amd64_7.3-1_amd64.deb
-
-      [dim]# a kernel without BTF: its debug package[/dim]
-
-      sockpid-gen add linux-image-6.1.0-56-armmp-dbg_6.1.192-2_armhf.deb
-
-      [dim]# a kernel of your own, with BTF or DWARF[/dim]
-
-      sockpid-gen add vmlinux
-
-      [dim]# bare BTF does not say which kernel it describes[/dim]
-
-      sockpid-gen add kernel.btf --arch x86_64 --banner "$(cat version)" --build-id 3b43fad503487449
-    """
-    from . import extract, shard, source, wanted
-
-    given = source.Given(arch, release, banner, build_id, distribution)
-    if len(sources) > 1 and any(given):
-        raise UsageError("--arch, --release, --banner, --build-id and --distribution are for one SOURCE")
-    results: List[Any] = []
-    for path in sources:
-        with _progress(path, as_json) as tick, source.open_source(path, given, tick) as kernel:
-            extraction = extract.extract(kernel, wanted.wanted_fields(kernel.arch))
-            target = shard.path_of(offsets, kernel.arch.name, kernel.release)
-            document = shard.read(target, kernel.arch.name, table.series_of(kernel.release))
-            changed = shard.merge(document, shard.entry_of(kernel, extraction), extraction.layout, str(target))
-            shard.validate(document, str(target))
-            if changed:
-                shard.write(target, shard.canonical(document))
-        results.append(
-            {
-                "source": str(path),
-                "arch": kernel.arch.name,
-                "release": kernel.release,
-                "build_id": kernel.build_id,
-                "kind": extraction.kind,
-                "file": str(target),
-                "changed": changed,
-            }
-        )
-        if not as_json:
-            verb = "[green]added[/green]" if changed else "[dim]unchanged[/dim]"
-            out.print(f"{verb} {kernel.release} ({kernel.arch.name}, {extraction.kind}) in {escape(str(target))}")
-    if as_json:
-        print(json.dumps(results, indent=1))
-
-
-@app.command("list")
-def list_kernels(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
-    """List the kernels that the tables have."""
-    rows = [(shard, entry) for shard in _shards(offsets) for entry in shard.entries]
-    if as_json:
-        print(json.dumps([_as_json(shard, entry) for shard, entry in rows], indent=1))
-        return
-    view = Table("arch", "release", "distribution", "build-id", "from", "layout", box=None, pad_edge=False)
-    for shard, entry in rows:
-        cells = (shard.arch, entry.release, entry.distribution or "-", (entry.build_id or "-")[:16])
-        view.add_row(*map(escape, (*cells, str(entry.provenance.get("kind")), entry.layout)))
-    out.print(view)
-
-
-@app.command()
-def show(
-    kernel: Annotated[str, typer.Argument(metavar="KERNEL", help="Release, or the start of a build-id.")],
-    offsets: Offsets = DEFAULT_OFFSETS,
-    as_json: Json = False,
-) -> None:
-    """Show one kernel: where its offsets come from, and every field.
-
-    [bold]Examples[/bold]
-
-      sockpid-gen show 6.1.0-56-cloud-amd64
-
-      sockpid-gen show 3b43fad5   [dim]# by build-id[/dim]
-    """
-    found = [
-        (shard, entry)
-        for shard in _shards(offsets)
-        for entry in shard.entries
-        if entry.release == kernel or (len(kernel) >= 4 and (entry.build_id or "").startswith(kernel.lower()))
-    ]
-    if not found:
-        raise UsageError(f"the tables in {offsets} have no kernel {kernel} (`sockpid-gen list` shows what they have)")
-    if len(found) > 1:
-        several = ", ".join(f"{shard.arch} {entry.release} {entry.build_id}" for shard, entry in found)
-        raise UsageError(f"{kernel} is several kernels: {several}; give the start of a build-id")
-    shard, entry = found[0]
-    layout = shard.layout(entry)
-    if as_json:
-        rows = {name: None if row is None else shard.structs[row] for name, row in shard.layouts[entry.layout].items()}
-        print(json.dumps({**_as_json(shard, entry), "types": rows}, indent=1))
-        return
-    for key, value in _as_json(shard, entry).items():
-        text = json.dumps(value) if isinstance(value, dict) else str(value)
-        out.print(f"[bold]{key}[/bold] {escape(text)}")
-    view = Table("field", "at", "size", "", box=None, pad_edge=False)
-    for name, row in sorted(layout.items()):
-        if row is None:
-            view.add_row(name, "absent", "", "")
-            continue
-        view.add_row(f"[bold]{name}[/bold]", "", str(row.size), "")
-        if isinstance(row, Struct):
-            for path, field in sorted(row.fields.items()):
-                view.add_row(f"  {escape(path)}", *_cells(field))
-        else:
-            for enumerator, number in sorted(row.values.items()):
-                view.add_row(f"  {enumerator}", "absent" if number is None else f"= {number}", "", "")
-    out.print(view)
-
-
-@app.command()
-def check(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
-    """Check the tables: schema, canonical form byte for byte, ids, and that the bytecode finds every field it reads."""
-    from . import check as checks
-
-    checked = list(checks.check(offsets))
-    if as_json:
-        print(
-            json.dumps([{"file": str(c.path), "kernels": c.kernels, "problems": c.problems} for c in checked], indent=1)
-        )
-    else:
-        for c in checked:
-            if not c.problems:
-                out.print(f"[green]ok[/green]  {escape(str(c.path))}: {c.kernels} kernels")
-            for problem in c.problems:
-                out.print(f"[red]bad[/red] {escape(f'{c.path}: {problem}')}")
-    if any(c.problems for c in checked):
-        raise typer.Exit(TableError.exit_code)
 
 
 @app.command()
@@ -262,36 +87,3 @@ def main() -> None:
     except OSError as error:
         err.print(f"[bold red]sockpid-gen:[/bold red] {escape(f'{error.filename}: {error.strerror}')}")
         sys.exit(SockpidError.exit_code)
-
-
-@contextlib.contextmanager
-def _progress(path: Path, quiet: bool) -> Generator[Tick, None, None]:
-    """Shows how much of a package has been read, on a terminal only."""
-    if quiet or not err.is_terminal:
-        yield lambda _: None
-        return
-    size = path.stat().st_size if path.is_file() else 0
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(escape(path.name), total=size or None)
-        yield lambda count: progress.advance(task, count)
-
-
-def _shards(offsets: Path) -> List[table.Shard]:
-    paths = sorted(offsets.glob("*/*.json"))
-    if not paths:
-        raise TableError(f"{offsets} has no offset tables; make one with `sockpid-gen add`, or give --offsets DIR")
-    return [table.parse_shard(path.read_bytes(), str(path)) for path in paths]
-
-
-def _as_json(shard: table.Shard, entry: table.Entry) -> Any:
-    return {"arch": shard.arch, "series": shard.series, **entry._asdict()}
-
-
-def _cells(field: Optional[Field]) -> List[str]:
-    if field is None:
-        return ["absent", "", ""]
-    signed = "signed" if field.signed else ""
-    if field.bitfield:
-        return [f"bit {field.bit_offset}", f"{field.bit_size} bits", signed]
-    return [str(field.offset), str(field.size), signed]

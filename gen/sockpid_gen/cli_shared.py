@@ -1,0 +1,55 @@
+"""What the commands of the generator share: the application, its consoles, options, and how progress is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Generator, List
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sockpid import table
+from sockpid.errors import TableError
+
+from .deb import Tick
+
+app = typer.Typer(
+    name="sockpid-gen",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+# Tables for people are cut to the terminal's width, those for pipes are not.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 400)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Offsets = Annotated[
+    Path, typer.Option("--offsets", metavar="DIR", help="Directory of the offset tables.", envvar="SOCKPID_OFFSETS")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DEFAULT_OFFSETS = Path("offsets")
+
+
+@contextlib.contextmanager
+def progress_of(path: Path, quiet: bool) -> Generator[Tick, None, None]:
+    """Shows how much of a package has been read, on a terminal only."""
+    if quiet or not err.is_terminal:
+        yield lambda _: None
+        return
+    size = path.stat().st_size if path.is_file() else 0
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(escape(path.name), total=size or None)
+        yield lambda count: progress.advance(task, count)
+
+
+def read_shards(offsets: Path) -> List[table.Shard]:
+    paths = sorted(offsets.glob("*/*.json"))
+    if not paths:
+        raise TableError(f"{offsets} has no offset tables; make one with `sockpid-gen add`, or give --offsets DIR")
+    return [table.parse_shard(path.read_bytes(), str(path)) for path in paths]
