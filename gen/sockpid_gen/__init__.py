@@ -1,1 +1,31 @@
-"""The generator: makes offset tables of kernels, and images of BPF objects. For connected machines."""
+"""The generator: makes offset tables of kernels, and images of BPF objects. For connected machines.
+
+As a library (docs/api.md has examples):
+
+* extract(source) reads one kernel, a package, vmlinux or BTF file, and gives a KernelEntry.
+* Table.load(directory), Table.add(entry), Table.merge(other), Table.save(directory).
+
+Errors are those of sockpid.errors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .entry import KernelEntry, extract
+    from .source import Given
+    from .table import Table
+
+__all__ = ["Given", "KernelEntry", "Table", "extract"]
+
+_HOME = {"Given": "source", "KernelEntry": "entry", "Table": "table", "extract": "entry"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what is asked for: commands that need none of it start faster."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Generator, List
+from typing import Annotated, Generator
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-from sockpid import table
-from sockpid.errors import TableError
 
 from .deb import Tick
 
@@ -46,10 +43,3 @@ def progress_of(path: Path, quiet: bool) -> Generator[Tick, None, None]:
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task(escape(path.name), total=size or None)
         yield lambda count: progress.advance(task, count)
-
-
-def read_shards(offsets: Path) -> List[table.Shard]:
-    paths = sorted(offsets.glob("*/*.json"))
-    if not paths:
-        raise TableError(f"{offsets} has no offset tables; make one with `sockpid-gen add`, or give --offsets DIR")
-    return [table.parse_shard(path.read_bytes(), str(path)) for path in paths]

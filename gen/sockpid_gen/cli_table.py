@@ -8,13 +8,13 @@ from typing import Annotated, Any, List, Optional
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as View
 
 from sockpid import table
 from sockpid.errors import TableError, UsageError
 from sockpid.layout import Field, Struct
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of, read_shards
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of
 
 
 @app.command()
@@ -57,35 +57,34 @@ def add(
 
       sockpid-gen add kernel.btf --arch x86_64 --banner "$(cat version)" --build-id 3b43fad503487449
     """
-    from . import extract, shard, source, wanted
+    from . import Table, extract, source
 
     given = source.Given(arch, release, banner, build_id, distribution)
     if len(sources) > 1 and any(given):
         raise UsageError("--arch, --release, --banner, --build-id and --distribution are for one SOURCE")
+    known = Table.load(offsets, create=True)
     results: List[Any] = []
     for path in sources:
-        with progress_of(path, as_json) as tick, source.open_source(path, given, tick) as kernel:
-            extraction = extract.extract(kernel, wanted.wanted_fields(kernel.arch))
-            target = shard.path_of(offsets, kernel.arch.name, kernel.release)
-            document = shard.read(target, kernel.arch.name, table.series_of(kernel.release))
-            changed = shard.merge(document, shard.entry_of(kernel, extraction), extraction.layout, str(target))
-            shard.validate(document, str(target))
-            if changed:
-                shard.write(target, shard.canonical(document))
+        with progress_of(path, as_json) as tick:
+            kernel = extract(path, given, tick=tick)
+        changed = known.add(kernel)
+        known.save(offsets)
+        file = str(offsets / kernel.arch / f"{table.series_of(kernel.release)}.json")
+        kind = kernel.provenance["kind"]
         results.append(
             {
                 "source": str(path),
-                "arch": kernel.arch.name,
+                "arch": kernel.arch,
                 "release": kernel.release,
                 "build_id": kernel.build_id,
-                "kind": extraction.kind,
-                "file": str(target),
+                "kind": kind,
+                "file": file,
                 "changed": changed,
             }
         )
         if not as_json:
             verb = "[green]added[/green]" if changed else "[dim]unchanged[/dim]"
-            out.print(f"{verb} {kernel.release} ({kernel.arch.name}, {extraction.kind}) in {escape(str(target))}")
+            out.print(f"{verb} {kernel.release} ({kernel.arch}, {kind}) in {escape(file)}")
     if as_json:
         print(json.dumps(results, indent=1))
 
@@ -93,11 +92,13 @@ def add(
 @app.command("list")
 def list_kernels(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """List the kernels that the tables have."""
-    rows = [(shard, entry) for shard in read_shards(offsets) for entry in shard.entries]
+    from . import Table
+
+    rows = [(shard, entry) for shard in Table.load(offsets).shards() for entry in shard.entries]
     if as_json:
         print(json.dumps([_as_json(shard, entry) for shard, entry in rows], indent=1))
         return
-    view = Table("arch", "release", "distribution", "build-id", "from", "layout", box=None, pad_edge=False)
+    view = View("arch", "release", "distribution", "build-id", "from", "layout", box=None, pad_edge=False)
     for shard, entry in rows:
         cells = (shard.arch, entry.release, entry.distribution or "-", (entry.build_id or "-")[:16])
         view.add_row(*map(escape, (*cells, str(entry.provenance.get("kind")), entry.layout)))
@@ -118,18 +119,10 @@ def show(
 
       sockpid-gen show 3b43fad5   [dim]# by build-id[/dim]
     """
-    found = [
-        (shard, entry)
-        for shard in read_shards(offsets)
-        for entry in shard.entries
-        if entry.release == kernel or (len(kernel) >= 4 and (entry.build_id or "").startswith(kernel.lower()))
-    ]
-    if not found:
-        raise UsageError(f"the tables in {offsets} have no kernel {kernel} (`sockpid-gen list` shows what they have)")
-    if len(found) > 1:
-        several = ", ".join(f"{shard.arch} {entry.release} {entry.build_id}" for shard, entry in found)
-        raise UsageError(f"{kernel} is several kernels: {several}; give the start of a build-id")
-    shard, entry = found[0]
+    from . import Table
+
+    known = Table.load(offsets)
+    shard, entry = known.locate(known.find(kernel))
     layout = shard.layout(entry)
     if as_json:
         rows = {name: None if row is None else shard.structs[row] for name, row in shard.layouts[entry.layout].items()}
@@ -138,7 +131,7 @@ def show(
     for key, value in _as_json(shard, entry).items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         out.print(f"[bold]{key}[/bold] {escape(text)}")
-    view = Table("field", "at", "size", "", box=None, pad_edge=False)
+    view = View("field", "at", "size", "", box=None, pad_edge=False)
     for name, row in sorted(layout.items()):
         if row is None:
             view.add_row(name, "absent", "", "")

@@ -16,16 +16,10 @@ from sockpid import data, table
 from sockpid.errors import TableError
 from sockpid.layout import Enum, Field, Layout, Type
 
-from .extract import Extraction, compare
-from .source import KernelSource
+from .entry import KernelEntry
 
 Document = Dict[str, Any]
 """A shard as JSON has it."""
-
-
-def path_of(directory: Path, arch: str, release: str) -> Path:
-    """The file of the table below `directory` that a kernel belongs into."""
-    return directory / arch / f"{table.series_of(release)}.json"
 
 
 def read(path: Path, arch: str, series: str) -> Document:
@@ -33,15 +27,7 @@ def read(path: Path, arch: str, series: str) -> Document:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return {
-            "schema": ".".join(map(str, table.SCHEMA)),
-            "producer": _producer(),
-            "arch": arch,
-            "series": series,
-            "structs": {},
-            "layouts": {},
-            "kernels": [],
-        }
+        return empty(arch, series)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}") from None
     shard = table.parse_shard(content, str(path))
@@ -51,44 +37,50 @@ def read(path: Path, arch: str, series: str) -> Document:
     return document
 
 
-def entry_of(kernel: KernelSource, extraction: Extraction) -> Document:
-    """The entry of one kernel, except for its layout."""
+def empty(arch: str, series: str) -> Document:
+    """A shard without kernels."""
     return {
-        "build_id": kernel.build_id,
-        "release": kernel.release,
-        "banner": kernel.banner,
-        "distribution": kernel.distribution,
-        "btf_ids": extraction.btf_ids,
-        "provenance": {
-            "kind": extraction.kind,
-            "source": kernel.file,
-            "sha256": kernel.sha256,
-            "tools": extraction.tools,
-        },
+        "schema": ".".join(map(str, table.SCHEMA)),
+        "producer": _producer(),
+        "arch": arch,
+        "series": series,
+        "structs": {},
+        "layouts": {},
+        "kernels": [],
     }
 
 
-def merge(document: Document, entry: Document, layout: Layout, name: str) -> bool:
+def kernel_of(shard: table.Shard, entry: table.Entry, layout: Layout) -> KernelEntry:
+    """An entry of a decoded shard, with its layout in place of the layout's id."""
+    return KernelEntry(
+        shard.arch,
+        entry.build_id,
+        entry.release,
+        entry.banner,
+        entry.distribution,
+        entry.btf_ids,
+        entry.provenance,
+        layout,
+    )
+
+
+def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
     """Adds a kernel to a document, or brings its entry up to date. `name` is the shard's, for messages.
 
     Fields that the images no longer read go, new ones come. Another source that says the same changes nothing; then
-    the result is False. Raises TableError, naming both sources, if the kernel is there with other offsets: one of the
-    two is not what it says it is.
+    the result is False. Raises ConflictError, naming both sources, if the kernel is there with other offsets: one of
+    the two is not what it says it is.
     """
-    rows = {type_name: None if row is None else _row(row) for type_name, row in layout.items()}
+    rows = {type_name: None if row is None else _row(row) for type_name, row in kernel.layout.items()}
     ids = {type_name: None if row is None else table.row_id(row) for type_name, row in rows.items()}
-    entry = {**entry, "layout": table.row_id(ids)}
+    entry: Document = {**kernel._asdict(), "layout": table.row_id(ids)}
+    del entry["arch"]
     kernels: List[Document] = document["kernels"]
     known = _find(kernels, entry)
     if known is not None:
         shard = table.parse_shard(canonical(document), name)
-        differences = compare(shard.layout(shard.entries[kernels.index(known)]), layout)
-        if differences:
-            field, value, new_value = differences[0]
-            raise TableError(
-                f"{name}: kernel {entry['release']} (build-id {entry['build_id']}) is there with other offsets; first "
-                f"difference in {field}: {value} from {_cite(known)}; {new_value} from {_cite(entry)}"
-            )
+        there = shard.entries[kernels.index(known)]
+        kernel_of(shard, there, shard.layout(there)).agree(kernel, name)
         if entry["btf_ids"] is None:
             entry["btf_ids"] = known["btf_ids"]
         if {**entry, "provenance": known["provenance"]} == known:
@@ -151,11 +143,6 @@ def _find(kernels: List[Document], entry: Document) -> Optional[Document]:
 
 def _order(kernel: Document) -> Tuple[str, str, str]:
     return kernel["release"], kernel["build_id"] or "", kernel["banner"]
-
-
-def _cite(entry: Document) -> str:
-    provenance = entry["provenance"]
-    return f"{provenance['kind'].upper()} of {provenance['source']} (sha256 {provenance['sha256']})"
 
 
 def _row(row: Type) -> Document:

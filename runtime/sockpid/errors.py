@@ -7,6 +7,7 @@ SockpidError                         1
  |   +- OtherKernelError            13   --offsets FILE speaks of other kernels only
  +- TableError                       5   offset table damaged or not in canonical form
  |   +- SchemaError                  6   offset table or image of a schema this reader does not know
+ |   +- ConflictError                5   two sources say different things of one kernel
  +- BtfError                         7   BTF truncated or malformed
  +- SelfCheckError                   8   a field read back from the live kernel is not what it must be
  +- ProgError                        9   the kernel refused a BPF program or map
@@ -66,6 +67,14 @@ class TableError(SockpidError):
 
 class SchemaError(TableError):
     exit_code = 6
+
+
+class ConflictError(TableError):
+    """Two sources differ about a kernel. `conflicts` holds one line for each kernel, with both sources."""
+
+    def __init__(self, message: str, conflicts: List[str]) -> None:
+        super().__init__(message)
+        self.conflicts = conflicts
 
 
 class BtfError(SockpidError):

@@ -15,7 +15,8 @@ from sockpid import arch, kernel
 from sockpid.btf import Btf
 from sockpid.layout import Struct
 from sockpid_gen import btf_finder, drgn_layout
-from sockpid_gen.extract import compare, extract
+from sockpid_gen.difference import compare
+from sockpid_gen.extraction import extract
 from sockpid_gen.source import LIVE, open_source
 from sockpid_gen.wanted import wanted_fields
 from tests.kernel_wanted import wanted

@@ -135,7 +135,7 @@ def test_unknown_and_ambiguous_kernels(tool: Tool) -> None:
     assert tool("list").status == 5
     tool("add", "vmlinux")
     ran = tool("show", "6.2.0")
-    assert (ran.status, "have no kernel 6.2.0" in ran.err) == (2, True)
+    assert (ran.status, "has no kernel 6.2.0" in ran.err) == (2, True)
     other = make.elf({".rodata": make.BANNERS, ".notes": make.build_id_note(build_id="ee" * 20), ".BTF": make.btf()})
     Path("vmlinux").write_bytes(other)
     tool("add", "vmlinux")

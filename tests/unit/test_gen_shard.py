@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional
+from types import MappingProxyType
+from typing import Any, Dict, Mapping, Optional
 
 import pytest
 
 from sockpid import table
 from sockpid.arch import ARCHES
-from sockpid.errors import SchemaError, TableError
+from sockpid.errors import ConflictError, SchemaError, TableError
 from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid_gen import check, shard
+from sockpid_gen import KernelEntry, check, shard
 from sockpid_gen.wanted import wanted_fields
 
 NAME = "x86_64/6.1.json"
@@ -28,18 +29,22 @@ def layout(offset: int = 540, **more: Optional[Field]) -> Layout:
     }
 
 
+LAYOUT = layout()
+
+
 def entry(
-    build_id: Optional[str] = "aa", release: str = "6.1.0-1", source: str = "a.deb", **more: Any
-) -> Dict[str, Any]:
-    return {
-        "build_id": build_id,
-        "release": release,
-        "banner": f"Linux version {release} (x) #1",
-        "distribution": "debian",
-        "btf_ids": {"tcp_connect": 7},
-        "provenance": {"kind": "btf", "source": source, "sha256": "0" * 64, "tools": {"drgn": "0.3.0"}},
-        **more,
-    }
+    build_id: Optional[str] = "aa",
+    release: str = "6.1.0-1",
+    source: str = "a.deb",
+    layout: Layout = LAYOUT,
+    banner: Optional[str] = None,
+    btf_ids: Optional[Mapping[str, int]] = MappingProxyType({"tcp_connect": 7}),
+    arch: str = "x86_64",
+) -> KernelEntry:
+    provenance = {"kind": "btf", "source": source, "sha256": "0" * 64, "tools": {"drgn": "0.3.0"}}
+    text = banner or f"Linux version {release} (x) #1"
+    ids = None if btf_ids is None else dict(btf_ids)
+    return KernelEntry(arch, build_id, release, text, "debian", ids, provenance, layout)
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def document(tmp_path: Path) -> shard.Document:
 
 
 def test_what_is_merged_is_what_is_read(document: shard.Document) -> None:
-    assert shard.merge(document, entry(), layout(), NAME)
+    assert shard.merge(document, entry(), NAME)
     shard.validate(document, NAME)
     parsed = table.parse_shard(shard.canonical(document), NAME)
     found = parsed.find("aa", "", "")
@@ -57,46 +62,46 @@ def test_what_is_merged_is_what_is_read(document: shard.Document) -> None:
 
 
 def test_same_again_changes_nothing(document: shard.Document) -> None:
-    shard.merge(document, entry(), layout(), NAME)
+    shard.merge(document, entry(), NAME)
     before = shard.canonical(document)
-    assert not shard.merge(document, entry(source="other.deb"), layout(), NAME)
+    assert not shard.merge(document, entry(source="other.deb"), NAME)
     assert shard.canonical(document) == before
 
 
 def test_conflict_names_field_values_and_both_sources(document: shard.Document) -> None:
-    shard.merge(document, entry(), layout(), NAME)
-    with pytest.raises(TableError) as caught:
-        shard.merge(document, entry(source="b.deb"), layout(offset=544), NAME)
-    for part in (NAME, "struct sock.sk_protocol", "bit_offset=4320", "bit_offset=4352", "a.deb", "b.deb"):
+    shard.merge(document, entry(), NAME)
+    with pytest.raises(ConflictError) as caught:
+        shard.merge(document, entry(source="b.deb", layout=layout(offset=544)), NAME)
+    for part in (NAME, "struct sock.sk_protocol", "540 (2 bytes)", "544 (2 bytes)", "a.deb", "b.deb"):
         assert part in str(caught.value)
 
 
 def test_images_that_grew_update_the_entry(document: shard.Document) -> None:
-    shard.merge(document, entry(), layout(), NAME)
-    assert shard.merge(document, entry(), layout(new=None), NAME)
+    shard.merge(document, entry(), NAME)
+    assert shard.merge(document, entry(layout=layout(new=None)), NAME)
     assert (len(document["kernels"]), len(document["layouts"]), len(document["structs"])) == (1, 1, 2)
 
 
 def test_dwarf_keeps_btf_ids(document: shard.Document) -> None:
-    shard.merge(document, entry(), layout(), NAME)
-    assert not shard.merge(document, entry(btf_ids=None), layout(), NAME)
+    shard.merge(document, entry(), NAME)
+    assert not shard.merge(document, entry(btf_ids=None), NAME)
     assert document["kernels"][0]["btf_ids"] == {"tcp_connect": 7}
 
 
 def test_kernels_without_build_id_are_told_apart_by_banner(document: shard.Document) -> None:
-    shard.merge(document, entry(None), layout(), NAME)
-    shard.merge(document, entry(None, banner="Linux version 6.1.0-1 (x) #2"), layout(offset=2), NAME)
+    shard.merge(document, entry(None), NAME)
+    shard.merge(document, entry(None, banner="Linux version 6.1.0-1 (x) #2", layout=layout(offset=2)), NAME)
     assert len(document["kernels"]) == 2
-    assert not shard.merge(document, entry(None), layout(), NAME)
+    assert not shard.merge(document, entry(None), NAME)
 
 
 def test_canonical_form_does_not_depend_on_order(document: shard.Document, tmp_path: Path) -> None:
     other = shard.read(tmp_path / "absent.json", "x86_64", "6.1")
-    kernels = [(entry("bb"), layout()), (entry("aa"), layout(1)), (entry(None, "6.1.0-0"), layout(2))]
-    for one, its_layout in kernels:
-        shard.merge(document, one, its_layout, NAME)
-    for one, its_layout in reversed(kernels):
-        shard.merge(other, one, its_layout, NAME)
+    kernels = [entry("bb"), entry("aa", layout=layout(1)), entry(None, "6.1.0-0", layout=layout(2))]
+    for one in kernels:
+        shard.merge(document, one, NAME)
+    for one in reversed(kernels):
+        shard.merge(other, one, NAME)
     content = shard.canonical(document)
     assert content == shard.canonical(other) == shard.canonical(json.loads(content))
     assert [k["build_id"] for k in json.loads(content)["kernels"]] == [None, "aa", "bb"]
@@ -128,7 +133,7 @@ def test_canonical_form_to_the_letter() -> None:
     ],
 )
 def test_schema_is_strict(document: shard.Document, change: Any, place: str) -> None:
-    shard.merge(document, entry(), layout(), NAME)
+    shard.merge(document, entry(), NAME)
     change(document)
     with pytest.raises(TableError, match=place):
         shard.validate(document, NAME)
@@ -175,7 +180,7 @@ def complete(tmp_path: Path) -> Path:
         else:
             found[name] = Struct(name, 64, dict.fromkeys(paths, Field(0, 8)))
     document = shard.read(tmp_path / NAME, "x86_64", "6.1")
-    shard.merge(document, entry(), found, NAME)
+    shard.merge(document, entry(layout=found), NAME)
     shard.write(tmp_path / NAME, shard.canonical(document))
     return tmp_path
 
@@ -208,7 +213,7 @@ def test_check_finds(complete: Path, change: Any, message: str) -> None:
 
 def test_check_names_fields_that_the_image_wants_in_vain(complete: Path) -> None:
     document = shard.read(complete / NAME, "x86_64", "6.1")
-    shard.merge(document, entry("bb"), {"struct sock": Struct("struct sock", 1, {})}, NAME)
+    shard.merge(document, entry("bb", layout={"struct sock": Struct("struct sock", 1, {})}), NAME)
     shard.write(complete / NAME, shard.canonical(document))
     assert "struct sock.__sk_common.skc_daddr" in problems(complete)
     assert "add it again from its source" in problems(complete)

@@ -12,7 +12,8 @@ import pytest
 from sockpid.btf import Btf
 from sockpid.layout import Enum, Struct
 from sockpid_gen import btf_finder, drgn_layout
-from sockpid_gen.extract import compare, extract
+from sockpid_gen.difference import compare
+from sockpid_gen.extraction import extract
 from sockpid_gen.source import KernelSource, open_source
 from tests.kernel_wanted import wanted
 

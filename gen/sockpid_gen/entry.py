@@ -1,0 +1,96 @@
+"""One kernel as the offset table knows it: who it is, where its fields lie, and how that was learnt."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Mapping, NamedTuple, Optional, Union
+
+from sockpid.errors import ConflictError
+from sockpid.layout import Layout, Wanted
+
+from . import extraction, source
+from .deb import Tick
+from .difference import compare, words
+from .wanted import wanted_fields
+
+
+class KernelEntry(NamedTuple):
+    """One kernel. arch is as `uname -m` says it; layout holds the fields, the rest is as in docs/offsets-format.md."""
+
+    arch: str
+    build_id: Optional[str]
+    release: str
+    banner: str
+    distribution: Optional[str]
+    btf_ids: Optional[Mapping[str, int]]
+    provenance: Mapping[str, Any]
+    layout: Layout
+
+    @property
+    def identity(self) -> str:
+        """For messages: "6.1.0-56-cloud-amd64 (x86_64, build-id 3b43fad5034874490492495d552c0af6a5fab235)"."""
+        return f"{self.release} ({self.arch}, {f'build-id {self.build_id}' if self.build_id else 'no build-id'})"
+
+    @property
+    def cited(self) -> str:
+        """For messages, where the offsets were read: "BTF of linux.deb (sha256 e7d0...)"."""
+        p = self.provenance
+        return f"{str(p.get('kind')).upper()} of {p.get('source')} (sha256 {p.get('sha256')})"
+
+    def agree(self, other: KernelEntry, where: str) -> None:
+        """Raises ConflictError, citing both sources, if another entry for this kernel says something else of it."""
+        differences = compare(self.layout, other.layout)
+        if self.banner != other.banner:
+            what, value, other_value = "another banner", repr(self.banner), repr(other.banner)
+        elif differences:
+            what = f"other offsets; first difference in {differences[0].field}"
+            value, other_value = words(differences[0].one), words(differences[0].other)
+        else:
+            return
+        message = (
+            f"{where}: kernel {self.identity} is there with {what}: "
+            f"{value} from {self.cited}; {other_value} from {other.cited}"
+        )
+        raise ConflictError(message, [message])
+
+    def is_same_kernel(self, other: KernelEntry) -> bool:
+        """Whether both are the same build: equal build-ids; where neither has one, equal release and banner."""
+        if self.build_id is None and other.build_id is None:
+            return (self.arch, self.release, self.banner) == (other.arch, other.release, other.banner)
+        return self.build_id == other.build_id
+
+
+def extract(
+    path: Union[str, os.PathLike[str]],
+    given: source.Given = source.NOTHING_GIVEN,
+    *,
+    wanted: Optional[Wanted] = None,
+    tick: Tick = lambda _: None,
+) -> KernelEntry:
+    """Reads one kernel: a package, vmlinux, vmlinuz, BTF file or /sys/kernel/btf/vmlinux.
+
+    given: what the source does not say of itself (bare BTF has no identity). wanted: the fields to look for; by
+    default all that the bytecode images read. `tick` is called with numbers of bytes read, to show progress.
+
+    Everything that the source has, BTF and DWARF, is read, by two readers where there are two, and must agree. Raises
+    SourceError if the source cannot be read or contradicts itself, BtfError, UsageError if `given` is incomplete or
+    contradicts the kernel, UnsupportedArchError.
+    """
+    with source.open_source(Path(path), given, tick) as kernel:
+        return entry_of(kernel, extraction.extract(kernel, wanted or wanted_fields(kernel.arch)))
+
+
+def entry_of(kernel: source.KernelSource, found: extraction.Extraction) -> KernelEntry:
+    """The entry of an opened kernel, of what was read from it."""
+    provenance = {"kind": found.kind, "source": kernel.file, "sha256": kernel.sha256, "tools": found.tools}
+    return KernelEntry(
+        kernel.arch.name,
+        kernel.build_id,
+        kernel.release,
+        kernel.banner,
+        kernel.distribution,
+        found.btf_ids,
+        provenance,
+        found.layout,
+    )

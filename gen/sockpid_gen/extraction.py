@@ -1,0 +1,101 @@
+"""One kernel's offsets, read from everything that describes it, and held against each other before they are believed.
+
+BTF is read twice, by sockpid.btf and by drgn; DWARF by drgn. Whatever a source has is read, and all must agree in every
+wanted field.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Iterable, List, NamedTuple, Optional
+
+import sockpid
+from sockpid import hooks
+from sockpid.btf import Btf
+from sockpid.errors import BtfError, SourceError
+from sockpid.layout import Layout, Wanted
+
+from .difference import compare, words
+from .source import KernelSource
+
+
+class Extraction(NamedTuple):
+    """What a kernel's description says. layout: of exactly the wanted fields; the rest as in a table's kernel entry."""
+
+    layout: Layout
+    btf_ids: Optional[Dict[str, int]]
+    kind: str
+    tools: Dict[str, str]
+
+
+class Answer(NamedTuple):
+    """What one reader says of one description of a kernel; reader: "BTF read by drgn"."""
+
+    reader: str
+    layout: Layout
+
+
+def answers(kernel: KernelSource, wanted: Wanted) -> List[Answer]:
+    """The wanted fields, as each reader of each description of the kernel has them; BTF before DWARF.
+
+    Raises SourceError if the DWARF cannot be read, BtfError if the BTF is damaged or ambiguous.
+    """
+    return _answers(kernel, _btf(kernel), wanted)
+
+
+def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hooks.functions()) -> Extraction:
+    """Reads the wanted fields, and the BTF ids of `functions`.
+
+    Raises SourceError if two descriptions of the kernel differ in a field, naming it and both values; BtfError if
+    its BTF is damaged or ambiguous.
+    """
+    import drgn
+
+    btf = _btf(kernel)
+    first, *others = _answers(kernel, btf, wanted)
+    for other in others:
+        differences = compare(first.layout, other.layout)
+        if differences:
+            name, value, other_value = differences[0]
+            raise SourceError(
+                f"{kernel.file}: descriptions of {kernel.release} differ in {len(differences)} fields, first in "
+                f"{name}: {first.reader}: {words(value)}; {other.reader}: {words(other_value)}"
+            )
+    tools = {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__)}
+    if btf is None:
+        return Extraction(first.layout, None, "dwarf", tools)
+    return Extraction(first.layout, btf.func_ids(functions), "btf", tools)
+
+
+def _btf(kernel: KernelSource) -> Optional[Btf]:
+    try:
+        return None if kernel.btf is None else Btf(kernel.btf)
+    except BtfError as error:
+        raise BtfError(f"{kernel.file}: {error}") from None
+
+
+def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[Answer]:
+    import drgn
+
+    from . import btf_finder, drgn_layout
+
+    found: List[Answer] = []
+    if btf is not None:
+        try:
+            found.append(Answer("BTF read by sockpid", btf.extract(wanted, kernel.arch.pointer_size)))
+            layout = drgn_layout.extract(btf_finder.program(btf, kernel.arch), wanted)
+            found.append(Answer("BTF read by drgn", layout))
+        except BtfError as error:
+            raise BtfError(f"{kernel.file}: {error}") from None
+    if kernel.dwarf is not None:
+        prog = drgn.Program(btf_finder.platform(kernel.arch))
+        module = prog.extra_module("vmlinux", create=True)
+        try:
+            # Not load_debug_info(): in a program without modules it ignores a vmlinux without a word.
+            module.try_file(kernel.file, fd=os.dup(kernel.dwarf.fileno()), force=True)
+            found.append(Answer("DWARF read by drgn", drgn_layout.extract(prog, wanted)))
+        except (ValueError, OSError, drgn.MissingDebugInfoError) as error:
+            raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
+        if module.debug_file_status != drgn.ModuleFileStatus.HAVE:
+            raise SourceError(f"{kernel.file}: drgn found no DWARF in it")
+    return found
