@@ -28,7 +28,7 @@
 enum setting {
 	SETTING_SET_STATE = 1,      /* the program hangs on inet_sock_set_state(sk, oldstate, newstate) */
 	SETTING_RETRANSMIT_ERR = 2, /* tcp_retransmit_skb has the error of the attempt as third argument */
-	SETTING_CGROUP_ID = 3,      /* the kernel has bpf_get_current_cgroup_id() */
+	SETTING_RETURN = 3,         /* what to return: 1 on a tracepoint of perf, where 0 hides the event from its other users */
 	SETTING_COUNT = 4,          /* sum in the counts map instead of writing records */
 	SETTING_FILTER_PID = 5,     /* only events of this process, or of unknown owners; 0: all */
 	SETTING_FILTER_NETNS = 6,   /* only of this network namespace; 0: all */
@@ -36,6 +36,11 @@ enum setting {
 };
 
 #define setting(name) bpf_core_enum_value(enum setting, SETTING_##name)
+
+/*
+ * Calls that the kernel does not have never reach it. The loader puts bpf_probe_read() in place of
+ * bpf_probe_read_kernel(), and 0 in place of bpf_get_current_cgroup_id() and of one of the two outputs.
+ */
 
 /* Reads a field of a kernel struct into dst, which must be zero: the kernel's field may be smaller (a 32-bit pointer). */
 #define read_field(dst, src, field) \
@@ -76,6 +81,7 @@ struct {
 	__type(value, __u64);
 } counters SEC(".maps");
 
+/* Or a BPF_MAP_TYPE_PERF_EVENT_ARRAY, where the loader finds no ring buffer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
@@ -204,8 +210,7 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 	owner.latest.start_ns = task_start(leader);
 	owner.latest.when_ns = bpf_ktime_get_ns();
 	owner.latest.how = how;
-	if (setting(CGROUP_ID))
-		owner.latest.cgroup_id = bpf_get_current_cgroup_id();
+	owner.latest.cgroup_id = bpf_get_current_cgroup_id();
 	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
 	read_field(owner.latest.comm, leader, comm);
 	read_tuple(&owner.tuple, (const struct sock *)sk);
@@ -276,31 +281,34 @@ int tcp_recvmsg(struct probe_ctx *ctx)
 }
 
 /* What starts a connection's life settles its owner anew, whatever was known of the socket. */
-static __always_inline int begin(struct probe_ctx *ctx, enum how how, int newstate)
+static __always_inline void begin(struct probe_ctx *ctx, enum how how, int newstate)
 {
 	__u64 sk = ctx->arg0;
 
 	if (newstate && setting(SET_STATE) && (int)ctx->arg2 != newstate)
-		return 0;
-	return learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), how);
+		return;
+	learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), how);
 }
 
 SEC("probe/tcp_connect")
 int tcp_connect(struct probe_ctx *ctx)
 {
-	return begin(ctx, HOW_CONNECT, TCP_SYN_SENT);
+	begin(ctx, HOW_CONNECT, TCP_SYN_SENT);
+	return setting(RETURN);
 }
 
 SEC("probe/tcp_listen")
 int tcp_listen(struct probe_ctx *ctx)
 {
-	return begin(ctx, HOW_LISTEN, TCP_LISTEN);
+	begin(ctx, HOW_LISTEN, TCP_LISTEN);
+	return setting(RETURN);
 }
 
 SEC("probe/tcp_accept")
 int tcp_accept(struct probe_ctx *ctx)
 {
-	return begin(ctx, HOW_ACCEPT, 0);
+	begin(ctx, HOW_ACCEPT, 0);
+	return setting(RETURN);
 }
 
 static __always_inline void forget(__u64 sk, const struct owner *known)
@@ -320,7 +328,7 @@ int tcp_destroy(struct probe_ctx *ctx)
 
 	if (known)
 		forget(sk, known);
-	return 0;
+	return setting(RETURN);
 }
 
 /*
@@ -341,17 +349,17 @@ int tcp_set_state(struct probe_ctx *ctx)
 	barrier_var(second);
 	barrier_var(third);
 	if ((int)(setting(SET_STATE) ? third : second) != TCP_CLOSE)
-		return 0;
+		return setting(RETURN);
 	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 	if (known) {
 		forget(sk, known);
-		return 0;
+		return setting(RETURN);
 	}
 	read_tuple(&tuple, (const struct sock *)sk);
 	read_field(&sport, (const struct inet_sock *)sk, inet_sport);
 	tuple.sport = bpf_ntohs(sport);
 	bpf_map_delete_elem(&socket_to_pid, &tuple);
-	return 0;
+	return setting(RETURN);
 }
 
 /* A process that executes another program keeps its sockets and its process id, but not its name. */
@@ -366,7 +374,7 @@ int sched_process_exec(struct probe_ctx *ctx)
 	name.start_ns = task_start(leader);
 	read_field(name.comm, leader, comm);
 	bpf_map_update_elem(&exec_names, &tgid, &name, BPF_ANY);
-	return 0;
+	return setting(RETURN);
 }
 
 /* Fills in the owner of sk, which is in softirq context most of the time: current plays no part. */
@@ -441,16 +449,16 @@ static __always_inline void add_count(const struct event *event)
 		count(COUNTER_LOST);
 }
 
-static __always_inline int submit(struct event *event)
+static __always_inline void submit(struct probe_ctx *ctx, struct event *event)
 {
 	if (filtered(event))
-		return 0;
+		return;
 	count(COUNTER_EVENTS);
 	if (setting(COUNT))
 		add_count(event);
-	else if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+	else if (bpf_ringbuf_output(&events, event, sizeof(*event), 0) ||
+		 bpf_perf_event_output(ctx, &events, BPF_F_CURRENT_CPU, event, sizeof(*event)))
 		count(COUNTER_LOST);
-	return 0;
 }
 
 static __always_inline void begin_event(struct event *event, struct probe_ctx *ctx, enum event_type type)
@@ -505,7 +513,8 @@ int tcp_retransmit(struct probe_ctx *ctx)
 		read_field(&event.seq, cb, seq);
 		read_field(&event.end_seq, cb, end_seq);
 	}
-	return submit(&event);
+	submit(ctx, &event);
+	return setting(RETURN);
 }
 
 /* The socket is the listening one; the connection exists only as a request. */
@@ -525,7 +534,8 @@ int tcp_retransmit_synack(struct probe_ctx *ctx)
 	read_tuple(&event.tuple, (const struct sock *)&req->__req_common);
 	event.tuple.netns = listener.netns;
 	event.state = TCP_SYN_RECV;
-	return submit(&event);
+	submit(ctx, &event);
+	return setting(RETURN);
 }
 
 /* Keeps the record's type in the object's BTF, from which the image takes its layout. */

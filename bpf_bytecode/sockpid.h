@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What the programs and user space share: the maps' keys and values, and the record in the ring buffer.
+ * What the programs and user space share: the maps' keys and values, and the record in the events map.
  *
  * struct socket_tuple and struct process are public: other programs look owners up in the pinned map socket_to_pid
  * (docs/socket-to-pid.md). Their layout changes only with SOCKPID_ABI.
@@ -78,7 +78,7 @@ enum found {
 	FOUND_TUPLE = 3, /* in socket_to_pid */
 };
 
-/* One record of the ring buffer. */
+/* One record of the events map: a ring buffer, or a perf buffer per CPU. */
 struct event {
 	__u64 ts_ns; /* CLOCK_MONOTONIC */
 	__u64 sk;
@@ -111,7 +111,7 @@ struct exec_name {
 	char comm[TASK_COMM_LEN];
 };
 
-/* Key of the counts map, which replaces the ring buffer where only sums are asked for; the value is a u64. */
+/* Key of the counts map, which replaces the events map where only sums are asked for; the value is a u64. */
 struct count_key {
 	struct socket_tuple tuple;
 	__u32 tgid; /* 0: unknown */
@@ -122,7 +122,7 @@ struct count_key {
 /* Indices of the counters map; one u64 per CPU each. */
 enum counter {
 	COUNTER_EVENTS = 0,   /* events raised, after the filters */
-	COUNTER_LOST = 1,     /* of these, records that did not fit into the ring buffer or the counts map */
+	COUNTER_LOST = 1,     /* of these, records that did not fit into the events or the counts map */
 	COUNTER_INSERTED = 2, /* sockets that got their first entry in owner_by_sock */
 	COUNTER_DELETED = 3,  /* of these, taken out when the socket was destroyed; the rest is there or was evicted */
 	COUNTER_MAX = 4,

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
 from .errors import SockpidError, UsageError
+from .features import CAPABILITIES
 
 if TYPE_CHECKING:
     from .collection import Options
-
-DENIABLE = ("live-btf", "fentry", "raw_tp", "kprobe-pmu", "kprobe-tracefs")
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -55,14 +54,14 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
     common.add_argument(
         "--attach",
-        choices=("fentry", "raw_tp", "kprobe-pmu", "kprobe-tracefs"),
+        choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),
         help="prefer this mechanism for the hooks that learn owners (default: the best the kernel accepts)",
     )
     common.add_argument(
         "--deny",
         metavar="NAME,...",
         default="",
-        help=f"do without these capabilities of the kernel: {', '.join(DENIABLE)}",
+        help=f"do without these capabilities of the kernel: {', '.join(CAPABILITIES)}",
     )
     common.add_argument(
         "--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"
@@ -169,9 +168,9 @@ def main(argv: Optional[List[str]] = None) -> int:
             ends = arguments.source, arguments.destination
             return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
         deny = frozenset(name for name in arguments.deny.split(",") if name)
-        if not deny <= frozenset(DENIABLE):
+        if not deny <= CAPABILITIES.keys():
             raise UsageError(
-                f"--deny: unknown {', '.join(sorted(deny - frozenset(DENIABLE)))}; known: {', '.join(DENIABLE)}"
+                f"--deny: unknown {', '.join(sorted(deny - CAPABILITIES.keys()))}; known: {', '.join(CAPABILITIES)}"
             )
         if arguments.max_sockets < 1:
             raise UsageError("--max-sockets must be at least 1")

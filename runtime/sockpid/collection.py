@@ -10,18 +10,18 @@ import contextlib
 import errno
 import functools
 import os
-import resource
 from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import kernel, prog, syscall
-from .errors import AttachError, ProgError, SockpidError, SyscallError
+from . import image, kernel, prog, syscall, tracefs, uapi
+from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
+from .features import Features
 from .hooks import HOOKS, Hook, Target
 from .image import Image
 from .insn import BPF_PSEUDO_MAP_FD, unpack
 from .link import MECHANISMS, OF_TARGET, Link
-from .map import Map
+from .map import Map, cpus
 from .offsets import Offsets
-from .relocate import context_layout, relocate
+from .relocate import context_layout, record_context, relocate, replace_calls
 
 
 class Options(NamedTuple):
@@ -39,23 +39,28 @@ class Options(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """How a hook ended: its link (None: no mechanism was accepted), and (mechanism and target, reason) of others."""
+    """How a hook ended: its link (None: no mechanism was accepted), and (mechanism and target, reason) of others.
+
+    flaw: what is not seen at the place where it is attached.
+    """
 
     hook: Hook
     link: Optional[Link]
     refused: Tuple[Tuple[str, str], ...]
+    flaw: Optional[str] = None
 
 
-ProgKey = Tuple[str, int, int, FrozenSet[str]]
-"""Program name, type, BTF id of the function (0: any), settings of the place."""
+ProgKey = Tuple[str, int, str, FrozenSet[str]]
+"""Program name, type, the one place it is for ("": any), settings of the place."""
 
 
 class Collection:
     """Maps by name, attached hooks in order. Everything ends with close()."""
 
-    def __init__(self, image: Image, found: Offsets, options: Options) -> None:
+    def __init__(self, image: Image, found: Offsets, options: Options, features: Features) -> None:
         self.maps: Dict[str, Map] = {}
         self.hooks: List[Attached] = []
+        self.features = features
         self._image = image
         self._layout = found.layout
         self._options = options
@@ -63,14 +68,16 @@ class Collection:
         # To find the ids in the kernel's whole BTF takes longer than everything else: only where nothing else works.
         self._dear_ids = found.origin == "btf"
         self._progs: Dict[ProgKey, prog.Prog] = {}
+        self._calls: Dict[str, Optional[int]] = {}
         self._version_code = kernel.version_code()
 
     @classmethod
-    def attach(cls, image: Image, found: Offsets, options: Options) -> Collection:
+    def attach(cls, image: Image, found: Offsets, options: Options, features: Optional[Features] = None) -> Collection:
         """Creates maps, loads programs, attaches hooks. Raises what they raise, having undone everything."""
-        collection = cls(image, found, options)
+        collection = cls(image, found, options, features or Features(options.deny, found.btf_ids))
         try:
             collection._create_maps()
+            collection._replace_calls()
             for hook in HOOKS:
                 collection.hooks.append(collection._attach(hook))
         except BaseException:
@@ -79,21 +86,41 @@ class Collection:
         return collection
 
     def _create_maps(self) -> None:
-        for name, spec in self._image.maps.items():
-            if name == "counts" and not self._options.counting:
-                spec = spec._replace(max_entries=1)  # noqa: PLW2901
-            elif spec.type in ("BPF_MAP_TYPE_LRU_HASH", "BPF_MAP_TYPE_HASH"):
-                spec = spec._replace(max_entries=self._options.max_sockets)  # noqa: PLW2901
+        for name, wanted in self._image.maps.items():
+            spec = self._spec(wanted)
             try:
-                self.maps[name] = Map.create(spec)
+                self.maps[name] = Map.create(spec, self.features.has("obj_name"))
             except SyscallError as error:
-                if error.errno != errno.EPERM:
-                    raise ProgError(f"map {name}: {error}") from None
-                missing = kernel.missing_capability(error.name)
-                if missing is not None:
-                    raise missing from None
-                _raise_memlock(error)
-                self.maps[name] = Map.create(spec)
+                raise ProgError(f"map {name}: {error}") from None
+
+    def _spec(self, spec: image.Map) -> image.Map:
+        """The map that this kernel can do, with as many entries as are asked for."""
+        if spec.type == "BPF_MAP_TYPE_RINGBUF" and not self.features.has("ringbuf"):
+            return spec._replace(
+                type="BPF_MAP_TYPE_PERF_EVENT_ARRAY", key_size=4, value_size=4, max_entries=max(cpus("possible")) + 1
+            )
+        if spec.name == "counts" and not self._options.counting:
+            return spec._replace(max_entries=1)
+        if spec.type in ("BPF_MAP_TYPE_LRU_HASH", "BPF_MAP_TYPE_HASH"):
+            spec = spec._replace(max_entries=self._options.max_sockets)
+        if spec.type == "BPF_MAP_TYPE_LRU_HASH" and not self.features.has("lru_hash"):
+            spec = spec._replace(type="BPF_MAP_TYPE_HASH")
+        return spec
+
+    def _replace_calls(self) -> None:
+        """Finds what to call instead of the helpers that this kernel does not have."""
+        array = self.maps["events"].spec.type == "BPF_MAP_TYPE_PERF_EVENT_ARRAY"
+        self._calls["bpf_ringbuf_output" if array else "bpf_perf_event_output"] = None
+        if not self.features.has("probe_read_kernel"):
+            missing = self.features.missing("probe_read")
+            if missing is not None:
+                raise ProgError(
+                    "programs may not read kernel memory here: bpf_probe_read_kernel(): "
+                    f"{self.features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}{_lockdown()}"
+                )
+            self._calls["bpf_probe_read_kernel"] = uapi.BPF_FUNC["bpf_probe_read"]
+        if not self.features.has("cgroup_id"):
+            self._calls["bpf_get_current_cgroup_id"] = None
 
     def _attach(self, hook: Hook) -> Attached:
         refused: List[Tuple[str, str]] = []
@@ -104,9 +131,14 @@ class Collection:
             if mechanism in self._options.deny:
                 refused.append((where, "denied by option"))
                 continue
+            parts = kernel.parts_of(target.name) if target.whole else []
+            if parts:
+                refused.append((where, f"the compiler split the function: {', '.join(parts)}"))
+                continue
             try:
                 load = functools.partial(self._load, hook.prog, mechanism, target)
-                return Attached(hook, MECHANISMS[mechanism].attach(target.name, load), tuple(refused))
+                link = MECHANISMS[mechanism].attach(target.name, load)
+                return Attached(hook, link, tuple(refused), target.flaw)
             except ProgError as error:
                 if not MECHANISMS[mechanism].by_btf_id:
                     raise
@@ -130,22 +162,40 @@ class Collection:
     def _load(self, name: str, mechanism: str, target: Target) -> prog.Prog:
         """The program for a way of attaching; loaded once for all targets that need the same one."""
         how = MECHANISMS[mechanism]
-        btf_id = 0
+        btf_id, place = 0, ""
         if how.by_btf_id:
+            place = target.name
             btf_id = self._btf_ids().get(target.name, 0)
             if not btf_id:
                 raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
-        key = (name, how.prog_type, btf_id, target.settings)
+        arch = syscall.machine()
+        if how.context == "record":
+            place = target.name
+            try:
+                context = record_context(tracefs.Tracepoint(target.name).fields, target.fields)
+            except RelocationError as error:
+                raise SyscallError("read the format", errno.ENOENT, str(error)) from None
+        else:
+            context = context_layout(arch, self._layout, how.context)
+        key = (name, how.prog_type, place, target.settings)
         if key not in self._progs:
             program = self._image.programs[name]
             settings = dict.fromkeys(self._image.settings(), 0)
-            settings.update(dict.fromkeys(target.settings, 1), SETTING_CGROUP_ID=1, **dict(self._options.settings))
-            arch = syscall.machine()
-            context = context_layout(arch, self._layout, how.context)
+            settings.update(
+                dict.fromkeys(target.settings, 1), SETTING_RETURN=how.returns, **dict(self._options.settings)
+            )
             relocated = relocate(program, arch.byte_order, self._layout, context, settings)
-            insns = self._map_fds(bytearray(relocated.insns), program.maps)
+            insns = bytearray(relocated.insns)
+            replace_calls(insns, program, arch.byte_order, self._calls)
             self._progs[key] = prog.load(
-                name, how.prog_type, insns, self._image.license, self._version_code, relocated.poison, btf_id
+                name,
+                how.prog_type,
+                self._map_fds(insns, program.maps),
+                self._image.license,
+                self._version_code,
+                relocated.poison,
+                btf_id,
+                self.features.has("obj_name"),
             )
         return self._progs[key]
 
@@ -180,6 +230,10 @@ class Collection:
         """Hook -> "mechanism target", or None."""
         return {a.hook.name: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
 
+    def flaws(self) -> List[str]:
+        """What the attached hooks do not see, a line each."""
+        return [f"{a.hook.name}: {a.link.mechanism} {a.link.target}: {a.flaw}" for a in self.hooks if a.link and a.flaw]
+
     def learns(self) -> bool:
         """At least one hook that learns owners is attached."""
         return any(a.link is not None and a.hook.learns for a in self.hooks)
@@ -202,16 +256,6 @@ class Collection:
             created.close()
 
 
-def _raise_memlock(refusal: SyscallError) -> None:
-    """Before Linux 5.11 map memory counts against RLIMIT_MEMLOCK, and EPERM is how the kernel says that it is full.
-
-    Linux kernel commit 80ee81e0403c ("bpf: Eliminate rlimit-based memory accounting infra for bpf maps") (in v5.11).
-    """
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except (ValueError, OSError) as error:
-        raise SyscallError(
-            refusal.name,
-            errno.EPERM,
-            f"RLIMIT_MEMLOCK may be too small, and raising it was refused ({error}); try `ulimit -l unlimited`",
-        ) from None
+def _lockdown() -> str:
+    """What to say of the kernel's lockdown where BPF is refused."""
+    return f"; the kernel is locked down for {kernel.lockdown()} (man 7 kernel_lockdown)" if kernel.lockdown() else ""

@@ -14,14 +14,18 @@ from typing import FrozenSet, NamedTuple, Optional, Tuple
 class Target(NamedTuple):
     """One place a program can attach to.
 
-    kind: "raw_tp", "fentry", "kprobe", or "func": a kernel function by fentry, or else kprobe. name: of the tracepoint
-    or function. settings: those of the image's enum setting that are on here; the others that speak of the place are
-    off.
+    kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", or "func": a kernel function by fentry,
+    or else kprobe. name: of the tracepoint or function. settings: those of the image's enum setting that are on here;
+    the others that speak of the place are off. fields: of a tracepoint's record, those that stand for the arguments.
+    whole: not where the compiler split the function, whose callers then jump to a part. flaw: what is not seen here.
     """
 
     kind: str
     name: str
     settings: FrozenSet[str] = frozenset()
+    fields: Tuple[str, ...] = ()
+    whole: bool = False
+    flaw: Optional[str] = None
 
 
 class Hook(NamedTuple):
@@ -42,6 +46,17 @@ class Hook(NamedTuple):
 
 
 SET_STATE = frozenset({"SETTING_SET_STATE"})
+RETRANSMIT_ERR = frozenset({"SETTING_RETRANSMIT_ERR"})
+STATE_FIELDS = ("skaddr", "oldstate", "newstate")
+
+# Linux 4.16 moved the one to the other: commit 563e0bb0dc74 ("net: tracepoint: replace tcp_set_state tracepoint with
+# inet_sock_set_state tracepoint").
+SET_STATE_TARGETS = (
+    Target("raw_tp", "inet_sock_set_state", SET_STATE),
+    Target("tracepoint", "sock/inet_sock_set_state", SET_STATE, STATE_FIELDS),
+    Target("tracepoint", "tcp/tcp_set_state", SET_STATE, STATE_FIELDS),
+)
+ENTRY = "attempts that fail are reported too"
 
 HOOKS: Tuple[Hook, ...] = (
     # First of all: a struct sock is reused at once, so no owner may be learnt before forgetting works.
@@ -49,14 +64,18 @@ HOOKS: Tuple[Hook, ...] = (
         "destroy",
         "tcp_destroy",
         "forgets a destroyed socket",
-        (Target("raw_tp", "tcp_destroy_sock"), Target("func", "tcp_v4_destroy_sock")),
+        (
+            Target("raw_tp", "tcp_destroy_sock"),
+            Target("tracepoint", "tcp/tcp_destroy_sock", fields=("skaddr",)),
+            Target("func", "tcp_v4_destroy_sock"),
+        ),
         mandatory=True,
     ),
     Hook(
         "close",
         "tcp_set_state",
         "forgets a closed socket, MPTCP and seeded ones too",
-        (Target("raw_tp", "inet_sock_set_state", SET_STATE), Target("func", "tcp_set_state")),
+        (*SET_STATE_TARGETS, Target("func", "tcp_set_state")),
     ),
     Hook(
         "retransmit",
@@ -66,9 +85,15 @@ HOOKS: Tuple[Hook, ...] = (
         # retransmit failures in tcp_retransmit_skb") (in v6.17). A kernel without it refuses to attach a program that
         # reads it, so the first target tells the two apart.
         (
-            Target("raw_tp", "tcp_retransmit_skb", frozenset({"SETTING_RETRANSMIT_ERR"})),
+            Target("raw_tp", "tcp_retransmit_skb", RETRANSMIT_ERR),
             Target("raw_tp", "tcp_retransmit_skb"),
-            Target("func", "tcp_retransmit_skb"),
+            Target("tracepoint", "tcp/tcp_retransmit_skb", RETRANSMIT_ERR, ("skaddr", "skbaddr", "err")),
+            # The third is not looked at.
+            Target("tracepoint", "tcp/tcp_retransmit_skb", fields=("skaddr", "skbaddr", "skbaddr")),
+            # Before 4.15 there are no tracepoints, and compilers that left this function in one piece. It is called for
+            # a retransmit of any kind.
+            Target("kprobe", "__tcp_retransmit_skb", whole=True, flaw=ENTRY),
+            Target("func", "tcp_retransmit_skb", flaw=f"tail loss probes are not seen; {ENTRY}"),
         ),
         raises=True,
         mandatory=True,
@@ -77,21 +102,25 @@ HOOKS: Tuple[Hook, ...] = (
         "synack",
         "tcp_retransmit_synack",
         "reports a retransmitted SYN-ACK",
-        (Target("raw_tp", "tcp_retransmit_synack"), Target("func", "tcp_rtx_synack")),
+        (
+            Target("raw_tp", "tcp_retransmit_synack"),
+            Target("tracepoint", "tcp/tcp_retransmit_synack", fields=("skaddr", "req")),
+            Target("func", "tcp_rtx_synack", flaw=ENTRY),
+        ),
         raises=True,
     ),
     Hook(
         "connect",
         "tcp_connect",
         "learns the owner before the first SYN",
-        (Target("func", "tcp_connect"), Target("raw_tp", "inet_sock_set_state", SET_STATE)),
+        (Target("func", "tcp_connect"), *SET_STATE_TARGETS),
         learns=True,
     ),
     Hook(
         "listen",
         "tcp_listen",
         "learns the owner of a listening socket",
-        (Target("func", "inet_csk_listen_start"), Target("raw_tp", "inet_sock_set_state", SET_STATE)),
+        (Target("func", "inet_csk_listen_start"), *SET_STATE_TARGETS),
         learns=True,
     ),
     Hook(
@@ -134,7 +163,7 @@ HOOKS: Tuple[Hook, ...] = (
         "exec",
         "sched_process_exec",
         "learns the new name of a process that executes another program",
-        (Target("raw_tp", "sched_process_exec"),),
+        (Target("raw_tp", "sched_process_exec"), Target("tracepoint", "sched/sched_process_exec")),
     ),
     Hook(
         "receive",
@@ -147,5 +176,5 @@ HOOKS: Tuple[Hook, ...] = (
 
 
 def functions() -> FrozenSet[str]:
-    """Every kernel function that a hook may attach to; the table carries their BTF ids."""
-    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind != "raw_tp")
+    """Every kernel function that a hook may attach to by fentry; the table carries their BTF ids."""
+    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind in ("func", "fentry"))

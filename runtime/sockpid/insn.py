@@ -21,6 +21,10 @@ SIZE_CODES = {size: code for code, size in SIZES.items()}
 BPF_X = 0x08
 LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: takes two slots
 CALL = 0x85  # BPF_JMP | BPF_CALL
+EXIT = 0x95  # BPF_JMP | BPF_EXIT
+MOV64 = 0xB7  # BPF_ALU64 | BPF_MOV | BPF_K
+MOV64_X = 0xBF  # BPF_ALU64 | BPF_MOV | BPF_X
+ADD64 = 0x07  # BPF_ALU64 | BPF_ADD | BPF_K
 
 BPF_PSEUDO_MAP_FD = 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 from typing import List, NamedTuple, Optional
 
@@ -80,6 +81,34 @@ def _vdso() -> Optional[bytes]:
                 start, end = (int(part, 16) for part in line.split(" ", 1)[0].split("-"))
                 return ctypes.string_at(start, end - start)
     return None
+
+
+def realtime() -> bool:
+    """The kernel is a PREEMPT_RT one, whose plain spin locks sleep: it has a file that says so, or its version does."""
+    return os.path.exists("/sys/kernel/realtime") or "PREEMPT_RT" in os.uname().version
+
+
+def lockdown() -> Optional[str]:
+    """What the kernel is locked down for, "integrity" or "confidentiality", or None (man 7 kernel_lockdown).
+
+    Linux kernel commit 000d388ed3bb ("security: Add a static lockdown policy LSM") (in v5.4)
+    """
+    for path in ("/sys/kernel/security/lockdown", "/proc/cmdline"):  # securityfs may not be mounted
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found = re.search(r"(?:\[|\blockdown=)(integrity|confidentiality|none)\b", file.read())
+        except OSError:
+            continue
+        if found:
+            return found.group(1) if found.group(1) != "none" else None
+    return None
+
+
+def parts_of(function: str) -> List[str]:
+    """The symbols into which the compiler split a function: "NAME.part.0" and the like (/proc/kallsyms)."""
+    start = function + "."
+    with open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
+        return [name for name in (line.split()[2] for line in file) if name.startswith(start)]
 
 
 def netns_inode() -> int:

@@ -5,29 +5,29 @@ Which mechanism a kernel has is found by trying; the caller keeps the reasons of
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
 from typing import Callable, Dict, NamedTuple, Optional
 
 from . import perf, syscall, tracefs, uapi
-from .errors import SyscallError
 from .prog import Prog
 
 Load = Callable[[], Prog]
 
 
 class Mechanism(NamedTuple):
-    """How a program is attached: its type, the layout of its context ("args" or "kprobe"), and what does it.
+    """How a program is attached: its type, the layout of its context ("args", "kprobe" or "record"), and what does it.
 
     attach takes the target's name and a function that loads the program, which it calls only once the place is there:
     loading is what takes time. by_btf_id: the program is loaded for one function, which it names by its BTF id.
+    returns: what the program must return. A tracepoint's other users in perf see no event for which it is 0.
     """
 
     prog_type: int
     context: str
     attach: Callable[[str, Load], Link]
     by_btf_id: bool = False
+    returns: int = 0
 
 
 class Link:
@@ -66,6 +66,12 @@ def attach_raw_tp(target: str, load: Load) -> Link:
     return Link("raw_tp", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, attr))
 
 
+def attach_tracepoint(target: str, load: Load) -> Link:
+    """Linux kernel commit 98b5c2c65c29 ("perf, bpf: allow bpf programs attach to tracepoints") (in v4.7)"""
+    fd = perf.open_tracepoint(tracefs.Tracepoint(target).id)
+    return Link("tracepoint", target, _hang(fd, load), fd)
+
+
 def attach_kprobe_pmu(target: str, load: Load) -> Link:
     fd = perf.open_kprobe(target)
     return Link("kprobe-pmu", target, _hang(fd, load), fd)
@@ -73,10 +79,6 @@ def attach_kprobe_pmu(target: str, load: Load) -> Link:
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
     root = tracefs.mount()
-    if root is None:
-        raise SyscallError(
-            "open kprobe_events", errno.ENOENT, "no tracefs with kprobes at " + ", ".join(tracefs.MOUNTS)
-        )
     tracefs.remove_stale(root)
     event = tracefs.KprobeEvent(root, target)
     try:
@@ -101,12 +103,14 @@ def _hang(fd: int, load: Load) -> Prog:
 MECHANISMS: Dict[str, Mechanism] = {
     "fentry": Mechanism(uapi.BPF_PROG_TYPE_TRACING, "args", attach_fentry, by_btf_id=True),
     "raw_tp": Mechanism(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, "args", attach_raw_tp),
+    "tracepoint": Mechanism(uapi.BPF_PROG_TYPE_TRACEPOINT, "record", attach_tracepoint, returns=1),
     "kprobe-pmu": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_pmu),
     "kprobe-tracefs": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_tracefs),
 }
 
 OF_TARGET = {
     "raw_tp": ("raw_tp",),
+    "tracepoint": ("tracepoint",),
     "fentry": ("fentry",),
     "kprobe": ("kprobe-pmu", "kprobe-tracefs"),
     "func": ("fentry", "kprobe-pmu", "kprobe-tracefs"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import struct
-from typing import Iterator, Optional
+from typing import Iterator, List, Optional
 
-from . import image, syscall, uapi
+from . import image, kernel, syscall, uapi
 from .errors import ProgError, SyscallError
 
 
@@ -20,23 +21,30 @@ class Map:
         self.value_size = value_size
 
     @classmethod
-    def create(cls, spec: image.Map) -> Map:
-        """Creates the map. Raises SyscallError; EPERM also stands for an exhausted RLIMIT_MEMLOCK before Linux 5.11."""
+    def create(cls, spec: image.Map, named: bool = True) -> Map:
+        """Creates the map. Raises CapabilityError, and SyscallError for any other refusal.
+
+        named: Linux kernel commit ad5b177bd73f ("bpf: Add map_name to bpf_map_info") (in v4.15)
+        """
         map_type: Optional[int] = getattr(uapi, spec.type, None)
         if map_type is None:
             raise ProgError(f"map {spec.name}: unknown type {spec.type}")
-        attr = struct.pack("=IIIIIII", map_type, spec.key_size, spec.value_size, spec.max_entries, 0, 0, 0)
-        name = spec.name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1]
+        attr = struct.pack("=IIIII", map_type, spec.key_size, spec.value_size, spec.max_entries, 0)
+        if named:
+            attr += struct.pack("=II16s", 0, 0, spec.name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
         try:
-            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr + name.ljust(16, b"\0")))
+            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
         except SyscallError as error:
-            # Linux kernel commit ad5b177bd73f ("bpf: Add map_name to bpf_map_info") (in v4.15)
-            if error.errno not in (errno.E2BIG, errno.EINVAL):
+            if error.errno != errno.EPERM:
                 raise
-            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr[:20]))
+            missing = kernel.missing_capability(error.name)
+            if missing is not None:
+                raise missing from None
+            _raise_memlock(error)
+            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
         value_size = spec.value_size
         if spec.type == "BPF_MAP_TYPE_PERCPU_ARRAY":
-            value_size = (spec.value_size + 7) // 8 * 8 * possible_cpus()
+            value_size = (spec.value_size + 7) // 8 * 8 * (max(cpus("possible")) + 1)
         return cls(spec, fd, value_size)
 
     def _element(self, name: str, cmd: int, key: bytes, value: Optional[bytearray] = None, flags: int = 0) -> None:
@@ -102,8 +110,23 @@ class Map:
             self.fd = -1
 
 
-def possible_cpus() -> int:
-    """How many CPUs the kernel sizes per-CPU values for (/sys/devices/system/cpu/possible)."""
-    with open("/sys/devices/system/cpu/possible", encoding="ascii") as file:
-        text = file.read().strip()
-    return 1 + max(int(part.split("-")[-1]) for part in text.split(","))
+def cpus(which: str) -> List[int]:
+    """The numbers of the "possible" CPUs, for which the kernel sizes per-CPU values, or of those "online"."""
+    with open(f"/sys/devices/system/cpu/{which}", encoding="ascii") as file:
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
+
+
+def _raise_memlock(refusal: SyscallError) -> None:
+    """Before Linux 5.11 map memory counts against RLIMIT_MEMLOCK, and EPERM is how the kernel says that it is full.
+
+    Linux kernel commit 80ee81e0403c ("bpf: Eliminate rlimit-based memory accounting infra for bpf maps") (in v5.11).
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    except (ValueError, OSError) as error:
+        raise SyscallError(
+            refusal.name,
+            errno.EPERM,
+            f"RLIMIT_MEMLOCK may be too small, and raising it was refused ({error}); try `ulimit -l unlimited`",
+        ) from None

@@ -87,7 +87,7 @@ def from_btf(image: Image, arch: Arch) -> Offsets:
         with open(BTF_PATH, "rb") as file:
             content, source = file.read(), BTF_PATH
     except OSError:
-        content, source = bytes(_btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
+        content, source = bytes(btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
     try:
         btf = Btf(content)
         layout = btf.extract(image.wanted(arch), arch.pointer_size)
@@ -96,7 +96,7 @@ def from_btf(image: Image, arch: Arch) -> Offsets:
         raise BtfError(f"{source}: {error}") from None
 
 
-def _btf_by_id() -> bytearray:
+def btf_by_id() -> bytearray:
     """vmlinux's BTF by way of bpf(2), for hosts that mask /sys: the object with the lowest id, loaded first.
 
     Linux kernel commit 5329722057d4 ("bpf: Assign ID to vmlinux BTF and return extra info for BTF in GET_OBJ_INFO")

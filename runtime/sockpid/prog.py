@@ -36,16 +36,19 @@ def load(
     version_code: int = 0,
     poison: Optional[Mapping[int, str]] = None,
     attach_btf_id: int = 0,
+    named: bool = True,
 ) -> Prog:
     """Loads a program; first without a log, which costs time, and on a refusal again with one.
 
     version_code: LINUX_VERSION_CODE, which kernels before 5.0 compare for kprobes. poison: as Relocated.poison, to name
     the field when the verifier met a poisoned instruction. attach_btf_id: of the function that a fentry program is for.
-    Raises VerifierError with the log, RelocationError for a
-    missing field, SyscallError where the verifier was not asked (EPERM and the like).
+    named: Linux kernel commit cb4d2b3f03d8 ("bpf: Add name, load_time, uid and map_ids to bpf_prog_info") (in v4.15).
+    Raises VerifierError with the log, RelocationError for a missing field, SyscallError where the verifier was not
+    asked (EPERM and the like).
     """
+    shown = name if named else ""
     try:
-        return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, attach_btf_id, None))
+        return Prog(name, prog_type, _load(shown, prog_type, insns, license, version_code, attach_btf_id, None))
     except SyscallError as error:
         if error.errno == errno.EPERM:
             raise
@@ -55,7 +58,7 @@ def load(
         log = bytearray(size)
         try:
             # It may have been a passing refusal (EAGAIN): then this is the program.
-            return Prog(name, prog_type, _load(name, prog_type, insns, license, version_code, attach_btf_id, log))
+            return Prog(name, prog_type, _load(shown, prog_type, insns, license, version_code, attach_btf_id, log))
         except SyscallError as error:
             if error.errno == errno.ENOSPC and size < LOG_MAX:
                 size *= 4
@@ -92,17 +95,12 @@ def _load(
         syscall.address(log) if log else 0,
         version_code,
     )
-    named = attr + struct.pack("=I16s", 0, name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
+    if name or attach_btf_id:
+        attr += struct.pack("=I16s", 0, name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
     if attach_btf_id:
         # prog_ifindex, expected_attach_type, prog_btf_fd, func_info_rec_size, func_info, func_info_cnt,
         # line_info_rec_size, line_info, line_info_cnt, attach_btf_id
-        named += struct.pack("=IIIIQIIQII", 0, uapi.BPF_TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
-    try:
-        return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(named))
-    except SyscallError as error:
-        # Linux kernel commit cb4d2b3f03d8 ("bpf: Add name, load_time, uid and map_ids to bpf_prog_info") (in v4.15)
-        if error.errno != errno.E2BIG:
-            raise
+        attr += struct.pack("=IIIIQIIQII", 0, uapi.BPF_TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
     return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
 
 

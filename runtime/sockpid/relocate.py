@@ -49,6 +49,29 @@ def context_layout(arch: Arch, layout: Layout, kind: str) -> Struct:
     return Struct(PROBE_CTX, regs.size, fields)
 
 
+def record_context(record: Mapping[str, Field], names: Tuple[str, ...]) -> Struct:
+    """Where struct probe_ctx lies in a tracepoint's record: argN is the field that is called names[N].
+
+    Raises RelocationError if the record has no field of that name.
+    """
+    for name in names:
+        if name not in record:
+            raise RelocationError(f"the tracepoint's record has no field {name}", PROBE_CTX, name)
+    fields: Dict[str, Optional[Field]] = {f"arg{n}": record[name] for n, name in enumerate(names)}
+    return Struct(PROBE_CTX, 0, fields)
+
+
+def replace_calls(insns: bytearray, program: Program, byte_order: str, calls: Mapping[str, Optional[int]]) -> None:
+    """Puts other helpers, by number, or the result 0 (None) in place of the calls of those in `calls`.
+
+    Old verifiers refuse a call they do not know even where it is never made.
+    """
+    for helper, number in calls.items():
+        other = bpf.Insn(bpf.MOV64, 0, 0, 0, 0) if number is None else bpf.Insn(bpf.CALL, 0, 0, 0, number)
+        for index in program.helpers.get(helper, ()):
+            insns[index * 8 : index * 8 + 8] = other.pack(byte_order)
+
+
 def relocate(
     program: Program, byte_order: str, layout: Layout, context: Struct, settings: Mapping[str, int]
 ) -> Relocated:

@@ -15,6 +15,21 @@ from . import uapi
 from .map import Map
 
 
+class Barrier:
+    """Orders our loads and stores against the kernel's on weakly ordered machines.
+
+    Two turns of a lock: the first release comes before the second acquire in the order that all CPUs see.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def cross(self) -> None:
+        for _ in range(2):
+            with self._lock:
+                pass
+
+
 class RingBuffer:
     """Reads the records of a ring buffer map. The map stays the caller's; close() unmaps."""
 
@@ -27,31 +42,22 @@ class RingBuffer:
         self._position = memoryview(self._consumer)[:8].cast("Q")
         self._produced = memoryview(self._producer)[:8].cast("Q")
         self._data = memoryview(self._producer)[page:]
-        self._lock = threading.Lock()
+        self._barrier = Barrier().cross
         self._epoll = select.epoll()
         self._epoll.register(ring.fd, select.EPOLLIN)
-
-    def _barrier(self) -> None:
-        """Orders our loads and stores against the kernel's on weakly ordered machines.
-
-        Two turns of a lock: the first release comes before the second acquire in the order that all CPUs see.
-        """
-        for _ in range(2):
-            with self._lock:
-                pass
 
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         return bool(self._epoll.poll(timeout))
 
-    def drain(self, limit: int = 1 << 30) -> List[bytes]:
-        """Takes the records that are complete, oldest first, at most `limit`; never waits."""
+    def drain(self, last: bool = False) -> List[bytes]:
+        """Takes the records that are complete, oldest first; never waits. last: no more will come, no matter here."""
         records: List[bytes] = []
         data = self._data
         position = self._position[0]
         produced = self._produced[0]
         self._barrier()
-        while position < produced and len(records) < limit:
+        while position < produced:
             start = position & self._mask
             (header,) = struct.unpack_from("=I", data, start)
             if header & uapi.BPF_RINGBUF_BUSY_BIT:
@@ -65,6 +71,10 @@ class RingBuffer:
         self._barrier()
         self._position[0] = position
         return records
+
+    def lost(self) -> int:
+        """Records that found no room: here the program itself counts them."""
+        return 0
 
     def close(self) -> None:
         self._epoll.close()

@@ -61,7 +61,7 @@ def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
     waiting: List[Event] = []
     warnings = tracer.seed() if what.seed else []
     warnings += [f"self-check: {line}" for line in selfcheck.demand(selfcheck.run(tracer, waiting))]
-    for line in warnings:
+    for line in warnings + tracer.collection.flaws():
         say(line)
     return [tracer.resolve(seen) for seen in waiting]
 
@@ -99,9 +99,7 @@ class Session:
             self._watch_evictions()
             remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
             last = bool(stop) or remaining <= 0
-            if last:
-                self._tracer.collection.silence()
-            waiting = self._tracer.events(0 if last else remaining)
+            waiting = self._tracer.finish() if last else self._tracer.events(remaining)
         lost = self._tracer.lost()
         say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
         self._summary(before, lost)

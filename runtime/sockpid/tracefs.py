@@ -1,35 +1,64 @@
-"""Kprobes through tracefs, for kernels whose perf has no kprobe PMU (before 4.17)."""
+"""Kprobes through tracefs, for kernels whose perf has no kprobe PMU (before 4.17), and the tracepoints it lists."""
 
 from __future__ import annotations
 
 import errno
 import os
 import re
-from typing import Optional
+from typing import Dict
 
 from .errors import SyscallError
+from .layout import Field
 
 MOUNTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 GROUP = "sockpid_"
 
 
-def mount() -> Optional[str]:
-    """Where tracefs is mounted, or None."""
+def mount() -> str:
+    """Where tracefs is mounted. Raises SyscallError, telling how to mount it."""
     for path in MOUNTS:
-        if os.path.exists(path + "/kprobe_events"):
+        if os.path.exists(path + "/events"):
             return path
-    return None
+    raise SyscallError(
+        "find tracefs", errno.ENOENT, f"none at {', '.join(MOUNTS)}; `mount -t tracefs tracefs {MOUNTS[0]}` makes one"
+    )
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise SyscallError(f"read {path}", error.errno or errno.EIO) from None
+
+
+class Tracepoint:
+    """A tracepoint, named "system/event". id: what perf_event_open takes. fields: of the record that a program gets.
+
+    Where the fields lie is the kernel's to say: real-time kernels put more in front of them.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Raises SyscallError where there is no such tracepoint."""
+        directory = f"{mount()}/events/{name}"
+        self.id = int(_read(directory + "/id"))
+        self.fields: Dict[str, Field] = {}
+        for line in _read(directory + "/format").splitlines():
+            found = re.match(r"\s*field:.*?(\w+)(?:\[\d*\])?;\s*offset:(\d+);\s*size:(\d+);", line)
+            if found:
+                self.fields[found.group(1)] = Field(int(found.group(2)) * 8, int(found.group(3)) * 8)
 
 
 def _write(root: str, line: str) -> None:
     """One line into kprobe_events: the file takes a line per write(2), hence no buffered file object."""
-    fd = os.open(root + "/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
-        os.write(fd, line.encode() + b"\n")
+        fd = os.open(root + "/kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode() + b"\n")
+        finally:
+            os.close(fd)
     except OSError as error:
         raise SyscallError(f"write {line!r} to kprobe_events", error.errno or errno.EIO) from None
-    finally:
-        os.close(fd)
 
 
 class KprobeEvent:
@@ -39,8 +68,11 @@ class KprobeEvent:
         self._root = root
         self._name = f"{GROUP}{os.getpid()}/{function}"
         _write(root, f"p:{self._name} {function}")
-        with open(f"{root}/events/{self._name}/id", encoding="ascii") as file:
-            self.id = int(file.read())
+        try:
+            self.id = int(_read(f"{root}/events/{self._name}/id"))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._name:
@@ -51,9 +83,7 @@ class KprobeEvent:
 def remove_stale(root: str) -> int:
     """Removes the events of instances that died without doing so; returns how many."""
     removed = 0
-    with open(root + "/kprobe_events", encoding="ascii") as file:
-        lines = file.readlines()
-    for line in lines:
+    for line in _read(root + "/kprobe_events").splitlines():
         match = re.match(r"[pr][0-9]*:(" + GROUP + r"([0-9]+)/\S+) ", line)
         if match and not os.path.exists(f"/proc/{match.group(2)}"):
             try:

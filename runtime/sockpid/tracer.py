@@ -6,12 +6,14 @@ import errno
 import os
 import struct
 import time
-from typing import Dict, FrozenSet, List, Mapping, Optional
+from typing import Dict, FrozenSet, List, Mapping, Optional, Union
 
 from . import data, event, image, kernel, offsets, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
+from .perfbuf import PerfBuffer
 from .ringbuf import RingBuffer
+from .trim import Trimmer
 
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
@@ -37,7 +39,14 @@ class Tracer:
         self._forgiven = 0
         self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
         self._look_again = 0.0
-        self._reader = RingBuffer(collection.maps["events"])
+        self._silent = False
+        self._trimmer = Trimmer(collection.maps)
+        array = collection.maps["events"]
+        self._reader: Union[RingBuffer, PerfBuffer]
+        if array.spec.type == "BPF_MAP_TYPE_RINGBUF":
+            self._reader = RingBuffer(array)
+        else:
+            self._reader = PerfBuffer(array, event.EVENT_SIZE)
 
     @classmethod
     def open(cls, options: Options, offsets_path: Optional[str] = None) -> Tracer:
@@ -85,9 +94,17 @@ class Tracer:
 
     def events(self, timeout: float) -> List[event.Event]:
         """What arrived within `timeout` seconds, oldest first; returns as soon as there is something."""
-        if not self._reader.wait(timeout):
-            return []
-        found = [event.decode(record) for record in self._reader.drain()]
+        self._trimmer.trim()
+        return self._decoded(self._reader.drain()) if self._reader.wait(timeout) else []
+
+    def finish(self) -> List[event.Event]:
+        """Ends the raising of events; returns those that are left."""
+        self.collection.silence()
+        self._silent = True
+        return self._decoded(self._reader.drain(last=True))
+
+    def _decoded(self, records: List[bytes]) -> List[event.Event]:
+        found = [event.decode(record) for record in records]
         self.delivered += len(found)
         return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
 
@@ -165,8 +182,13 @@ class Tracer:
             self._forgiven += 1
 
     def lost(self) -> int:
-        """Events that did not fit into the ring buffer."""
-        return self.collection.counter(COUNTER_LOST)
+        """Events that found no room.
+
+        Before Linux 5.1 a program is not told that its perf buffer is full; the reader is, with the next record that
+        fits. What was lost behind the last one shows only after finish(), as missing.
+        """
+        told = max(self.collection.counter(COUNTER_LOST), self._reader.lost())
+        return max(told, self.raised() - self.delivered) if self._silent else told
 
     def raised(self) -> int:
         """Events that the programs raised, those lost among them."""

@@ -18,13 +18,16 @@ BPF_ENABLE_STATS = 32
 # enum bpf_map_type
 BPF_MAP_TYPE_HASH = 1
 BPF_MAP_TYPE_ARRAY = 2
+BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4
 BPF_MAP_TYPE_PERCPU_ARRAY = 6
 BPF_MAP_TYPE_LRU_HASH = 9
 BPF_MAP_TYPE_RINGBUF = 27
+BPF_MAP_TYPE_USER_RINGBUF = 31
 
 # enum bpf_prog_type
 BPF_PROG_TYPE_SOCKET_FILTER = 1
 BPF_PROG_TYPE_KPROBE = 2
+BPF_PROG_TYPE_TRACEPOINT = 5
 BPF_PROG_TYPE_RAW_TRACEPOINT = 17
 BPF_PROG_TYPE_TRACING = 26
 
@@ -57,8 +60,14 @@ BPF_RINGBUF_BUSY_BIT = 1 << 31
 BPF_RINGBUF_DISCARD_BIT = 1 << 30
 BPF_RINGBUF_HDR_SZ = 8
 
-# enum perf_type_id, perf_event_open flags and ioctls (include/uapi/linux/perf_event.h)
+# include/uapi/linux/perf_event.h: enums perf_type_id, perf_sw_ids, perf_event_sample_format and perf_event_type,
+# flags of perf_event_open, ioctls
+PERF_TYPE_SOFTWARE = 1
 PERF_TYPE_TRACEPOINT = 2
+PERF_COUNT_SW_BPF_OUTPUT = 10
+PERF_SAMPLE_RAW = 1 << 10
+PERF_RECORD_LOST = 2
+PERF_RECORD_SAMPLE = 9
 PERF_FLAG_FD_CLOEXEC = 1 << 3
 PERF_ATTR_SIZE_VER5 = 112
 # The ioctl numbers of most architectures; powerpc differs (arch/powerpc/include/uapi/asm/ioctl.h).

@@ -16,6 +16,9 @@ ENUMS = {
     "bpf_prog_type": ("BPF_PROG_TYPE_",),
     "tcp_ca_state": ("TCP_CA_",),
     "perf_type_id": ("PERF_TYPE_",),
+    "perf_sw_ids": ("PERF_COUNT_SW_",),
+    "perf_event_sample_format": ("PERF_SAMPLE_",),
+    "perf_event_type": ("PERF_RECORD_",),
 }
 
 

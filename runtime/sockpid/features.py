@@ -1,0 +1,161 @@
+"""What this kernel can do: found out by trying it, and only when a choice depends on it.
+
+Never inferred from a version: vendors backport. Each capability can be denied, so that what is done without it is tried
+on any kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Callable, Dict, FrozenSet, Mapping, NamedTuple, Optional
+
+from . import image, kernel, link, prog, syscall, uapi
+from .errors import ProgError, SyscallError
+from .insn import ADD64, CALL, EXIT, MOV64, MOV64_X, Insn
+from .map import Map
+
+
+class Capability(NamedTuple):
+    """what: the thing, for people. without: what is done where it is absent or denied."""
+
+    what: str
+    without: str
+
+
+CAPABILITIES: Mapping[str, Capability] = {
+    "live-btf": Capability("the kernel's own BTF", "offsets from a table alone"),
+    "fentry": Capability("programs on functions, by BPF trampoline", "a raw tracepoint or a kprobe"),
+    "raw_tp": Capability("programs on raw tracepoints", "the tracepoint of perf, or a kprobe"),
+    "tracepoint": Capability("programs on tracepoints of perf", "a kprobe"),
+    "kprobe-pmu": Capability("kprobes by perf_event_open(2)", "kprobes by tracefs"),
+    "kprobe-tracefs": Capability("kprobes by tracefs", "nothing"),
+    "ringbuf": Capability("one ring buffer for all CPUs", "a perf buffer for each"),
+    "probe_read_kernel": Capability("bpf_probe_read_kernel()", "bpf_probe_read()"),
+    "probe_read": Capability("bpf_probe_read()", "nothing"),
+    "cgroup_id": Capability("bpf_get_current_cgroup_id()", "a cgroup id of 0"),
+    "lru_hash": Capability("hash maps that make room by themselves", "plain ones that sockpid trims"),
+    "obj_name": Capability("names of maps and programs", "no names"),
+}
+
+PLACES = {
+    "fentry": "tcp_connect",
+    "raw_tp": "sched_process_exec",
+    "tracepoint": "sched/sched_process_exec",
+    "kprobe-pmu": "tcp_connect",
+    "kprobe-tracefs": "tcp_connect",
+}
+"""Where each mechanism is tried."""
+
+
+class Features:
+    """The capabilities of the running kernel, less those denied. btf_ids: as Offsets.btf_ids, for fentry."""
+
+    def __init__(self, deny: FrozenSet[str] = frozenset(), btf_ids: Callable[[], Mapping[str, int]] = dict) -> None:
+        self._deny = deny
+        self._btf_ids = btf_ids
+        self._missing: Dict[str, Optional[str]] = {}
+
+    def missing(self, name: str) -> Optional[str]:
+        """Why the kernel lacks a capability, None if it has it. Tried once.
+
+        Raises CapabilityError where this process lacks the right to try.
+        """
+        if name in self._deny:
+            return "denied by option"
+        if name not in self._missing:
+            self._missing[name] = self._try(name)
+        return self._missing[name]
+
+    def has(self, name: str) -> bool:
+        return self.missing(name) is None
+
+    def _try(self, name: str) -> Optional[str]:
+        try:
+            _TRIALS[name](self)
+        except (ProgError, SyscallError) as error:
+            if isinstance(error, SyscallError) and error.errno == errno.EPERM:
+                lacking = kernel.missing_capability(error.name)
+                if lacking is not None:
+                    raise lacking from None
+            return str(error)
+        return None
+
+    def _attach(self, mechanism: str) -> None:
+        how, place = link.MECHANISMS[mechanism], PLACES[mechanism]
+        loaded = []
+        btf_id = 0
+        if how.by_btf_id:
+            btf_id = self._btf_ids().get(place, 0)
+            if not btf_id:
+                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {place}")
+
+        def load() -> prog.Prog:
+            loaded.append(_load(how.prog_type, b"", btf_id))
+            return loaded[0]
+
+        try:
+            how.attach(place, load).close()
+        finally:
+            for trial in loaded:
+                trial.close()
+
+
+def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0) -> prog.Prog:
+    """A program of `insns` that returns 0."""
+    order = syscall.machine().byte_order
+    end = Insn(MOV64, 0, 0, 0, 0).pack(order) + Insn(EXIT, 0, 0, 0, 0).pack(order)
+    return prog.load("trial", prog_type, insns + end, "GPL", kernel.version_code(), None, attach_btf_id, named=False)
+
+
+def call(helper: str) -> None:
+    """Loads a program that calls a helper with (stack, 8, 0), which suits all that are asked for. Raises ProgError."""
+    order = syscall.machine().byte_order
+    insns = (
+        Insn(MOV64_X, 1, 10, 0, 0),
+        Insn(ADD64, 1, 0, 0, -8),
+        Insn(MOV64, 2, 0, 0, 8),
+        Insn(MOV64, 3, 0, 0, 0),
+        Insn(CALL, 0, 0, 0, uapi.BPF_FUNC[helper]),
+    )
+    # The one type of tracing program that no kernel compares its version for.
+    _load(uapi.BPF_PROG_TYPE_TRACEPOINT, b"".join(insn.pack(order) for insn in insns)).close()
+
+
+def _create(map_type: str, key_size: int, value_size: int, max_entries: int, named: bool = False) -> None:
+    Map.create(image.Map("trial", map_type, key_size, value_size, max_entries), named).close()
+
+
+def _ringbuf() -> None:
+    """A map of 4.9 to 5.7 has no such type. On a real-time kernel, its lock must not be one that sleeps.
+
+    Linux kernel commit 457f44363a88 ("bpf: Implement BPF ring buffer and verifier support for it") (in v5.8). Its lock
+    became a raw one in v6.1, which has no mark of its own; another type of map came with the same release.
+    """
+    _create("BPF_MAP_TYPE_RINGBUF", 0, 0, 1 << 16)
+    if kernel.realtime():
+        try:
+            _create("BPF_MAP_TYPE_USER_RINGBUF", 0, 0, 1 << 16)
+        except SyscallError:
+            raise SyscallError(
+                "use a ring buffer", errno.EBUSY, "its lock may sleep on this real-time kernel"
+            ) from None
+
+
+def _live_btf() -> None:
+    from . import offsets
+
+    if not os.path.exists(offsets.BTF_PATH):
+        offsets.btf_by_id()
+
+
+_TRIALS: Mapping[str, Callable[[Features], None]] = {
+    "live-btf": lambda _: _live_btf(),
+    **{name: lambda features, mechanism=name: features._attach(mechanism) for name in PLACES},  # type: ignore[misc]
+    "ringbuf": lambda _: _ringbuf(),
+    "probe_read_kernel": lambda _: call("bpf_probe_read_kernel"),
+    "probe_read": lambda _: call("bpf_probe_read"),
+    "cgroup_id": lambda _: call("bpf_get_current_cgroup_id"),
+    "lru_hash": lambda _: _create("BPF_MAP_TYPE_LRU_HASH", 4, 4, 1),
+    "obj_name": lambda _: _create("BPF_MAP_TYPE_ARRAY", 4, 4, 1, named=True),
+}
