@@ -41,13 +41,13 @@ class Options(NamedTuple):
 class Attached(NamedTuple):
     """How a hook ended: its link (None: no mechanism was accepted), and (mechanism and target, reason) of others.
 
-    flaw: what is not seen at the place where it is attached.
+    target: where it is attached.
     """
 
     hook: Hook
     link: Optional[Link]
     refused: Tuple[Tuple[str, str], ...]
-    flaw: Optional[str] = None
+    target: Optional[Target] = None
 
 
 ProgKey = Tuple[str, int, str, FrozenSet[str]]
@@ -138,7 +138,7 @@ class Collection:
             try:
                 load = functools.partial(self._load, hook.prog, mechanism, target)
                 link = MECHANISMS[mechanism].attach(target.name, load)
-                return Attached(hook, link, tuple(refused), target.flaw)
+                return Attached(hook, link, tuple(refused), target)
             except ProgError as error:
                 if not MECHANISMS[mechanism].by_btf_id:
                     raise
@@ -232,7 +232,14 @@ class Collection:
 
     def flaws(self) -> List[str]:
         """What the attached hooks do not see, a line each."""
-        return [f"{a.hook.name}: {a.link.mechanism} {a.link.target}: {a.flaw}" for a in self.hooks if a.link and a.flaw]
+        lines: List[str] = []
+        for attached in self.hooks:
+            target = attached.target
+            if target is not None:
+                place = f"{attached.hook.name} by way of {target.name}"
+                lines += [f"{place}: {target.flaw}"] if target.flaw else []
+                lines += [f"{place}: attempts that fail are reported too"] if target.entry else []
+        return lines
 
     def learns(self) -> bool:
         """At least one hook that learns owners is attached."""

@@ -17,7 +17,8 @@ class Target(NamedTuple):
     kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", or "func": a kernel function by fentry,
     or else kprobe. name: of the tracepoint or function. settings: those of the image's enum setting that are on here;
     the others that speak of the place are off. fields: of a tracepoint's record, those that stand for the arguments.
-    whole: not where the compiler split the function, whose callers then jump to a part. flaw: what is not seen here.
+    whole: not where the compiler split the function, whose callers then jump to a part. entry: the event is seen when
+    the attempt begins: it may fail yet, and is not in the socket's counts. flaw: what else is not seen here.
     """
 
     kind: str
@@ -25,6 +26,7 @@ class Target(NamedTuple):
     settings: FrozenSet[str] = frozenset()
     fields: Tuple[str, ...] = ()
     whole: bool = False
+    entry: bool = False
     flaw: Optional[str] = None
 
 
@@ -56,7 +58,6 @@ SET_STATE_TARGETS = (
     Target("tracepoint", "sock/inet_sock_set_state", SET_STATE, STATE_FIELDS),
     Target("tracepoint", "tcp/tcp_set_state", SET_STATE, STATE_FIELDS),
 )
-ENTRY = "attempts that fail are reported too"
 
 HOOKS: Tuple[Hook, ...] = (
     # First of all: a struct sock is reused at once, so no owner may be learnt before forgetting works.
@@ -92,8 +93,8 @@ HOOKS: Tuple[Hook, ...] = (
             Target("tracepoint", "tcp/tcp_retransmit_skb", fields=("skaddr", "skbaddr", "skbaddr")),
             # Before 4.15 there are no tracepoints, and compilers that left this function in one piece. It is called for
             # a retransmit of any kind.
-            Target("kprobe", "__tcp_retransmit_skb", whole=True, flaw=ENTRY),
-            Target("func", "tcp_retransmit_skb", flaw=f"tail loss probes are not seen; {ENTRY}"),
+            Target("kprobe", "__tcp_retransmit_skb", whole=True, entry=True),
+            Target("func", "tcp_retransmit_skb", entry=True, flaw="tail loss probes are not seen"),
         ),
         raises=True,
         mandatory=True,
@@ -105,7 +106,7 @@ HOOKS: Tuple[Hook, ...] = (
         (
             Target("raw_tp", "tcp_retransmit_synack"),
             Target("tracepoint", "tcp/tcp_retransmit_synack", fields=("skaddr", "req")),
-            Target("func", "tcp_rtx_synack", flaw=ENTRY),
+            Target("func", "tcp_rtx_synack", entry=True),
         ),
         raises=True,
     ),

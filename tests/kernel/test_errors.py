@@ -160,7 +160,7 @@ def test_missing_capability() -> None:
 
 
 def test_nothing_to_attach_to() -> None:
-    ran = sockpid("run", "--deny", "raw_tp,kprobe-pmu,kprobe-tracefs")
+    ran = sockpid("run", "--deny", "raw_tp,tracepoint,kprobe-pmu,kprobe-tracefs")
     refused(ran, errors.AttachError, "tcp_destroy", "denied by option")
 
 
