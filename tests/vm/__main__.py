@@ -19,6 +19,7 @@ def main() -> int:
     parser.add_argument("--smp", type=int, default=1, metavar="CPUS")
     parser.add_argument("--icount", action="store_true", help="time in the guest counts instructions")
     parser.add_argument("--btf", action="store_true", help="leave /sys/kernel/btf visible")
+    parser.add_argument("--append", default="", metavar="WORDS", help="more of the kernel's command line")
     parser.add_argument("--console", action="store_true", help="print the kernel's console as well")
     parser.add_argument("--file", action="append", default=[], metavar="GUEST=HOST", help="put a file into the guest")
     parser.add_argument("command", nargs="*", metavar="COMMAND")
@@ -51,6 +52,7 @@ def _run(guest: Guest, options: argparse.Namespace, files: dict[str, bytes]) -> 
             smp=options.smp,
             icount=options.icount,
             btf=options.btf,
+            append=options.append,
         )
     except qemu.GuestError as error:
         if isinstance(error, qemu.GuestTimeout) and error.stdout is not None:

@@ -74,11 +74,12 @@ class Guest:
         smp: int = 1,
         icount: bool = False,
         btf: bool = False,
+        append: str = "",
     ) -> qemu.Result:
         """Run `command` as root and return what it did; a non-zero status is no error.
 
         files: more files, or other contents, by path in the guest. smp, icount: see qemu.boot. btf: leave
-        /sys/kernel/btf visible. What the command writes below /run/result comes back in Result.files. Raises
+        /sys/kernel/btf visible. append: words for the kernel's command line. What the command writes below /run/result comes back in Result.files. Raises
         GuestTimeout when the command takes longer than `timeout` seconds, GuestPanic when the kernel does not survive.
         """
         arch = self.kernel.arch
@@ -91,5 +92,5 @@ class Guest:
             memory=memory,
             smp=smp,
             icount=icount,
-            append="sockpid.btf=visible" if btf else "",
+            append=f"{append} sockpid.btf=visible" if btf else append,
         )
