@@ -13,10 +13,10 @@ from rich.markup import escape
 from sockpid import __version__
 from sockpid.errors import SockpidError, UsageError
 
-from . import cli_table
+from . import cli_bundle, cli_table
 from .cli_shared import app, err
 
-GROUPS = (cli_table,)
+GROUPS = (cli_bundle, cli_table)
 """Modules that register commands as they are imported."""
 
 
@@ -48,6 +48,8 @@ def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
       sockpid-gen show 6.1.0-56-cloud-amd64   [dim]# one kernel, field by field[/dim]
 
       sockpid-gen check   [dim]# before tables are committed[/dim]
+
+      sockpid-gen bundle -o sockpid.pyz   [dim]# all that a host needs, in one file[/dim]
     """
 
 

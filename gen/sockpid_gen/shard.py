@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import sockpid
 from sockpid import data, table
@@ -100,6 +100,16 @@ def canonical(document: Document) -> bytes:
     return (_dump({**document, "kernels": sorted(document["kernels"], key=_order)}, 0) + "\n").encode("ascii")
 
 
+def trim(content: bytes, keep: Callable[[table.Entry], bool], name: str) -> bytes:
+    """A shard's file with the chosen kernels alone, and what these refer to. `name` is the shard's, for messages."""
+    document: Document = json.loads(content)
+    entries = table.parse_shard(content, name).entries
+    pairs = zip(document["kernels"], entries, strict=True)
+    document["kernels"] = [kernel for kernel, entry in pairs if keep(entry)]
+    _prune(document)
+    return canonical(document)
+
+
 def validate(document: Document, name: str) -> None:
     """Checks a document against the JSON Schema. Raises TableError, naming the place."""
     import jsonschema.exceptions
@@ -114,7 +124,7 @@ def validate(document: Document, name: str) -> None:
         raise TableError(f"{name}: {error.json_path}: {error.message}")
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Replaces a file: afterwards, also after a crash, it has the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -122,7 +132,7 @@ def write(path: Path, content: bytes) -> None:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

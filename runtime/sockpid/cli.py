@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
-from .errors import SockpidError, UsageError
+from .errors import BundleError, SockpidError, UsageError
 from .features import CAPABILITIES
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ examples:
 exit status:
   0 fine   2 usage   3 capability missing   4 kernel unknown   5 table damaged   6 schema unknown   7 BTF damaged
   8 self-check mismatch   9 program refused   10 nothing to attach to   11 architecture unknown   12 image damaged
-  13 table of another kernel   1 anything else that the kernel refused"""
+  13 table of another kernel   16 bundle damaged   17 not installed   1 anything else that the kernel refused"""
 
 RUN_EPILOG = """\
 examples:
@@ -47,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(prog="sockpid", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     top.add_argument("--version", action="version", version=f"sockpid {__version__}")
+    top.add_argument(
+        "--require-signature",
+        metavar="KEYRING",
+        help="refuse to run unless the bundle is signed (FILE.sig) by one of these allowed signers (see ssh-keygen(1))",
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     common = argparse.ArgumentParser(add_help=False)
@@ -127,6 +132,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _demand_signature(keyring: str) -> None:
+    from . import data, signature
+    from .process import run
+
+    archive = data.archive()
+    if archive is None:
+        raise BundleError("--require-signature: sockpid does not run from a bundle, so there is nothing that is signed")
+    signature.verify(archive, keyring, run)
+
+
 def _run(options: Options, arguments: argparse.Namespace) -> int:
     from .filters import Filter, network
     from .lookup import netns_inode
@@ -161,6 +176,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.require_signature is not None:
+            _demand_signature(arguments.require_signature)
         if arguments.command == "lookup":
             from .lookup import lookup
             from .pin import DIRECTORY

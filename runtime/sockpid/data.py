@@ -9,6 +9,12 @@ import pkgutil
 from typing import Optional
 
 
+def archive() -> Optional[str]:
+    """The bundle that this code was loaded from, or None."""
+    found = getattr(globals().get("__loader__"), "archive", None)
+    return found if isinstance(found, str) else None
+
+
 def read(path: str) -> Optional[bytes]:
     """The bytes of a data file such as "offsets/x86_64/6.1.json", or None."""
     for root in ("_data/", "../../"):

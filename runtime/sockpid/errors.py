@@ -18,6 +18,8 @@ SockpidError                         1
  |   +- RelocationError             12   the field it names is in the error
  +- SourceError                     14   a kernel package, vmlinux or archive cannot be read
  +- PinError                        15   the directory of pins is in use, not to be trusted, or holds no map of ours
+ +- BundleError                     16   the bundle is damaged, altered, or not signed as demanded
+ +- InstallError                    17   a file cannot be installed or taken away
  +- SyscallError (also OSError)      1   any other refusal of the kernel
 """
 
@@ -136,6 +138,14 @@ class SourceError(SockpidError):
 
 class PinError(SockpidError):
     exit_code = 15
+
+
+class BundleError(SockpidError):
+    exit_code = 16
+
+
+class InstallError(SockpidError):
+    exit_code = 17
 
 
 class SyscallError(SockpidError, OSError):

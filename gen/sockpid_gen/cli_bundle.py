@@ -1,0 +1,130 @@
+"""Commands of the generator that make bundles and look at them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Annotated, List, Optional, Tuple
+
+import typer
+
+from sockpid import signature
+from sockpid.errors import UsageError
+
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out
+
+
+@app.command()
+def bundle(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle to write.")],
+    offsets: Offsets = DEFAULT_OFFSETS,
+    arch: Annotated[
+        Optional[List[str]], typer.Option(metavar="MACHINE", help="Kernels of this architecture; repeatable.")
+    ] = None,
+    series: Annotated[
+        Optional[List[str]], typer.Option(metavar="X.Y", help="Kernels of this series; repeatable.")
+    ] = None,
+    release: Annotated[
+        Optional[List[str]], typer.Option(metavar="GLOB", help="Kernels whose release fits; repeatable.")
+    ] = None,
+    build_id: Annotated[
+        Optional[List[str]], typer.Option(metavar="HEX", help="Kernels whose build-id starts so; repeatable.")
+    ] = None,
+    without_pyroute2: Annotated[
+        bool, typer.Option("--without-pyroute2", help="Leave out pyroute2; sockets are then listed from /proc/net.")
+    ] = False,
+    sign: Annotated[
+        Optional[Path], typer.Option(metavar="KEY", help="Sign with this OpenSSH key, into FILE.sig.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one file that holds all that a host needs: `python3 sockpid.pyz run`.
+
+    It runs with Python 3.7 or later and its standard library. The same
+    inputs make the same bytes. It looks at every byte of itself when it
+    starts; that finds damage. Only a signature, checked from outside, finds
+    an attacker.
+
+    [bold]Examples[/bold]
+
+      sockpid-gen bundle -o sockpid.pyz   [dim]# every kernel of the tables[/dim]
+
+      sockpid-gen bundle -o web.pyz --arch x86_64 --release '6.1.0-*-cloud-amd64'
+
+      sockpid-gen bundle -o one.pyz --build-id 3b43fad5 --without-pyroute2
+
+      sockpid-gen bundle -o sockpid.pyz --sign ~/.ssh/id_ed25519
+    """
+    from . import bundle as bundles
+    from . import shard
+
+    choice = bundles.Choice(arch or (), series or (), release or (), build_id or ())
+    if not offsets.is_dir() and offsets == DEFAULT_OFFSETS:
+        offsets = bundles.RUNTIME / "_data/offsets"  # as installed from a wheel
+    built = bundles.build(offsets, choice, not without_pyroute2)
+    shard.write(output, built.content, 0o755)
+    signed = Path(f"{output}.sig")
+    if sign is not None:
+        shard.write(signed, signature.sign(str(output), str(sign), _run).encode())
+    elif signed.exists():
+        signed.unlink()  # it is of the bundle that was here before
+    digest = hashlib.sha256(built.content).hexdigest()
+    if as_json:
+        document = {
+            "file": str(output),
+            "bytes": len(built.content),
+            "sha256": digest,
+            "kernels": [{"arch": machine, "release": name} for machine, name in built.kernels],
+            "packages": built.packages,
+            "signature": str(signed) if sign is not None else None,
+        }
+        print(json.dumps(document, indent=1))
+        return
+    brought = "".join(f", {name} {about['version']}" for name, about in built.packages.items())
+    out.print(f"[green]wrote[/green] {output}: {len(built.kernels)} kernels{brought}, {len(built.content):,} bytes")
+    out.print(f"sha256 {digest}" + (f", signed in {signed}" if sign is not None else ""))
+
+
+@app.command()
+def verify_bundle(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle.")],
+    keyring: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Demand a signature of one of these allowed signers.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at every byte of a bundle from outside, and at its signature.
+
+    Nothing in the file is run. `ssh-keygen -Y verify -n sockpid` does the
+    same for the signature on a host without sockpid-gen.
+
+    [bold]Examples[/bold]
+
+      sockpid-gen verify-bundle sockpid.pyz
+
+      sockpid-gen verify-bundle sockpid.pyz --keyring allowed_signers
+    """
+    from . import bundle as bundles
+
+    manifest, files = bundles.open_bundle(path)
+    signer = signature.verify(str(path), str(keyring), _run) if keyring is not None else None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if as_json:
+        print(json.dumps({**manifest, "file": str(path), "sha256": digest, "signer": signer}, indent=1))
+        return
+    out.print(
+        f"[green]ok[/green] {path}: {len(files)} members, {manifest['kernels']} kernels, by {manifest['producer']}"
+    )
+    out.print(f"sha256 {digest}, " + (f"signed by {signer}" if signer else "signature not looked at"))
+
+
+def _run(command: List[str], stdin: Optional[str]) -> Tuple[int, str]:
+    """How `sockpid.signature` runs ssh-keygen here."""
+    try:
+        with open(stdin or "/dev/null", "rb") as given:
+            done = subprocess.run(command, stdin=given, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from None
+    return done.returncode, done.stdout + done.stderr

@@ -1,0 +1,38 @@
+"""The first code of a bundle, as its `__main__.py`: looks at every byte of the file, then runs sockpid.
+
+Python has already read this module and those that it imports here out of the file, so the check finds damage, not an
+attacker: who can write the file can write this module. What the check itself needs of the standard library is loaded
+while the file is not on the path, so that nothing put into the file can take its place.
+"""
+
+import sys
+
+_own = sys.path.pop(0)
+for _name in ("hashlib", "json", "os", "struct", "typing", "zlib"):
+    __import__(_name)
+sys.path.insert(0, _own)
+
+import os  # noqa: E402 - see above
+
+
+def main() -> int:
+    path = os.path.dirname(os.path.abspath(__file__))
+    try:
+        from sockpid.bundle import unpack
+        from sockpid.errors import BundleError
+    except Exception as error:  # whatever a damaged module raises
+        print(f"sockpid: {path}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
+        return 16
+    try:
+        with open(path, "rb") as file:
+            unpack(file.read(), path)
+    except (BundleError, OSError) as error:
+        print(f"sockpid: {error}", file=sys.stderr)
+        return BundleError.exit_code
+    from sockpid.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

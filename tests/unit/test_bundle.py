@@ -1,0 +1,257 @@
+"""Bundles: the same bytes from the same inputs, runnable where there is little, and no byte that nobody looks at."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sockpid import bundle, table
+from sockpid.errors import BundleError
+from tests import bundles
+
+ROOT = bundles.ROOT
+SHARD = "sockpid/_data/offsets/x86_64/6.1.json"
+IMAGE = "sockpid/_data/bpf_bytecode/sockpid.bpfel.json"
+BARE = {"PATH": "/usr/bin:/bin"}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.make(tmp_path_factory.mktemp("full") / "sockpid.pyz")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "sockpid.pyz"
+    return bundles.make(path, "--arch", "x86_64", "--release", newest("x86_64", "6.1"), "--without-pyroute2")
+
+
+def newest(arch: str, series: str) -> str:
+    return table.parse_shard((ROOT / f"offsets/{arch}/{series}.json").read_bytes(), "").entries[-1].release
+
+
+def start(path: Path, *arguments: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    command = [python, "-I", "-S", str(path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=BARE, cwd="/", timeout=60)
+
+
+def repacked(path: Path, changes: dict[str, bytes | None]) -> bytes:
+    """The bundle with members replaced, added or (None) taken away behind its manifest's back."""
+    data = path.read_bytes()
+    _, files = bundle.unpack(data, "")
+    made = bundle.pack({**files, **{name: content for name, content in changes.items() if content is not None}}, {})
+    honest = zipfile.ZipFile(path).read(bundle.MANIFEST)
+    entries, body = b"", bytearray(bundle.SHEBANG)
+    members = bundle._members(made, "")
+    for member in members:
+        if changes.get(member.name, b"") is None:
+            members = [m for m in members if m is not member]
+            continue
+        if member.name == bundle.MANIFEST:
+            member = member._replace(content=honest, packed=honest, method=0)  # noqa: PLW2901
+        moved = member._replace(offset=len(body))
+        body += moved.header() + moved.packed
+        entries += moved.entry()
+    return bytes(body) + entries + bundle._end(len(members), len(entries), len(body))
+
+
+def test_same_inputs_same_bytes(full: Path, tmp_path: Path) -> None:
+    """Another clock, umask, language, home and order of directories."""
+    tables = tmp_path / "tables"
+    for path in sorted((ROOT / "offsets").glob("*/*.json"), reverse=True):
+        (tables / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, tables / path.parent.name / path.name)
+    script = 'umask 077; exec "$@"'
+    command = [sys.executable, "-m", "sockpid_gen", "bundle", "-o", str(tmp_path / "b.pyz"), "--offsets", str(tables)]
+    environment = {**os.environ, "TZ": "Pacific/Auckland", "LC_ALL": "C", "HOME": "/nowhere", "SOURCE_DATE_EPOCH": "1"}
+    subprocess.run(["sh", "-c", script, "sh", *command], check=True, capture_output=True, env=environment, cwd="/")
+    assert (tmp_path / "b.pyz").read_bytes() == full.read_bytes()
+    assert (tmp_path / "b.pyz").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("version", bundles.PYTHONS)
+def test_every_python_packs_alike_and_runs_it(full: Path, small: Path, version: str) -> None:
+    python = bundles.interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not installed here")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid import bundle\n"
+        "data = open(sys.argv[1], 'rb').read()\n"
+        "about, files = bundle.unpack(data, ''); del about['schema'], about['members']\n"
+        "assert bundle.pack(files, about) == data; print('alike')"
+    )
+    done = subprocess.run([python, "-I", "-S", "-c", code, str(small)], capture_output=True, text=True, check=False)
+    assert done.stdout == "alike\n", done.stderr
+    for path in (small, full):
+        done = start(path, "run", "--help", python=python)
+        assert done.returncode == 0, done.stderr
+        assert "INTERRUPTED" in done.stdout
+
+
+def test_a_bundle_for_one_kernel_is_small_and_has_that_kernel_alone(small: Path, full: Path) -> None:
+    assert small.stat().st_size < 500 * 1024
+    manifest, files = bundle.unpack(small.read_bytes(), "")
+    (shard,) = (name for name in files if "/offsets/" in name)
+    (entry,) = table.parse_shard(files[shard], shard).entries
+    assert table.parse_shard(files[shard], shard).layout(entry)
+    assert (manifest["kernels"], entry.release) == (1, newest("x86_64", "6.1"))
+    assert not [name for name in files if name.startswith("pyroute2")]
+    assert [name for name in files if "sockpid.bpf" in name] == [IMAGE]
+    assert {"LICENSE", "sockpid/_data/bpf_bytecode/LICENSE"} <= set(files)
+    _, whole = bundle.unpack(full.read_bytes(), "")
+    assert [name for name in whole if "pyroute2" in name and "LICENSE" in name]
+    assert "pyroute2/netlink/diag/__init__.py" in whole
+    assert {name.split("_data/")[1] for name in whole if "/offsets/" in name} == {
+        str(path.relative_to(ROOT)) for path in (ROOT / "offsets").glob("*/*.json")
+    }
+
+
+def test_ordinary_tools_read_it(full: Path) -> None:
+    with zipfile.ZipFile(full) as archive:
+        assert archive.testzip() is None
+        digests = json.loads(archive.read(bundle.MANIFEST))["members"]
+        assert set(archive.namelist()) == set(digests) | {bundle.MANIFEST}
+
+
+def test_it_runs_without_home_and_tmp_from_a_file_system_that_cannot_be_written(small: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    script = f"""
+        mount -t tmpfs none /mnt && cp {small} /mnt/sockpid.pyz && mount -o remount,ro /mnt || exit 9
+        for d in /tmp /var/tmp /dev/shm /root /run; do mount --bind $d $d && mount -o remount,bind,ro $d || exit 8; done
+        exec env -i {sys.executable} -I -S /mnt/sockpid.pyz doctor --json
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert '"schema": 1' in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({SHARD: b"{}"}, f"{SHARD} is not what the manifest says"),
+        ({IMAGE: b"{}"}, f"{IMAGE} is not what the manifest says"),
+        ({"sockpid/run.py": b"print('mine')"}, "sockpid/run.py is not what the manifest says"),
+        ({"sockpid/extra.py": b""}, "sockpid/extra.py is not in the manifest"),
+        ({"json.py": b""}, "json.py is not in the manifest"),
+        ({SHARD: None}, f"{SHARD} of the manifest is not there"),
+    ],
+)
+def test_an_altered_member_is_refused_by_name(
+    small: Path, tmp_path: Path, changes: dict[str, bytes | None], message: str
+) -> None:
+    path = tmp_path / "altered.pyz"
+    path.write_bytes(repacked(small, changes))
+    done = start(path, "--version")
+    assert (done.returncode, done.stdout) == (BundleError.exit_code, "")
+    assert message in done.stderr
+
+
+def test_what_is_put_before_behind_or_between_is_refused(small: Path, tmp_path: Path) -> None:
+    data = small.read_bytes()
+    (directory,) = struct.unpack_from("<I", data, len(data) - 6)
+    twice = tmp_path / "twice.pyz"
+    shutil.copyfile(small, twice)
+    with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("sockpid/run.py", "print('mine')")
+    for content, message in (
+        (b"#!/bin/sh\nexit 0\n" + data, "something was put before it"),
+        (data + b"\0", "something was put after it"),
+        (data[:-1], "it was cut off"),
+        (data[: len(data) // 2], "it was cut off"),
+        (data[:directory] + b"hidden" + data[directory:], "the end of the archive was altered"),
+        (twice.read_bytes(), "sockpid/run.py"),
+    ):
+        with pytest.raises(BundleError, match=message):
+            bundle.unpack(content, "x.pyz")
+
+
+def test_a_doubled_member_is_refused(small: Path) -> None:
+    members = bundle._members(small.read_bytes(), "")
+    body, entries = bytearray(bundle.SHEBANG), b""
+    for member in [*members, members[-1]]:
+        moved = member._replace(offset=len(body))
+        body += moved.header() + moved.packed
+        entries += moved.entry()
+    content = bytes(body) + entries + bundle._end(len(members) + 1, len(entries), len(body))
+    with pytest.raises(BundleError, match=f"{members[-1].name} is there twice"):
+        bundle.unpack(content, "x.pyz")
+
+
+def test_a_thousand_flipped_bytes_are_refused_or_harmless(small: Path) -> None:
+    """Harmless: the bundle holds exactly what it held. That is so where deflate leaves bits unused."""
+    data = bytearray(small.read_bytes())
+    right = bundle.unpack(bytes(data), "")
+    random.seed(4711)
+    harmless = 0
+    for position in random.sample(range(len(data)), 1000):
+        old = data[position]
+        data[position] ^= random.randrange(1, 256)
+        found = None
+        with contextlib.suppress(BundleError):
+            found = bundle.unpack(bytes(data), "x.pyz")
+        assert found in (None, right), position
+        harmless += found == right
+        data[position] = old
+    assert harmless <= 10
+
+
+def test_flips_in_the_code_that_looks_are_refused_or_harmless(small: Path, tmp_path: Path) -> None:
+    """What Python has loaded before the check: it fails, or all that it goes on to run is undamaged."""
+    data = small.read_bytes()
+    version = start(small, "--version").stdout
+    random.seed(4711)
+    early = ("__main__.py", "sockpid/__init__.py", "sockpid/bundle.py", "sockpid/errors.py")
+    spans = [
+        (m.offset, m.offset + 30 + len(m.name) + len(m.packed)) for m in bundle._members(data, "") if m.name in early
+    ]
+    assert len(spans) == len(early)
+    places = [place for span in spans for place in range(*span)] + list(range(len(data) - 22, len(data)))
+    path = tmp_path / "flipped.pyz"
+    for place in random.sample(places, 60):
+        flipped = bytearray(data)
+        flipped[place] ^= random.randrange(1, 256)
+        path.write_bytes(flipped)
+        done = start(path, "--version")
+        assert done.returncode != 0 or done.stdout == version, (place, done)
+
+
+def test_signatures(small: Path, tmp_path: Path) -> None:
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed here")
+    for name in ("mine", "other"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    keyring, others = tmp_path / "allowed", tmp_path / "others"
+    keyring.write_text(f'admin@example.org namespaces="sockpid" {(tmp_path / "mine.pub").read_text()}')
+    others.write_text(f"admin@example.org {(tmp_path / 'other.pub').read_text()}")
+    path = tmp_path / "sockpid.pyz"
+    bundles.make(path, "--arch", "aarch64", "--without-pyroute2", "--sign", str(tmp_path / "mine"))
+    demand = ["--require-signature=" + str(keyring), "lookup", "--help"]
+    look = [sys.executable, "-m", "sockpid_gen", "verify-bundle", str(path), "--json", "--keyring"]
+    done = subprocess.run([*look, str(keyring)], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout)["signer"] == "admin@example.org"
+    done = subprocess.run([*look, str(others)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (BundleError.exit_code, "")
+    demand = [f"--require-signature={keyring}", "lookup", "--all", "--pin", "/nowhere"]
+    assert "signature" not in start(path, *demand).stderr  # it goes on to look for /nowhere
+    demand[0] = f"--require-signature={others}"
+    done = start(path, *demand)
+    assert (done.returncode, "no signature of anybody in" in done.stderr) == (BundleError.exit_code, True), done
+    shutil.copyfile(small, path)  # intact, but not what was signed
+    demand[0] = f"--require-signature={keyring}"
+    done = start(path, *demand)
+    assert (done.returncode, "is not a signature of this file" in done.stderr) == (BundleError.exit_code, True), done
+    Path(f"{path}.sig").unlink()
+    assert start(path, *demand).returncode == BundleError.exit_code
