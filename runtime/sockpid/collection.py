@@ -114,9 +114,11 @@ class Collection:
         if not self.features.has("probe_read_kernel"):
             missing = self.features.missing("probe_read")
             if missing is not None:
+                lockdown = kernel.lockdown()
+                why = f" in a kernel locked down for {lockdown} (man 7 kernel_lockdown)" if lockdown else ""
                 raise ProgError(
-                    "programs may not read kernel memory here: bpf_probe_read_kernel(): "
-                    f"{self.features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}{_lockdown()}"
+                    f"BPF programs may not read kernel memory{why}: bpf_probe_read_kernel(): "
+                    f"{self.features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}"
                 )
             self._calls["bpf_probe_read_kernel"] = uapi.BPF_FUNC["bpf_probe_read"]
         if not self.features.has("cgroup_id"):
@@ -261,8 +263,3 @@ class Collection:
             loaded.close()
         for created in self.maps.values():
             created.close()
-
-
-def _lockdown() -> str:
-    """What to say of the kernel's lockdown where BPF is refused."""
-    return f"; the kernel is locked down for {kernel.lockdown()} (man 7 kernel_lockdown)" if kernel.lockdown() else ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any, Dict, List, Optional
 
 from . import kernel, offsets, uapi
 from .collection import Collection, Options
-from .errors import SockpidError, UnsupportedArchError
+from .errors import CapabilityError, SockpidError, UnsupportedArchError
+from .features import Features
 from .tracer import load_image
 
 CAPABILITIES = {
@@ -30,17 +32,23 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "banner": identity.banner,
         "linux_version_code": kernel.version_code(),
         "capabilities": {name: bool(have >> bit & 1) for name, bit in CAPABILITIES.items()},
+        "lockdown": kernel.lockdown(),
+        "realtime": kernel.realtime(),
+        "features": [],
         "offsets": None,
         "hooks": [],
         "maps": [],
+        "flaws": [],
         "error": None,
     }
     status = 0
+    features = Features(options.deny)
     try:
         image = load_image(identity.arch.byte_order)
         found = offsets.find(image, identity, offsets_path, options.deny)
         document["offsets"] = {"origin": found.origin, "source": found.source}
-        collection = Collection.attach(image, found, options)
+        features = Features(options.deny, found.btf_ids)
+        collection = Collection.attach(image, found, options, features)
         document["hooks"] = [
             {
                 "hook": a.hook.name,
@@ -53,12 +61,15 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         document["maps"] = [
             {"map": name, "max_entries": m.spec.max_entries, "bytes": m.memory()} for name, m in collection.maps.items()
         ]
+        document["flaws"] = collection.flaws()
         collection.close()
     except UnsupportedArchError:
         raise
     except SockpidError as error:
         document["error"] = str(error)
         status = error.exit_code
+    with contextlib.suppress(CapabilityError):  # which is told already
+        document["features"] = features.report()
     print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
     return status
 
@@ -71,6 +82,11 @@ def _lines(document: Dict[str, Any]) -> List[str]:
         f"version code  {code >> 16}.{code >> 8 & 255}.{code & 255}" if code else "version code  (no vDSO note)",
         "capabilities  " + ", ".join(f"{n}: {'yes' if v else 'no'}" for n, v in document["capabilities"].items()),
     ]
+    lines += [f"locked down   for {document['lockdown']}"] if document["lockdown"] else []
+    lines += ["real time     PREEMPT_RT"] if document["realtime"] else []
+    for f in document["features"]:
+        state = f["state"] if f["state"] == "present" else f"{f['state']}, so {f['without']}: {f['reason']}"
+        lines.append(f"{f['name']:<17} {state} ({f['what']})")
     if document["offsets"]:
         lines.append(f"offsets       {document['offsets']['origin']}: {document['offsets']['source']}")
     for hook in document["hooks"]:
@@ -79,5 +95,6 @@ def _lines(document: Dict[str, Any]) -> List[str]:
     for m in document["maps"]:
         size = "" if m["bytes"] is None else f", {m['bytes'] / 2**20:.1f} MiB"
         lines.append(f"{m['map']:<13} {m['max_entries']} entries{size}")
+    lines += [f"flaw: {flaw}" for flaw in document["flaws"]]
     lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
     return lines

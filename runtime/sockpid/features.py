@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Callable, Dict, FrozenSet, Mapping, NamedTuple, Optional
+from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional
 
 from . import image, kernel, link, prog, syscall, uapi
 from .errors import ProgError, SyscallError
@@ -69,6 +69,16 @@ class Features:
 
     def has(self, name: str) -> bool:
         return self.missing(name) is None
+
+    def report(self) -> List[Dict[str, Optional[str]]]:
+        """Every capability, tried: name, what it is, "present", "absent" or "denied", why, and what is done without."""
+        rows: List[Dict[str, Optional[str]]] = []
+        for name, capability in CAPABILITIES.items():
+            reason = self.missing(name)
+            state = "denied" if name in self._deny else "present" if reason is None else "absent"
+            without = None if reason is None else capability.without
+            rows.append({"name": name, "what": capability.what, "state": state, "reason": reason, "without": without})
+        return rows
 
     def _try(self, name: str) -> Optional[str]:
         try:

@@ -27,6 +27,7 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
             "offsets_source": tracer.offsets.source,
             "hooks": tracer.collection.mechanisms(),
             "lost": tracer.lost(),
+            "flaws": tracer.collection.flaws(),
             "families": {
                 r.family: {
                     "ok": r.ok,
@@ -49,6 +50,7 @@ def _lines(document: Dict[str, Any]) -> List[str]:
         f"offsets   {document['offsets']}: {document['offsets_source']}",
     ]
     lines += [f"hook      {name:<15} {link or 'none'}" for name, link in document["hooks"].items()]
+    lines += [f"flaw      {flaw}" for flaw in document["flaws"]]
     for family, result in document["families"].items():
         verdict = "ok" if result["ok"] else "skipped: " + result["skipped"] if result["skipped"] else "WRONG"
         lines.append(f"{family:<9} {verdict}")

@@ -79,8 +79,9 @@ class Guest:
         """Run `command` as root and return what it did; a non-zero status is no error.
 
         files: more files, or other contents, by path in the guest. smp, icount: see qemu.boot. btf: leave
-        /sys/kernel/btf visible. append: words for the kernel's command line. What the command writes below /run/result comes back in Result.files. Raises
-        GuestTimeout when the command takes longer than `timeout` seconds, GuestPanic when the kernel does not survive.
+        /sys/kernel/btf visible. append: words for the kernel's command line. What the command writes below /run/result
+        comes back in Result.files. Raises GuestTimeout when the command takes longer than `timeout` seconds, GuestPanic
+        when the kernel does not survive.
         """
         arch = self.kernel.arch
         archives = [initramfs.base(arch).read_bytes(), initramfs.checkout(), initramfs.order(command, files or {})]
