@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple
 
 from sockpid.layout import Field, Layout, Struct
 
@@ -40,10 +40,13 @@ def compare(one: Layout, other: Layout) -> List[Difference]:
     return differences
 
 
-def count(layout: Layout) -> int:
-    """How many facts compare() can hold against another layout: fields, enumerators, sizes, absent types."""
-    rows = [row for row in layout.values() if row is not None]
-    return len(layout) + sum(len(row.fields if isinstance(row, Struct) else row.values) for row in rows)
+def facts(layout: Layout) -> FrozenSet[str]:
+    """All that a layout speaks of: types, fields and enumerators, absent ones too, as compare() names them."""
+    found = set(layout)
+    for name, row in layout.items():
+        if row is not None:
+            found.update(f"{name}.{path}" for path in (row.fields if isinstance(row, Struct) else row.values))
+    return frozenset(found)
 
 
 def words(value: Any) -> str:
@@ -55,4 +58,4 @@ def words(value: Any) -> str:
         what = "byte" if what == "bytes" and value.size == 1 else what
         place = f"bit {value.bit_offset} ({value.bit_size}" if value.bitfield else f"{value.offset} ({value.size}"
         return f"{place} {what}{', signed' if value.signed else ''})"
-    return str(value) if isinstance(value, int) else f"there ({value.size} bytes)"
+    return str(value) if isinstance(value, (int, str)) else f"there ({value.size} bytes)"

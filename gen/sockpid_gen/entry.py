@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Optional, Union
+from typing import Any, Mapping, NamedTuple, Optional, Tuple, Union
 
 from sockpid.errors import ConflictError
 from sockpid.layout import Layout, Wanted
@@ -54,11 +54,16 @@ class KernelEntry(NamedTuple):
         )
         raise ConflictError(message, [message])
 
+    @property
+    def key(self) -> Tuple[str, ...]:
+        """What no two entries of a shard share: the build-id; where the kernel has none, release and banner."""
+        return (self.release, self.banner) if self.build_id is None else (self.build_id,)
+
     def is_same_kernel(self, other: KernelEntry) -> bool:
-        """Whether both are the same build: equal build-ids; where neither has one, equal release and banner."""
-        if self.build_id is None and other.build_id is None:
-            return (self.arch, self.release, self.banner) == (other.arch, other.release, other.banner)
-        return self.build_id == other.build_id
+        """Whether both are the same build: equal build-ids; where one has none, equal release and banner."""
+        if self.build_id is not None and other.build_id is not None:
+            return self.build_id == other.build_id
+        return (self.arch, self.release, self.banner) == (other.arch, other.release, other.banner)
 
 
 def extract(

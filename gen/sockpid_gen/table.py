@@ -6,13 +6,14 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import Dict, FrozenSet, Iterator, List, Tuple, Union
+from typing import Dict, Iterator, List, Tuple, Union
 
 from sockpid import table
 from sockpid.errors import ConflictError, TableError, UsageError
-from sockpid.layout import Layout, Struct
+from sockpid.layout import Layout
 
 from . import shard
+from .difference import facts
 from .entry import KernelEntry
 from .release import sort_key
 
@@ -107,9 +108,9 @@ class Table:
         return changed
 
     def _take(self, entry: KernelEntry) -> bool:
-        known = next((k for k in self.of(entry.arch, table.series_of(entry.release)) if k.is_same_kernel(entry)), None)
+        known = next((k for k in self.of(entry.arch, table.series_of(entry.release)) if k.key == entry.key), None)
         if known is not None:
-            ours, theirs = _covered(known.layout), _covered(entry.layout)
+            ours, theirs = facts(known.layout), facts(entry.layout)
             if theirs <= ours:
                 known.agree(entry, f"{entry.arch}/{table.series_of(entry.release)}.json")
                 return False
@@ -186,14 +187,6 @@ class Table:
         for other, document in self._documents.items():
             if other != key and any(k["build_id"] == entry.build_id for k in document["kernels"]):
                 yield from (k for k in self.of(*other) if k.build_id == entry.build_id)
-
-
-def _covered(layout: Layout) -> FrozenSet[str]:
-    covered = set(layout)
-    for name, row in layout.items():
-        if row is not None:
-            covered.update(f"{name}.{path}" for path in (row.fields if isinstance(row, Struct) else row.values))
-    return frozenset(covered)
 
 
 def _several(kernels: List[KernelEntry]) -> str:

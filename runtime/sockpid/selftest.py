@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
-from . import selfcheck
+from . import observed, selfcheck
 from .collection import Options
 from .tracer import Tracer
 
@@ -23,6 +23,7 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
             "arch": tracer.kernel.arch.name,
             "release": tracer.kernel.release,
             "build_id": tracer.kernel.build_id,
+            "banner": tracer.kernel.banner,
             "offsets": tracer.offsets.origin,
             "offsets_source": tracer.offsets.source,
             "hooks": tracer.collection.mechanisms(),
@@ -37,6 +38,9 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
                 }
                 for r in sorted(results, key=lambda r: selfcheck.FAMILIES.index(r.family))
             },
+            "fields": observed.fields(
+                tracer.kernel.arch, tracer.offsets.layout, results, tracer.collection.mechanisms()
+            ),
         }
     print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
     if any(r.mismatches for r in results):

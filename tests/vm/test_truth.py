@@ -11,8 +11,9 @@ import pytest
 
 from sockpid.btf import Btf
 from sockpid.layout import Enum, Struct
-from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen import btf_finder, drgn_layout, verify
 from sockpid_gen.difference import compare
+from sockpid_gen.entry import entry_of
 from sockpid_gen.extraction import extract
 from sockpid_gen.source import KernelSource, open_source
 from tests.kernel_wanted import wanted
@@ -78,3 +79,10 @@ def test_btf_and_dwarf_agree_in_every_field(image: KernelSource, debug: KernelSo
 def test_a_debug_package_makes_the_same_entry(image: KernelSource, debug: KernelSource) -> None:
     fields = wanted(image.arch)
     assert extract(debug, fields)._replace(tools={}) == extract(image, fields)._replace(tools={})
+
+
+def test_image_debug_package_and_table_are_verified_together(image: KernelSource, debug: KernelSource) -> None:
+    entry = entry_of(image, extract(image, wanted(image.arch)))
+    verdict = verify.verify_dwarf(entry, packages.fetch(f"linux-image-{image.release}-dbg", "bookworm", "amd64"))
+    assert (verdict.disagreements, verdict.independent) == ((), True)
+    assert verdict.fields > 100

@@ -1,0 +1,117 @@
+"""The command `verify`: two descriptions of one kernel, or more, must agree in every field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Dict, List, Optional
+
+import typer
+from rich.markup import escape
+
+from sockpid.errors import ConflictError, UsageError
+
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of
+from .difference import words
+from .verify import Verdict, Witness
+
+
+@app.command()
+def verify(
+    sources: Annotated[
+        Optional[List[Path]], typer.Argument(metavar="[SOURCE]...", help="Packages, vmlinux or BTF files of a kernel.")
+    ] = None,
+    selftest: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="What `sockpid selftest --json` printed; - for stdin.")
+    ] = None,
+    offsets: Offsets = DEFAULT_OFFSETS,
+    as_json: Json = False,
+) -> None:
+    """Hold everything that describes a kernel against each other.
+
+    BTF against DWARF of the same build, both against the table, and the table
+    against what a running kernel gave back. A disagreement names the field,
+    both values and both sources; the exit status is then 5.
+
+    [bold]Examples[/bold]
+
+      [dim]# a package against the table[/dim]
+
+      sockpid-gen verify linux-image-6.1.0-56-cloud-amd64_6.1.192-2_amd64.deb
+
+      [dim]# BTF of the image, DWARF of the debug package, and the table[/dim]
+
+      sockpid-gen verify linux-image-6.1.0-56-cloud-amd64_*.deb linux-image-6.1.0-56-cloud-amd64-dbg_*.deb
+
+      [dim]# the table against the kernel that runs on another host[/dim]
+
+      ssh host sudo sockpid selftest --json | sockpid-gen verify --selftest -
+    """
+    from . import Table
+    from . import verify as verifying
+    from .source import NOTHING_GIVEN
+
+    if not sources and selftest is None:
+        raise UsageError("give a SOURCE or --selftest FILE")
+    table = Table.load(offsets, create=bool(sources))
+    verdicts: List[Verdict] = []
+    found: List[Witness] = []
+    for path in sources or ():
+        with progress_of(path, as_json) as tick:
+            found += verifying.witnesses(path, NOTHING_GIVEN, table, tick)
+    verdicts += verifying.verify_all(found)
+    if selftest is not None:
+        verdicts.append(verifying.verify_selftest(table, _report(selftest)))
+    if as_json:
+        print(json.dumps([verdict_json(verdict) for verdict in verdicts], indent=1))
+    else:
+        for verdict in verdicts:
+            print_verdict(verdict)
+    if any(verdict.disagreements for verdict in verdicts):
+        raise typer.Exit(ConflictError.exit_code)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """One kernel, for people."""
+    good = "[red]DISAGREE[/red]" if verdict.disagreements else "[green]agree[/green]"
+    out.print(f"{good} {escape(verdict.kernel.identity)}: {verdict.fields} facts, {len(verdict.witnesses)} witnesses")
+    for name in verdict.witnesses:
+        out.print(f"  [dim]{escape(name)}[/dim]")
+    for d in verdict.disagreements:
+        out.print(f"  [bold]{escape(d.field)}[/bold]")
+        out.print(f"    {escape(words(d.value))}  [dim]{escape(d.source)}[/dim]")
+        out.print(f"    {escape(words(d.other_value))}  [dim]{escape(d.other_source)}[/dim]")
+
+
+def verdict_json(verdict: Verdict) -> Dict[str, Any]:
+    """One kernel, for programs."""
+    kernel = verdict.kernel
+    return {
+        "arch": kernel.arch,
+        "release": kernel.release,
+        "build_id": kernel.build_id,
+        "agree": not verdict.disagreements,
+        "facts": verdict.fields,
+        "independent": verdict.independent,
+        "witnesses": list(verdict.witnesses),
+        "disagreements": [
+            {
+                "field": d.field,
+                "value": words(d.value),
+                "source": d.source,
+                "other_value": words(d.other_value),
+                "other_source": d.other_source,
+            }
+            for d in verdict.disagreements
+        ],
+    }
+
+
+def _report(path: Path) -> Any:
+    try:
+        text = typer.get_text_stream("stdin").read() if str(path) == "-" else path.read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: no JSON: {error}") from None

@@ -1,0 +1,94 @@
+"""Which offsets a self-check proves: the kernel fields behind each value that it holds against the truth."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
+
+from .arch import Arch
+from .layout import Layout, Struct
+from .relocate import PT_REGS
+from .selfcheck import Result
+
+_LEARNT = ("owner", "pid")
+_V4, _V6 = frozenset(("inet",)), frozenset(("inet6", "mapped"))
+
+SEEN_AS: Mapping[str, Tuple[str, ...]] = {
+    "struct inet_connection_sock.icsk_ca_state": ("kind",),
+    "struct inet_connection_sock.icsk_pending": ("kind",),
+    "struct inet_connection_sock.icsk_retransmits": ("retransmits",),
+    "struct net.ns.inum": ("netns",),
+    "struct sk_buff.cb": ("seq, end_seq", "seq"),
+    "struct sock.__sk_common.skc_daddr": ("daddr",),
+    "struct sock.__sk_common.skc_dport": ("dport",),
+    "struct sock.__sk_common.skc_family": ("family",),
+    "struct sock.__sk_common.skc_net.net": ("netns",),
+    "struct sock.__sk_common.skc_num": ("sport",),
+    "struct sock.__sk_common.skc_rcv_saddr": ("saddr",),
+    "struct sock.__sk_common.skc_state": ("state",),
+    "struct sock.__sk_common.skc_v6_daddr": ("daddr",),
+    "struct sock.__sk_common.skc_v6_rcv_saddr": ("saddr",),
+    "struct sock.sk_protocol": _LEARNT,
+    "struct sock.sk_socket": ("inode",),
+    "struct socket_alloc.vfs_inode.i_ino": ("inode",),
+    "struct task_struct.comm": ("comm",),
+    "struct task_struct.flags": ("flags",),
+    "struct task_struct.group_leader": ("comm", "start_ticks"),
+    "struct task_struct.real_start_time": ("start_ticks",),
+    "struct task_struct.start_boottime": ("start_ticks",),
+    "struct tcp_skb_cb.end_seq": ("seq, end_seq", "seq"),
+    "struct tcp_skb_cb.seq": ("seq, end_seq", "seq"),
+    "struct tcp_sock.snd_cwnd": ("snd_cwnd",),
+    "struct tcp_sock.srtt_us": ("srtt_us",),
+    "struct tcp_sock.total_retrans": ("total_retrans",),
+}
+"""Kernel field -> the names in selfcheck.compare() of what was read through it: a wrong offset shows in one of them."""
+
+UNSEEN: Mapping[str, str] = {
+    "struct inet_connection_sock.icsk_ulp_ops": "no socket of the self-check has an upper layer protocol",
+    "struct inet_sock.inet_sport": "only sockets that were seeded are forgotten through it",
+    "struct request_sock.__req_common": "the self-check has no half-open connection",
+    "struct sock.sk_kern_sock": "no socket of the self-check is the kernel's own: zeros look the same",
+    "struct socket.sk": "only MPTCP sockets are found through it",
+    "struct tcp_ulp_ops.name": "no socket of the self-check has an upper layer protocol",
+}
+"""Kernel field -> why a self-check does not prove it."""
+
+_FAMILIES = {
+    "struct sock.__sk_common.skc_daddr": _V4,
+    "struct sock.__sk_common.skc_rcv_saddr": _V4,
+    "struct sock.__sk_common.skc_v6_daddr": _V6,
+    "struct sock.__sk_common.skc_v6_rcv_saddr": _V6,
+}
+
+
+def fields(
+    arch: Arch, layout: Layout, results: Sequence[Result], mechanisms: Mapping[str, Optional[str]]
+) -> Dict[str, Any]:
+    """What `sockpid selftest --json` says of every field that was read: "struct sock.sk_protocol" -> an object.
+
+    It has `place` (sockpid.layout.Field), which was used on the live kernel; `seen_as`, the values that came through
+    it; `ok`: all of them were right; `wrong`: those that were not, as "family: name: got, expected".
+    """
+    ran = [result for result in results if result.events]
+    observed: Dict[str, Any] = {}
+    for name, seen_as in {**SEEN_AS, **_registers(arch, mechanisms)}.items():
+        type_name, _, path = name.partition(".")
+        row = layout.get(type_name)
+        place = row.fields.get(path) if isinstance(row, Struct) else None
+        families = [result for result in ran if result.family in _FAMILIES.get(name, (result.family,))]
+        if place is None or not families:
+            continue
+        wrong = [f"{r.family}: {line}" for r in families for line in r.mismatches if line.partition(": ")[0] in seen_as]
+        observed[name] = {"place": place._asdict(), "seen_as": list(seen_as), "ok": not wrong, "wrong": wrong}
+    return observed
+
+
+def _registers(arch: Arch, mechanisms: Mapping[str, Optional[str]]) -> Dict[str, Tuple[str, ...]]:
+    """Argument registers that were read: by every kprobe the first, the socket; at a retransmit the segment too."""
+    kprobes: Set[str] = {hook for hook, link in mechanisms.items() if (link or "").startswith("kprobe")}
+    seen: Dict[str, Tuple[str, ...]] = {}
+    if kprobes & {"retransmit", "connect", "send"}:
+        seen[f"{PT_REGS}.{arch.args[0]}"] = _LEARNT
+    if "retransmit" in kprobes:
+        seen[f"{PT_REGS}.{arch.args[1]}"] = ("seq, end_seq", "seq")
+    return seen
