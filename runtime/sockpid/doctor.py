@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import Any, Dict, List, Optional
 
-from . import kernel, offsets, uapi
+from . import capability, kernel, offsets, uapi
 from .collection import Collection, Options
 from .errors import CapabilityError, SockpidError, UnsupportedArchError
 from .features import Features
@@ -17,6 +17,9 @@ CAPABILITIES = {
     "CAP_BPF": uapi.CAP_BPF,
     "CAP_PERFMON": uapi.CAP_PERFMON,
     "CAP_SYS_RESOURCE": uapi.CAP_SYS_RESOURCE,
+    "CAP_NET_ADMIN": uapi.CAP_NET_ADMIN,
+    "CAP_SYS_PTRACE": uapi.CAP_SYS_PTRACE,
+    "CAP_DAC_READ_SEARCH": uapi.CAP_DAC_READ_SEARCH,
 }
 
 
@@ -39,6 +42,8 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "hooks": [],
         "maps": [],
         "flaws": [],
+        "capabilities_kept": None,
+        "capabilities_dropped": None,
         "error": None,
     }
     status = 0
@@ -62,6 +67,11 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
             {"map": name, "max_entries": m.spec.max_entries, "bytes": m.memory()} for name, m in collection.maps.items()
         ]
         document["flaws"] = collection.flaws()
+        needed = capability.for_run(sharers=False, environ=False, summary=False)
+        needed |= capability.for_maps(lambda: collection.counter(0))
+        kept = kernel.capability_sets().permitted & sum(1 << number for number in needed)
+        document["capabilities_kept"] = capability.names(kept)
+        document["capabilities_dropped"] = capability.names(kernel.capability_sets().permitted & ~kept)
         collection.close()
     except UnsupportedArchError:
         raise
@@ -96,5 +106,11 @@ def _lines(document: Dict[str, Any]) -> List[str]:
         size = "" if m["bytes"] is None else f", {m['bytes'] / 2**20:.1f} MiB"
         lines.append(f"{m['map']:<13} {m['max_entries']} entries{size}")
     lines += [f"flaw: {flaw}" for flaw in document["flaws"]]
+    if document["capabilities_kept"] is not None:
+        kept, dropped = document["capabilities_kept"], document["capabilities_dropped"]
+        lines.append(
+            f"after attaching, run keeps {', '.join(kept) or 'no capability'} and gives up {len(dropped)} more"
+        )
+        lines.append("  (with --sharers, --summary: those that these need as well)")
     lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
     return lines

@@ -154,13 +154,31 @@ def comm() -> str:
         return file.read().rstrip("\n")
 
 
-def effective_capabilities() -> int:
-    """The effective capability set of this process, a bit each."""
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+class CapabilitySets(NamedTuple):
+    """The capability sets of a thread, as numbers with a bit each (/proc/PID/status)."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+    bounding: int
+    ambient: int
+
+
+def capability_sets(thread: int = 0) -> CapabilitySets:
+    """The sets of one of our threads, by its id; 0: of the calling one."""
+    found = {}
+    with open(f"/proc/self/task/{thread}/status" if thread else "/proc/thread-self/status", "rb") as file:
         for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
+            if line.startswith(b"Cap"):
+                name, value = line.split()
+                found[name] = int(value, 16)
+    names = (b"CapEff:", b"CapPrm:", b"CapInh:", b"CapBnd:", b"CapAmb:")
+    return CapabilitySets(*(found.get(name, 0) for name in names))  # no ambient set before Linux 4.3
+
+
+def effective_capabilities() -> int:
+    """The effective capability set of this thread, a bit each."""
+    return capability_sets().effective
 
 
 def missing_capability(attempted: str) -> Optional[CapabilityError]:

@@ -23,11 +23,13 @@ class Holder(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """A line of /proc/self/mountinfo: file system type, root of the mount within it, and where it is mounted."""
+    """A line of /proc/self/mountinfo: file system type, root of the mount within it, where it is mounted, and the
+    options of the file system."""
 
     fstype: str
     root: str
     path: str
+    options: str
 
 
 def pids() -> List[int]:
@@ -183,6 +185,14 @@ def _descriptors(pid: int) -> Iterator[Tuple[str, List[str]]]:
         yield f"/proc/{pid}/task/{thread}/fd/", names
 
 
+def hides_others() -> bool:
+    """Does /proc show us our own processes only (mount option hidepid)? Not where CAP_SYS_PTRACE lifts it."""
+    of_proc = [mount.options for mount in mounts() if mount.path == "/proc"]
+    return any(
+        option.startswith("hidepid=") and option[8:] not in ("0", "off") for option in ",".join(of_proc).split(",")
+    )
+
+
 def mounts() -> Iterator[Mount]:
     """What is mounted in our mount namespace. Linux kernel file Documentation/filesystems/proc.rst, section 3.5."""
     try:
@@ -190,7 +200,8 @@ def mounts() -> Iterator[Mount]:
             for line in file:
                 before, _, after = line.partition(" - ")
                 fields = before.split()
-                yield Mount(after.split()[0], _unescape(fields[3]), _unescape(fields[4]))
+                fstype, *_, options = after.split()
+                yield Mount(fstype, _unescape(fields[3]), _unescape(fields[4]), options)
     except OSError:
         return
 

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Counter, Dict, List, NamedTuple, Optional, Tuple
 
-from . import output, selfcheck
+from . import capability, output, selfcheck
 from .collection import Options
 from .describe import Describer
 from .event import Count, Event
@@ -51,6 +51,7 @@ def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
             tracer.collection.replace_events(settings)
         if pins is not None:
             pins.pin(tracer.collection.maps["socket_to_pid"])
+        _drop(tracer, what)
         how = ", ".join(f"{name}: {link or 'none'}" for name, link in tracer.collection.mechanisms().items())
         say(f"offsets from {tracer.offsets.source}; {how}")
         return _count(tracer, what, stop) if what.every else Session(tracer, what).follow(waiting, stop)
@@ -64,6 +65,14 @@ def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
     for line in warnings + tracer.collection.flaws():
         say(line)
     return [tracer.resolve(seen) for seen in waiting]
+
+
+def _drop(tracer: Tracer, what: RunOptions) -> None:
+    """Gives up every capability that nothing from here on needs."""
+    keep = capability.for_run(sharers=what.sharers, environ=False, summary=what.summary)
+    dropped = capability.drop(keep | capability.for_maps(tracer.raised))
+    if dropped.threads:
+        say(f"{dropped.threads} threads that had started before keep {', '.join(capability.names(dropped.gone))}")
 
 
 def say(line: str) -> None:

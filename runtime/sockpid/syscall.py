@@ -61,3 +61,8 @@ def perf_event_open(attr: bytearray, pid: int, cpu: int, flags: int) -> int:
 def setns(fd: int, nstype: int) -> None:
     """setns(2): moves the calling thread, and no other, into the namespace that `fd` refers to."""
     syscall("setns", machine().setns, fd, nstype)
+
+
+def prctl(name: str, option: int, argument: int) -> None:
+    """prctl(2) with one argument; `name` is the option's, for the error."""
+    syscall(f"prctl({name})", machine().prctl, option, argument, 0, 0, 0)

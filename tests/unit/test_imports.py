@@ -17,6 +17,7 @@ PURE = {
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {
+    "capability",
     "hooks",  # names one
     "kernel",
     "lookup",
