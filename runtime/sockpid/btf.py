@@ -1,17 +1,18 @@
 """BTF, the kernel's own description of its types, read with nothing but the standard library.
 
 Made for one question: where do some forty fields of a dozen structs lie? So nothing is decoded before it is
-asked for. One pass over the records notes where each starts; a name is looked for in the string section.
+asked for: the index finds records by number and by name offset, and a name is looked for in the string section.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Optional
 
 from . import btf_header
 from .btf_fields import Resolver
+from .btf_index import Index
 from .btf_record import (
     BTF_KIND_ENUM,
     BTF_KIND_ENUM64,
@@ -19,11 +20,9 @@ from .btf_record import (
     BTF_KIND_STRUCT,
     BTF_KIND_UNION,
     BTF_KIND_VOID,
-    TAIL_WORDS,
     Record,
     decode,
     kind_of,
-    vlen_of,
 )
 from .errors import BtfError
 
@@ -38,20 +37,7 @@ KEYWORDS: Dict[str, FrozenSet[int]] = {
 """The C keyword of a type name, and the kinds it stands for."""
 
 _TAGGED = frozenset().union(*KEYWORDS.values())
-
-# Number of words of each record that has no elements, by the byte that holds kind and kind_flag; else 0.
-_FIXED_WORDS = bytes(
-    3 + once if kind in TAIL_WORDS and not each else 0
-    for byte in range(256)
-    for kind, (once, each) in ((byte & 0x7F, TAIL_WORDS.get(byte & 0x7F, (0, 0))),)
-)
-
-
-class _Index(NamedTuple):
-    """starts: word position of every record. tagged: by name offset, where in it named structs and enums are."""
-
-    starts: List[int]
-    tagged: Dict[int, List[int]]
+_VOID = memoryview(array("I", (0, 0, 0)))
 
 
 class Btf:
@@ -71,21 +57,23 @@ class Btf:
         self._base = base
         self._first_id: int = 1 if base is None else base._first_id + len(base)
         self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
-        self._types = bytes(sections.types)
-        self._words = array("I", self._types)
+        self._types: bytes = bytes(sections.types)
         if self.byte_order != sys.byteorder:
-            self._words.byteswap()
+            words = array("I", self._types)
+            words.byteswap()
+            self._types = words.tobytes()
         self._strings: bytes = bytes(sections.strings)
         if base is None and self._strings[:1] != b"\0":
             raise BtfError("BTF string section does not start with an empty string")
         if self._strings and self._strings[-1] != 0:
             raise BtfError("BTF string section does not end with NUL")
         self._new_kinds = sections.new_kinds
-        self._indexed: Optional[_Index] = None
+        self._indexed: Optional[Index] = None
+        self._named: Dict[FrozenSet[int], Dict[str, List[int]]] = {}
 
     def __len__(self) -> int:
         """The number of types of its own (without the base's, without void)."""
-        return len(self._index().starts)
+        return len(self._index())
 
     def ids(self) -> range:
         """The type ids of its own."""
@@ -93,45 +81,60 @@ class Btf:
 
     def string(self, offset: int) -> str:
         """The string at `offset` of the string section, which continues that of the base."""
+        start = offset - self._first_string
+        if 0 <= start < len(self._strings):
+            return self._strings[start : self._strings.index(b"\0", start)].decode("utf-8", "backslashreplace")
         if self._base is not None and offset < self._first_string:
             return self._base.string(offset)
-        start = offset - self._first_string
-        if not 0 <= start < len(self._strings):
-            raise BtfError(f"BTF name offset {offset} is past the end of the string section")
-        return self._strings[start : self._strings.index(b"\0", start)].decode("utf-8", "backslashreplace")
+        raise BtfError(f"BTF name offset {offset} is past the end of the string section")
+
+    def strings(self, offsets: Iterable[int]) -> List[bytes]:
+        """The strings at many offsets, as they are in the blob."""
+        if self._base is None:
+            text = self._strings
+            try:
+                return [text[start : text.index(b"\0", start)] for start in offsets]
+            except ValueError:
+                pass  # self.string() says which it is
+        return [self.string(offset).encode("utf-8", "surrogateescape") for offset in offsets]
+
+    def words(self, type_id: int) -> memoryview:
+        """The words of the record of a type id. Raises BtfError if the id is out of range."""
+        if type_id >= self._first_id:
+            try:
+                return self._index().record(type_id - self._first_id)
+            except IndexError:
+                last = self._first_id + len(self) - 1
+                raise BtfError(f"BTF type id {type_id} is out of range (the last is {last})") from None
+        return _VOID if self._base is None else self._base.words(type_id)
 
     def type(self, type_id: int) -> Record:
         """The record of a type id, decoded. Raises BtfError if the id is out of range."""
         if type_id == 0:
             return Record(0, BTF_KIND_VOID, "void", 0)
-        if self._base is not None and type_id < self._first_id:
-            return self._base.type(type_id)
-        starts = self._index().starts
-        index = type_id - self._first_id
-        if not 0 <= index < len(starts):
-            raise BtfError(f"BTF type id {type_id} is out of range (the last is {self._first_id + len(starts) - 1})")
-        end = starts[index + 1] if index + 1 < len(starts) else len(self._words)
-        return decode(type_id, self._words[starts[index] : end], self.string)
+        return decode(type_id, self.words(type_id), self.string)
 
     def find(self, names: Iterable[str], kinds: FrozenSet[int]) -> Dict[str, List[int]]:
         """Ids of all types of these kinds, by name, ascending; no key for a name without any.
 
         Records of a split BTF hide those of its base.
         """
-        missing = set(names)
-        offsets = self._name_offsets(missing)
-        index, words = self._index(), self._words
+        names = set(names)
+        searched = _TAGGED if kinds <= _TAGGED else kinds
+        known = self._named.setdefault(searched, {})
+        missing = names - known.keys()
+        if missing:
+            known.update((name, []) for name in missing)
+            offsets = self._name_offsets(missing)
+            for number, offset in self._index().named(offsets, searched):
+                known[offsets[offset]].append(self._first_id + number)
         found: Dict[str, List[int]] = {}
-        if kinds <= _TAGGED:
-            candidates = [i for offset in offsets for i in index.tagged.get(offset, ())]
-        else:
-            candidates = [i for i, start in enumerate(index.starts) if words[start] in offsets]
-        for i in candidates:
-            start = index.starts[i]
-            if kind_of(words[start + 1]) in kinds:
-                found.setdefault(offsets[words[start]], []).append(self._first_id + i)
+        for name in names:
+            ids = [i for i in known[name] if kinds == searched or kind_of(self.words(i)[1]) in kinds]
+            if ids:
+                found[name] = ids
         if self._base is not None:
-            found.update(self._base.find(missing - found.keys(), kinds))
+            found.update(self._base.find(names - found.keys(), kinds))
         return found
 
     def func_ids(self, names: Iterable[str]) -> Dict[str, int]:
@@ -177,46 +180,7 @@ class Btf:
             offsets.update(self._base._name_offsets(names))
         return offsets
 
-    def _index(self) -> _Index:
+    def _index(self) -> Index:
         if self._indexed is None:
-            self._indexed = self._scan()
+            self._indexed = Index(self._types, self._first_id, self._new_kinds)
         return self._indexed
-
-    def _scan(self) -> _Index:
-        words, end = self._words, len(self._words)
-        # By word: the length of the record that starts there. Kind and kind_flag are the top byte of its
-        # info.
-        fixed = self._types[7 if self.byte_order == "little" else 4 :: 4].translate(_FIXED_WORDS)
-        lengths: Dict[int, int] = {}
-        starts: List[int] = []
-        tagged: Dict[int, List[int]] = {}
-        add = starts.append
-        position = 0
-        try:
-            while position < end:
-                add(position)
-                length = fixed[position]
-                if length:
-                    position += length
-                    continue
-                if words[position]:
-                    tagged.setdefault(words[position], []).append(len(starts) - 1)
-                info = words[position + 1]
-                try:
-                    position += lengths[info]
-                except KeyError:
-                    lengths[info] = self._record_words(info, len(starts))
-                    position += lengths[info]
-        except IndexError:
-            position = end + 1
-        if position > end:
-            last = self._first_id + len(starts) - 1
-            raise BtfError(f"BTF type {last} runs past the end of the type section")
-        return _Index(starts, tagged)
-
-    def _record_words(self, info: int, number: int) -> int:
-        kind = kind_of(info)
-        tail = TAIL_WORDS.get(kind) or self._new_kinds.get(kind)
-        if tail is None:
-            raise BtfError(f"BTF type {self._first_id + number - 1} is of unknown kind {kind}")
-        return 3 + tail[0] + tail[1] * vlen_of(info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
 from .btf_record import (
     BTF_INT_SIGNED,
@@ -19,7 +19,8 @@ from .btf_record import (
     BTF_KIND_TYPEDEF,
     BTF_KIND_UNION,
     BTF_KIND_VOLATILE,
-    Record,
+    kind_of,
+    vlen_of,
 )
 from .errors import BtfError
 from .layout import Enum, Field, Struct, parse_path
@@ -38,11 +39,19 @@ _SIZED = _AGGREGATES | _ENUMS | {BTF_KIND_INT, BTF_KIND_FLOAT}
 
 
 class _Place(NamedTuple):
-    """A member as seen from the struct that was asked: anonymous structs in between are gone."""
+    """A member. bit_offset: from the start of the struct that was asked."""
 
     type: int
     bit_offset: int
     bitfield_size: int
+
+
+class _Solid(NamedTuple):
+    """A type without its modifiers. words: of its record."""
+
+    id: int
+    kind: int
+    words: memoryview
 
 
 class Resolver:
@@ -51,21 +60,22 @@ class Resolver:
     def __init__(self, btf: Btf, pointer_size: int) -> None:
         self._btf = btf
         self._pointer_bits = pointer_size * 8
-        self._records: Dict[int, Record] = {}
-        self._places: Dict[int, Dict[str, _Place]] = {}
+        self._solids: Dict[int, _Solid] = {}
+        self._members: Dict[int, Tuple[Dict[bytes, int], List[int]]] = {}
 
     def defines(self, type_id: int, kinds: FrozenSet[int]) -> bool:
         """Whether the type is of one of `kinds`, and no mere declaration (an enum without values)."""
-        record = self._record(type_id)
-        return record.kind in kinds and (record.kind not in _ENUMS or record.vlen > 0)
+        info = self._btf.words(type_id)[1]
+        kind = kind_of(info)
+        return kind in kinds and (kind not in _ENUMS or vlen_of(info) > 0)
 
     def row(self, type_id: int, name: str, wanted: Iterable[str]) -> Type:
         """A struct, union or enum: its size, and each wanted path or enumerator (None if absent)."""
-        record = self._record(type_id)
-        if record.kind in _ENUMS:
-            values = dict(record.values)
-            return Enum(name, record.size_or_type, {want: values.get(want) for want in wanted})
-        return Struct(name, record.size_or_type, {path: self.field(type_id, path) for path in wanted})
+        words = self._btf.words(type_id)
+        if kind_of(words[1]) in _ENUMS:
+            values = dict(self._btf.type(type_id).values)
+            return Enum(name, words[2], {want: values.get(want) for want in wanted})
+        return Struct(name, words[2], {path: self.field(type_id, path) for path in wanted})
 
     def field(self, type_id: int, path: str) -> Optional[Field]:
         """Where `path` lies in the struct or union `type_id`; None if there is no such field.
@@ -74,74 +84,95 @@ class Resolver:
         """
         place = _Place(type_id, 0, 0)
         for step in parse_path(path):
-            record = self._strip(place.type)
+            here = self._strip(place.type)
             if isinstance(step, int):
-                if record.array is None or step >= record.array.nelems > 0:
+                if here.kind != BTF_KIND_ARRAY:
                     return None
-                element = record.array.type
+                element, _, nelems = here.words[3:]
+                if step >= nelems > 0:
+                    return None
                 place = _Place(element, place.bit_offset + step * self._bits(element), 0)
             else:
-                member = self._members(record).get(step) if record.kind in _AGGREGATES else None
+                member = self._member(here, step.encode()) if here.kind in _AGGREGATES else None
                 if member is None:
                     return None
                 place = member._replace(bit_offset=place.bit_offset + member.bit_offset)
         return self._scalar(place)
 
     def _scalar(self, place: _Place) -> Field:
-        record = self._strip(place.type)
+        here = self._strip(place.type)
         signed = False
-        if record.kind == BTF_KIND_INT:
-            signed = bool(record.int_encoding & BTF_INT_SIGNED)
+        if here.kind == BTF_KIND_INT:
+            whole = self._btf.type(here.id)
+            signed = bool(whole.int_encoding & BTF_INT_SIGNED)
             # Before kind_flag, the type of a bit field was an int of its own, narrower than its size.
-            narrow = record.int_bits != record.size_or_type * 8
-            if not place.bitfield_size and (narrow or record.int_offset):
-                return Field(place.bit_offset + record.int_offset, record.int_bits, True, signed)
-        elif record.kind in _ENUMS:
-            signed = record.kind_flag
+            narrow = whole.int_bits != whole.size_or_type * 8
+            if not place.bitfield_size and (narrow or whole.int_offset):
+                return Field(place.bit_offset + whole.int_offset, whole.int_bits, True, signed)
+        elif here.kind in _ENUMS:
+            signed = bool(here.words[1] >> 31)
         if place.bitfield_size:
             return Field(place.bit_offset, place.bitfield_size, True, signed)
         return Field(place.bit_offset, self._bits(place.type), False, signed)
 
-    def _record(self, type_id: int) -> Record:
-        record = self._records.get(type_id)
-        if record is None:
-            record = self._records[type_id] = self._btf.type(type_id)
-        return record
-
-    def _strip(self, type_id: int) -> Record:
-        record = self._record(type_id)
+    def _strip(self, type_id: int) -> _Solid:
+        solid = self._solids.get(type_id)
+        if solid is not None:
+            return solid
+        at = type_id
         for _ in range(_MAX_DEPTH):
-            if record.kind not in _MODIFIERS:
-                return record
-            record = self._record(record.size_or_type)
+            words = self._btf.words(at)
+            kind = kind_of(words[1])
+            if kind not in _MODIFIERS:
+                solid = self._solids[type_id] = _Solid(at, kind, words)
+                return solid
+            at = words[2]
         raise BtfError(f"BTF type {type_id}: reference cycle, or a chain longer than {_MAX_DEPTH}")
 
     def _bits(self, type_id: int, depth: int = 0) -> int:
-        record = self._strip(type_id)
-        if record.kind in _SIZED:
-            return record.size_or_type * 8
-        if record.kind == BTF_KIND_PTR:
+        here = self._strip(type_id)
+        if here.kind in _SIZED:
+            return here.words[2] * 8
+        if here.kind == BTF_KIND_PTR:
             return self._pointer_bits
-        if record.kind == BTF_KIND_ARRAY and record.array is not None:
+        if here.kind == BTF_KIND_ARRAY:
             if depth >= _MAX_DEPTH:
                 raise BtfError(f"BTF type {type_id}: array of itself")
-            return record.array.nelems and record.array.nelems * self._bits(record.array.type, depth + 1)
-        raise BtfError(f"BTF type {type_id}: a member of kind {record.kind}, which has no size")
+            element, _, nelems = here.words[3:]
+            return nelems and nelems * self._bits(element, depth + 1)
+        raise BtfError(f"BTF type {type_id}: a member of kind {here.kind}, which has no size")
 
-    def _members(self, record: Record, depth: int = 0) -> Dict[str, _Place]:
-        places = self._places.get(record.id)
-        if places is not None:
-            return places
+    def _member(self, here: _Solid, name: bytes, depth: int = 0) -> Optional[_Place]:
         if depth >= _MAX_DEPTH:
-            raise BtfError(f"BTF type {record.id}: struct inside itself")
-        places = {}
-        for name, type_id, bit_offset, bitfield_size in record.members:
-            if name:
-                places.setdefault(name, _Place(type_id, bit_offset, bitfield_size))
-                continue
-            inner = self._strip(type_id)
+            raise BtfError(f"BTF type {here.id}: struct inside itself")
+        positions, anonymous = self._members_of(here)
+        position = positions.get(name)
+        if position is not None:
+            return _place(here.words, position)
+        for position in anonymous:
+            outer = _place(here.words, position)
+            inner = self._strip(outer.type)
             if inner.kind in _AGGREGATES:  # else an unnamed bit field: padding
-                for inner_name, place in self._members(inner, depth + 1).items():
-                    places.setdefault(inner_name, place._replace(bit_offset=bit_offset + place.bit_offset))
-        self._places[record.id] = places
-        return places
+                place = self._member(inner, name, depth + 1)
+                if place is not None:
+                    return place._replace(bit_offset=outer.bit_offset + place.bit_offset)
+        return None
+
+    def _members_of(self, here: _Solid) -> Tuple[Dict[bytes, int], List[int]]:
+        """Positions of the named members of a struct or union, and those of the others."""
+        members = self._members.get(here.id)
+        if members is None:
+            names = self._btf.strings(here.words[3::3])
+            anonymous = [position for position, name in enumerate(names) if not name]
+            # Of members of the same name, as only damaged BTF has them, the first counts.
+            positions = dict(zip(reversed(names), range(len(names) - 1, -1, -1)))
+            positions.pop(b"", None)
+            members = self._members[here.id] = (positions, anonymous)
+        return members
+
+
+def _place(words: memoryview, position: int) -> _Place:
+    _, type_id, offset = words[3 * position + 3 : 3 * position + 6]
+    if words[1] >> 31:
+        return _Place(type_id, offset & 0xFFFFFF, offset >> 24)
+    return _Place(type_id, offset, 0)

@@ -29,6 +29,9 @@ BTF_KIND_DECL_TAG = 17
 BTF_KIND_TYPE_TAG = 18
 BTF_KIND_ENUM64 = 19
 
+KIND_FLAG = 0x80
+"""kind_flag, in the byte that it shares with the kind."""
+
 BTF_INT_SIGNED = 1
 BTF_INT_CHAR = 2
 BTF_INT_BOOL = 4
