@@ -10,7 +10,7 @@ import contextlib
 import errno
 import functools
 import os
-from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from . import image, kernel, prog, syscall, tracefs, uapi
 from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
@@ -21,7 +21,9 @@ from .insn import BPF_PSEUDO_MAP_FD, unpack
 from .link import MECHANISMS, OF_TARGET, Link
 from .map import Map, cpus
 from .offsets import Offsets
+from .perfbuf import PerfBuffer
 from .relocate import context_layout, record_context, relocate, replace_calls
+from .ringbuf import RingBuffer
 
 
 class Options(NamedTuple):
@@ -69,6 +71,7 @@ class Collection:
         self._dear_ids = found.origin == "btf"
         self._progs: Dict[ProgKey, prog.Prog] = {}
         self._calls: Dict[str, Optional[int]] = {}
+        self._reader: Union[RingBuffer, PerfBuffer, None] = None
         self._version_code = kernel.version_code()
 
     @classmethod
@@ -77,6 +80,7 @@ class Collection:
         collection = cls(image, found, options, features or Features(options.deny, found.btf_ids))
         try:
             collection._create_maps()
+            collection._open_reader()
             collection._replace_calls()
             for hook in HOOKS:
                 collection.hooks.append(collection._attach(hook))
@@ -106,6 +110,14 @@ class Collection:
         if spec.type == "BPF_MAP_TYPE_LRU_HASH" and not self.features.has("lru_hash"):
             spec = spec._replace(type="BPF_MAP_TYPE_HASH")
         return spec
+
+    def _open_reader(self) -> None:
+        """Before any program is attached: a perf buffer takes nothing until it is read."""
+        array = self.maps["events"]
+        if array.spec.type == "BPF_MAP_TYPE_RINGBUF":
+            self._reader = RingBuffer(array)
+        else:
+            self._reader = PerfBuffer(array, self._image.abi["struct event"]["size"])
 
     def _replace_calls(self) -> None:
         """Finds what to call instead of the helpers that this kernel does not have."""
@@ -228,6 +240,12 @@ class Collection:
             if attached.hook.raises and attached.link is not None:
                 attached.link.close()
 
+    @property
+    def reader(self) -> Union[RingBuffer, PerfBuffer]:
+        """Of the events map; there from before the first event until close()."""
+        assert self._reader is not None, "attach() opens it"
+        return self._reader
+
     def mechanisms(self) -> Mapping[str, Optional[str]]:
         """Hook -> "mechanism target", or None."""
         return {a.hook.name: f"{a.link.mechanism} {a.link.target}" if a.link is not None else None for a in self.hooks}
@@ -261,5 +279,7 @@ class Collection:
                     attached.link.close()
         for loaded in self._progs.values():
             loaded.close()
+        if self._reader is not None:
+            self._reader.close()
         for created in self.maps.values():
             created.close()

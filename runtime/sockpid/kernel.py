@@ -15,6 +15,7 @@ from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
 
 NOTES = "/sys/kernel/notes"
 VERSION = "/proc/version"
+LOCKDOWN = ("/sys/kernel/security/lockdown", "/proc/cmdline")  # securityfs may not be mounted
 
 
 class Identity(NamedTuple):
@@ -93,7 +94,7 @@ def lockdown() -> Optional[str]:
 
     Linux kernel commit 000d388ed3bb ("security: Add a static lockdown policy LSM") (in v5.4)
     """
-    for path in ("/sys/kernel/security/lockdown", "/proc/cmdline"):  # securityfs may not be mounted
+    for path in LOCKDOWN:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 found = re.search(r"(?:\[|\blockdown=)(integrity|confidentiality|none)\b", file.read())

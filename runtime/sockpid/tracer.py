@@ -6,13 +6,11 @@ import errno
 import os
 import struct
 import time
-from typing import Dict, FrozenSet, List, Mapping, Optional, Union
+from typing import Dict, FrozenSet, List, Mapping, Optional
 
 from . import data, event, image, kernel, offsets, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
-from .perfbuf import PerfBuffer
-from .ringbuf import RingBuffer
 from .trim import Trimmer
 
 # enum counter (bpf_bytecode/sockpid.h)
@@ -41,12 +39,7 @@ class Tracer:
         self._look_again = 0.0
         self._silent = False
         self._trimmer = Trimmer(collection.maps)
-        array = collection.maps["events"]
-        self._reader: Union[RingBuffer, PerfBuffer]
-        if array.spec.type == "BPF_MAP_TYPE_RINGBUF":
-            self._reader = RingBuffer(array)
-        else:
-            self._reader = PerfBuffer(array, event.EVENT_SIZE)
+        self._reader = collection.reader
 
     @classmethod
     def open(cls, options: Options, offsets_path: Optional[str] = None) -> Tracer:
@@ -206,7 +199,6 @@ class Tracer:
         return [event.decode_count(key, value) for key, value in rows if value is not None]
 
     def close(self) -> None:
-        self._reader.close()
         self.collection.close()
 
     def __enter__(self) -> Tracer:
