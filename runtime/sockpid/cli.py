@@ -12,6 +12,9 @@ from .features import CAPABILITIES
 
 if TYPE_CHECKING:
     from .collection import Options
+    from .labels import Wanted
+
+LABELS = ("cmdline", "container", "unit")
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -36,7 +39,22 @@ RUN_EPILOG = """\
 examples:
   sockpid run
   sockpid run --json | jq 'select(.pid == 4711)'
+  sockpid run --labels --label-env RANK,LOCAL_RANK
+  sockpid run --output table --output file:/var/log/sockpid.jsonl,size=100M,keep=7
+  sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
+  sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
   sockpid run --offsets ./my-kernel.json --duration 10
+
+outputs (any number; docs/outputs.md says more):
+  table | json                  on standard output (default: table, with --json: json)
+  file:PATH                     JSON lines; size=64M age=7d keep=5 mode=0640; SIGHUP opens it anew
+  unix:PATH                     JSON lines to all readers of a socket; mode=0600 buffer=4M
+  syslog[:/dev/log]             RFC 5424; facility=daemon
+  journald[:SOCKET]             fields SOCKPID_PID=...
+  prometheus[:ADDRESS:PORT]     GET /metrics (127.0.0.1:9469); labels=kind+comm series=1000
+  otlp[:URL]                    OTLP/HTTP in JSON (http://127.0.0.1:4318); signals=logs+metrics labels=kind+comm
+                                interval=15s queue-dir=DIR queue-size=64M compress=gzip ca=FILE timeout=10s
+  each: queue=65536             events that may wait for it; more are dropped, and counted per output
 
 The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
 map would have printed."""
@@ -82,6 +100,18 @@ def parser() -> argparse.ArgumentParser:
         epilog=RUN_EPILOG,
     )
     run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
+    run.add_argument(
+        "--output", action="append", metavar="KIND[:PLACE][,key=value]", help="where events go (see below)"
+    )
+    run.add_argument(
+        "--labels",
+        nargs="?",
+        const=",".join(LABELS),
+        metavar="KIND,...",
+        help=f"say more of the owners: {', '.join(LABELS)} (default: all)",
+    )
+    run.add_argument("--label-env", metavar="NAME,...", help="say the owners' environment variables of these names")
+    run.add_argument("--host", metavar="NAME", help="what to call this host in events (default: its name)")
     run.add_argument("--sharers", action="store_true", help="list every process that has the socket open")
     run.add_argument("--no-seed", action="store_true", help="do not look up the sockets that exist already")
     run.add_argument("--summary", action="store_true", help="at the end, compare with the kernel's own counters")
@@ -159,6 +189,9 @@ def _run(options: Options, arguments: argparse.Namespace) -> int:
         arguments.port,
         None if arguments.cidr is None else network(arguments.cidr),
     )
+    if arguments.count and arguments.output:
+        raise UsageError("--count prints sums, which go to no --output")
+    outputs = (arguments.output or []) + (["json"] if arguments.json and "json" not in (arguments.output or []) else [])
     what = RunOptions(
         arguments.json,
         arguments.duration,
@@ -168,8 +201,21 @@ def _run(options: Options, arguments: argparse.Namespace) -> int:
         arguments.count,
         arguments.pin,
         wanted,
+        tuple(outputs or ["table"]),
+        _labels(arguments.labels, arguments.label_env),
+        arguments.host,
     )
     return run(options, arguments.offsets, what)
+
+
+def _labels(kinds: Optional[str], env: Optional[str]) -> Wanted:
+    from .labels import KINDS, Wanted
+
+    wanted = Wanted(*(tuple(word for word in (text or "").split(",") if word) for text in (kinds, env)))
+    for kind in wanted.kinds:
+        if kind not in KINDS:
+            raise UsageError(f"--labels: {kind} is none of {', '.join(KINDS)}")
+    return wanted
 
 
 def main(argv: Optional[List[str]] = None) -> int:

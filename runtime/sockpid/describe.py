@@ -7,39 +7,44 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from . import proc
+from . import container, labels, proc
 from .cgroup import CgroupPaths
 from .event import Event
 from .tracer import Tracer
 
 KEEP_SECONDS = 1.0
+KEEP_PROCESSES = 4096
 
 
 class Known(NamedTuple):
-    """What was found out of a process, and until when (time.monotonic()) it is believed."""
+    """What was found out of a process, and until when (time.monotonic()) it is believed. A process that executes
+    another program keeps its start time, so nothing is believed for long while it lives."""
 
     exited: Optional[bool]
     comm: Optional[str]
     ns_pid: Optional[int]
+    labels: Optional[Dict[str, Any]]
     until: float
 
 
 class Describer:
     """Completes documents of events. A process is known by pid and start time together, never by pid alone."""
 
-    def __init__(self, tracer: Tracer, sharers: bool) -> None:
+    def __init__(self, tracer: Tracer, sharers: bool, wanted: labels.Wanted) -> None:
         self._tracer = tracer
         self._sharers = sharers
+        self._wanted = wanted
         self._cgroups = CgroupPaths()
         self._known: Dict[Tuple[int, int], Known] = {}
 
     def complete(self, seen: Event, document: Dict[str, Any]) -> Dict[str, Any]:
-        """Adds to the document of an event (see README.md): exited, ns_pid, cgroup, sharers; brings comm up to date.
+        """Adds to the document of an event (see docs/events.md): exited, ns_pid, cgroup, labels, sharers. Brings
+        comm up to date.
 
         A process that has exited keeps the name it had, and its pid is never looked at as if it still were
         it.
         """
-        document.update(exited=None, ns_pid=None, cgroup=None, sharers=None)
+        document.update(exited=None, ns_pid=None, cgroup=None, labels=None, sharers=None)
         pid, start_ns = document["pid"], document["start_ns"]
         if pid is not None:
             known = self._process(pid, start_ns)
@@ -50,6 +55,7 @@ class Describer:
             else:
                 document["comm"] = self._tracer.name_of(pid, start_ns) or document["comm"]
             document["cgroup"] = self._cgroups.path(document["cgroup_id"])
+            document["labels"] = self._labels(known.labels, document["cgroup"])
         if self._sharers and seen.inode:
             holders = proc.holders({seen.inode}).get(seen.inode, [])
             document["sharers"] = [{"pid": holder.pid, "comm": holder.comm} for holder in holders]
@@ -58,19 +64,35 @@ class Describer:
                 document["ambiguous"] = max(document["ambiguous"], len(others))
         return document
 
+    def _labels(self, found: Optional[Dict[str, Any]], cgroup: Optional[str]) -> Optional[Dict[str, Any]]:
+        """Of a process that is gone, the event's control group still tells where it ran."""
+        if found is not None and found["reason"] == "exited" and cgroup is not None:
+            found = dict(found)
+            labels.place(found, container.place(cgroup))
+        return found
+
     def _process(self, pid: int, start_ns: int) -> Known:
         now = time.monotonic()
         known = self._known.get((pid, start_ns))
         if known is None or known.until < now:
-            if len(self._known) > 4096:
-                self._known = {key: value for key, value in self._known.items() if value.until >= now}
-            exited = proc.is_exited(pid, start_ns)
-            alive = exited is False
-            known = Known(
-                exited,
-                proc.comm(pid) if alive else None,
-                proc.namespace_pid(pid) if alive else None,
-                now + KEEP_SECONDS,
-            )
+            if len(self._known) >= KEEP_PROCESSES:
+                oldest = sorted(self._known, key=lambda key: self._known[key].until)
+                for key in oldest[: KEEP_PROCESSES // 2]:
+                    del self._known[key]
+            known = self._look(pid, start_ns, known, now)
             self._known[pid, start_ns] = known
         return known
+
+    def _look(self, pid: int, start_ns: int, before: Optional[Known], now: float) -> Known:
+        exited = proc.is_exited(pid, start_ns)
+        alive = exited is False
+        found = labels.read(self._wanted, pid, start_ns) if self._wanted else None
+        if found is not None and found["reason"] == "exited" and before is not None and before.labels is not None:
+            found = before.labels  # it is not there any more, but it was the one
+        return Known(
+            exited,
+            proc.comm(pid) if alive else None,
+            proc.namespace_pid(pid) if alive else None,
+            found,
+            now + KEEP_SECONDS,
+        )

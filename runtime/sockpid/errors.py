@@ -20,6 +20,7 @@ SockpidError                         1
  +- PinError                        15   the directory of pins is in use, not to be trusted, or holds no map of ours
  +- BundleError                     16   the bundle is damaged, altered, or not signed as demanded
  +- InstallError                    17   a file cannot be installed or taken away
+ +- OutputError                     18   an output of `run` cannot be opened
  +- SyscallError (also OSError)      1   any other refusal of the kernel
 """
 
@@ -146,6 +147,10 @@ class BundleError(SockpidError):
 
 class InstallError(SockpidError):
     exit_code = 17
+
+
+class OutputError(SockpidError):
+    exit_code = 18
 
 
 class SyscallError(SockpidError, OSError):

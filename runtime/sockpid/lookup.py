@@ -16,7 +16,7 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 from . import event, pin, proc
 from .errors import UsageError
 from .map import Map
-from .output import end, printable
+from .words import end, printable
 
 NAME = "socket_to_pid"
 KEY = "=" + event.TUPLE

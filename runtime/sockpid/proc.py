@@ -131,6 +131,12 @@ def comm(pid: int) -> Optional[str]:
         return None
 
 
+def read(pid: int, name: str) -> bytes:
+    """The file /proc/PID/`name`. Raises OSError."""
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read()
+
+
 def holders(inodes: AbstractSet[int]) -> Dict[int, List[Holder]]:
     """Which processes have these sockets open: inode -> holders, the oldest first. Inodes without any are left out.
 

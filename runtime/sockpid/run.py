@@ -1,31 +1,37 @@
-"""`sockpid run`: retransmits with their owners, as a table or as JSON lines, or summed up."""
+"""`sockpid run`: retransmits with their owners, to any number of outputs, or summed up."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
 from typing import Any, Counter, Dict, List, NamedTuple, Optional, Tuple
 
-from . import capability, output, selfcheck
+from . import capability, selfcheck
 from .collection import Options
 from .describe import Describer
 from .event import Count, Event
 from .filters import Filter
+from .labels import Wanted
+from .outputs import Gone, Outputs
 from .pin import DIRECTORY, Pins
 from .tracer import Tracer
 
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 10.0
+STATUS_SECONDS = 1.0
 
 
 class RunOptions(NamedTuple):
-    """json: JSON lines. duration: seconds, None: until a signal. sharers: look up who else has the socket. seed: ask
-    for the sockets that exist already. summary: compare with the kernel's counters at the end. every: sum in the
-    kernel and print every so many seconds. pin: directory to pin socket_to_pid in. filter: which events."""
+    """json: sums and summary as JSON. duration: seconds, None: until a signal. sharers: look up who else has it open.
+    seed: ask for the sockets that exist already. summary: compare with the kernel's counters at the end. every: sum in
+    the kernel and print every so many seconds. pin: directory to pin socket_to_pid in. filter: which events. outputs:
+    where events go, as on the command line. labels: what to say of owners. host: what to call this one, None: its name.
+    """
 
     json: bool = False
     duration: Optional[float] = None
@@ -35,13 +41,20 @@ class RunOptions(NamedTuple):
     every: Optional[float] = None
     pin: Optional[str] = None
     filter: Filter = Filter()
+    outputs: Tuple[str, ...] = ("table",)
+    labels: Wanted = Wanted()
+    host: Optional[str] = None
 
 
 def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
-    """Attaches, seeds, proves the offsets, then prints until a signal or the end of the duration."""
+    """Attaches, seeds, proves the offsets, then tells events until a signal or the end of the duration."""
     stop: List[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stop.append(received))
+    outputs = None if what.every else Outputs.open(what.outputs, say)
+    if outputs is not None:
+        reopen = outputs.reopen
+        signal.signal(signal.SIGHUP, lambda _received, _frame: reopen())
     settings = what.filter.settings() + ((("SETTING_COUNT", 1),) if what.every else ())
     with contextlib.ExitStack() as stack:
         pins = stack.enter_context(Pins(what.pin or DIRECTORY)) if what.pin is not None else None
@@ -54,7 +67,7 @@ def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
         _drop(tracer, what)
         how = ", ".join(f"{name}: {link or 'none'}" for name, link in tracer.collection.mechanisms().items())
         say(f"offsets from {tracer.offsets.source}; {how}")
-        return _count(tracer, what, stop) if what.every else Session(tracer, what).follow(waiting, stop)
+        return _count(tracer, what, stop) if outputs is None else Session(tracer, what, outputs).follow(waiting, stop)
 
 
 def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
@@ -69,7 +82,7 @@ def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
 
 def _drop(tracer: Tracer, what: RunOptions) -> None:
     """Gives up every capability that nothing from here on needs."""
-    keep = capability.for_run(sharers=what.sharers, environ=False, summary=what.summary)
+    keep = capability.for_run(sharers=what.sharers, environ=bool(what.labels.env), summary=what.summary)
     dropped = capability.drop(keep | capability.for_maps(tracer.raised))
     if dropped.threads:
         say(f"{dropped.threads} threads that had started before keep {', '.join(capability.names(dropped.gone))}")
@@ -80,49 +93,80 @@ def say(line: str) -> None:
 
 
 class Session:
-    """The events of one run, printed and counted."""
+    """The events of one run, told and counted."""
 
-    def __init__(self, tracer: Tracer, what: RunOptions) -> None:
+    def __init__(self, tracer: Tracer, what: RunOptions, outputs: Outputs) -> None:
         self._tracer = tracer
         self._what = what
-        self._describer = Describer(tracer, what.sharers)
+        self._outputs = outputs
+        self._describer = Describer(tracer, what.sharers, what.labels)
+        self._host = what.host or os.uname().nodename
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
         self._shown = self._unknown = 0
         self._warned = False
         self._started = time.monotonic()
         self._watch = self._started + WATCH_SECONDS
+        self._report = self._started
         self._since = 0
 
     def follow(self, waiting: List[Event], stop: List[int]) -> int:
         before = self._kernel_counters()
         end = None if self._what.duration is None else time.monotonic() + self._what.duration
-        if not self._what.json:
-            print(output.HEADER, flush=True)
-        last = False
-        while True:
-            for seen in waiting:
-                self._show(seen)
-            sys.stdout.flush()
-            if last:
-                break
-            self._watch_evictions()
-            remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
-            last = bool(stop) or remaining <= 0
-            waiting = self._tracer.finish() if last else self._tracer.events(remaining)
+        status = 0
+        try:
+            self._outputs.start()
+            self._tell_until(waiting, stop, end)
+        except Gone as error:
+            if error.exit_code:
+                say(str(error))
+            status = error.exit_code
+        finally:
+            self._outputs.close()
         lost = self._tracer.lost()
         say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
         self._summary(before, lost)
-        return 0
+        return status
 
-    def _show(self, seen: Event) -> None:
+    def _tell_until(self, waiting: List[Event], stop: List[int], end: Optional[float]) -> None:
+        last = False
+        while True:
+            self._outputs.offer([document for document in map(self._document, waiting) if document is not None])
+            if last:
+                break
+            self._watch_evictions()
+            self._report_status()
+            remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
+            last = bool(stop) or remaining <= 0
+            waiting = self._tracer.finish() if last else self._tracer.events(remaining)
+        self._report_status(at_once=True)
+
+    def _document(self, seen: Event) -> Optional[Dict[str, Any]]:
+        """The event as it is told; None if it does not meet the filter."""
         if seen.ts_ns >= self._since:
             self._kinds[seen.tuple.netns][seen.kind] += 1
         document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
+        document["host"] = self._host
         if not self._what.filter.matches(seen, document):
-            return
+            return None
         self._shown += 1
         self._unknown += seen.owner is None
-        print(json.dumps(document) if self._what.json else output.row(document))
+        return document
+
+    def _report_status(self, at_once: bool = False) -> None:
+        """Once a second, what was counted, for outputs that pass it on."""
+        now = time.monotonic()
+        if at_once or now >= self._report:
+            self._report = now + STATUS_SECONDS
+            self._outputs.status(self._totals())
+
+    def _totals(self) -> Dict[str, int]:
+        tracer = self._tracer
+        return {
+            "raised": tracer.raised(),
+            "delivered": tracer.delivered,
+            "lost": tracer.lost(),
+            "evicted": tracer.evicted(),
+        }
 
     def _watch_evictions(self) -> None:
         """Says once that the maps are too small, and what would have been enough."""
@@ -150,25 +194,25 @@ class Session:
         return counters
 
     def _summary(self, before: Dict[int, Any], lost: int) -> None:
-        """Our counts beside the kernel's over the same time, per network namespace."""
+        """What outputs dropped; with --summary, our counts beside the kernel's over the same time, per network
+        namespace."""
+        outputs = self._outputs.report()
+        for row in outputs:
+            if row["dropped"] and not (self._what.summary and self._what.json):
+                say(f"output {row['output']}: {row['dropped']} of {row['offered']} events dropped")
         if not self._what.summary:
             return
         from . import netstat
 
         lines = netstat.reconcile(self._kinds, netstat.difference(netstat.read(), before), lost)
-        evicted = self._tracer.evicted()
+        totals = {**self._totals(), "lost": lost}
         if self._what.json:
             rows = [line._asdict() for line in lines]
-            totals = {
-                "raised": self._tracer.raised(),
-                "delivered": self._tracer.delivered,
-                "lost": lost,
-                "evicted": evicted,
-            }
-            say(json.dumps({"summary": rows, **totals, "unknown": self._unknown}))
+            say(json.dumps({"summary": rows, **totals, "unknown": self._unknown, "outputs": outputs}))
             return
-        raised, read = self._tracer.raised(), self._tracer.delivered
-        say(f"{raised} events raised, {read} read, {lost} lost; {evicted} owners evicted")
+        say("{raised} events raised, {delivered} read, {lost} lost; {evicted} owners evicted".format(**totals))
+        for row in outputs:
+            say("output {output}: {offered} events, {written} written, {dropped} dropped".format(**row))
         for line in lines:
             if line.ours or line.kernel:
                 verdict = {True: "agrees", False: "DIFFERS", None: "cannot be told"}[line.agrees]
@@ -198,7 +242,9 @@ def _count(tracer: Tracer, what: RunOptions, stop: List[int]) -> int:
         if what.json:
             print(json.dumps({"schema": 1, "counts": [_count_document(row) for row in rows]}), flush=True)
         else:
-            print("\n".join([output.COUNT_HEADER, *(output.count_row(row) for row in rows)]), flush=True)
+            from .outputs import table
+
+            print("\n".join([table.COUNT_HEADER, *map(table.count_row, rows)]), flush=True)
     say(f"{tracer.raised() - raised} retransmits, {tracer.lost() - lost} not counted for want of room")
     return 0
 

@@ -28,10 +28,10 @@ def summary(stderr: str) -> dict[str, Any]:
 class Probe:
     """A probe in the background, ready when entered."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, stdout: int = subprocess.PIPE) -> None:
         self.stdout = self.stderr = ""
         self._process = subprocess.Popen(
-            [*RUNTIME, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*RUNTIME, "run", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True
         )
         assert self._process.stderr is not None
         while "offsets from" not in self.stderr:
@@ -44,7 +44,8 @@ class Probe:
 
     def finish(self) -> list[dict[str, Any]]:
         self._process.terminate()
-        self.stdout, rest = self._process.communicate(timeout=60)
+        stdout, rest = self._process.communicate(timeout=60)
+        self.stdout = stdout or ""
         self.stderr += rest
         assert self._process.returncode == 0, self.stderr
         return truth.parse_lines(self.stdout)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = sorted((ROOT / "runtime/sockpid").glob("*.py"))
+RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
-    "__init__", "arch", "bundle", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "data", "errors",
-    "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate", "signature", "table",
-    "uapi",
+    "__init__", "arch", "bundle", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "container", "data",
+    "errors", "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate", "signature",
+    "table", "uapi", "words",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {
@@ -35,9 +35,14 @@ READS_KERNEL_FILES = {
 FOREIGN = {"sock_diag": {"pyroute2"}}
 
 
+def name(path: Path) -> str:
+    """A module's name within sockpid: "event", "outputs.table"; a package is called "outputs.__init__"."""
+    return ".".join(path.relative_to(ROOT / "runtime/sockpid").with_suffix("").parts)
+
+
 def imports(path: Path) -> set[str]:
     """Modules that a file imports anywhere; relative ones as "sockpid.x"."""
-    package = path.parent.name
+    package = ".".join(path.relative_to(ROOT).parent.parts[1:])
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -45,6 +50,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = f"{package}.{node.module}" if node.level and node.module else node.module or package
             package_itself = (node.level and not node.module) or node.module in ("sockpid", "sockpid_gen")
+            assert node.level < 2, f"{path}: a package above is imported by its name"
             found.update(f"{base}.{alias.name}" for alias in node.names) if package_itself else found.add(base)
     return found
 
@@ -53,10 +59,10 @@ def top(module: str) -> str:
     return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", RUNTIME, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RUNTIME, ids=name)
 def test_runtime_imports_the_standard_library_and_itself(path: Path) -> None:
     foreign = {top(m) for m in imports(path)} - sys.stdlib_module_names - {"sockpid", "__future__"}
-    assert foreign == FOREIGN.get(path.stem, set())
+    assert foreign == FOREIGN.get(name(path), set())
 
 
 @pytest.mark.parametrize("stem", FOREIGN)
@@ -67,16 +73,16 @@ def test_what_is_foreign_is_imported_when_it_is_needed(stem: str) -> None:
     assert not {top(name) for name in at_once} & FOREIGN[stem]
 
 
-@pytest.mark.parametrize("path", [p for p in RUNTIME if p.stem in PURE], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in RUNTIME if name(p) in PURE], ids=name)
 def test_pure_half_does_not_touch_the_kernel(path: Path) -> None:
     used = {top(m) for m in imports(path)}
     assert not used & KERNEL_HALF_ONLY
-    own = {m.split(".")[1] for m in imports(path) if m.startswith("sockpid.")} - {"__version__"}
+    own = {m.partition(".")[2] for m in imports(path) if m.startswith("sockpid.")} - {"__version__"}
     assert own <= PURE
 
 
 def test_pure_modules_exist() -> None:
-    assert {p.stem for p in RUNTIME} >= PURE
+    assert set(map(name, RUNTIME)) >= PURE
 
 
 @pytest.mark.parametrize("path", GEN, ids=lambda p: p.stem)
@@ -86,12 +92,12 @@ def test_generator_uses_only_the_pure_half(path: Path) -> None:
 
 
 def test_one_module_calls_libc() -> None:
-    calling = {p.stem for p in RUNTIME if "CDLL" in p.read_text()}
+    calling = {name(p) for p in RUNTIME if "CDLL" in p.read_text()}
     assert calling == {"syscall"}
 
 
 def test_few_modules_read_kernel_files() -> None:
-    named = {p.stem for p in RUNTIME if any(f'"{root}' in p.read_text() for root in ("/proc", "/sys"))}
+    named = {name(p) for p in RUNTIME if any(f'"{root}' in p.read_text() for root in ("/proc", "/sys"))}
     assert named <= READS_KERNEL_FILES
 
 

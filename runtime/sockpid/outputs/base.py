@@ -1,0 +1,91 @@
+"""What an output is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Callable, Deque, Dict, Mapping, Optional
+
+from sockpid.errors import SockpidError
+
+SCHEMA = 1
+
+
+class Gone(SockpidError):
+    """Nobody will ever read this output again: the run ends."""
+
+    exit_code = 0
+
+
+class Busy(OSError):
+    """A consumer that wants to be asked again, after so many seconds."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Record:
+    """One thing to write: an event as the documented object, or a gap (docs/events.md)."""
+
+    __slots__ = ("_line", "document")
+
+    def __init__(self, document: Dict[str, Any]) -> None:
+        self.document = document
+        self._line: Optional[bytes] = None
+
+    @property
+    def line(self) -> bytes:
+        """JSON with a line feed; made once for all outputs."""
+        if self._line is None:
+            self._line = json.dumps(self.document).encode() + b"\n"
+        return self._line
+
+    @property
+    def is_gap(self) -> bool:
+        return "dropped" in self.document
+
+
+class Output:
+    """One kind of consumer. Made in the main thread, where wrong arguments raise UsageError and what cannot be opened
+    OutputError; its methods are called in the output's own thread, but for those that say otherwise.
+
+    gather: seconds to wait for more records before they are written, so that they can go in one piece. every: seconds
+    between calls of tick(), None: never. tells_gaps: gaps are given to write() too. dropped: records that were taken
+    from the queue but not delivered. stdout: the output
+    writes to our standard output, which only one can.
+    """
+
+    gather = 0.0
+    every: Optional[float] = None
+    tells_gaps = False
+    stdout = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dropped = 0
+        self.warn: Callable[[str], None] = lambda _line: None
+        """Tells the user; set by whoever runs the output."""
+        self.status: Mapping[str, int] = {}
+        """What is known of the probe: raised, delivered, lost, evicted, and "dropped:NAME" per output. Replaced whole
+        by the main thread."""
+
+    def start(self) -> None:
+        """Called once, in the main thread, before the output's own thread is: starts the threads that it has besides.
+        None may be started earlier, since the capabilities of the process are given up until then."""
+
+    def write(self, pending: Deque[Record]) -> None:
+        """Takes from the left what has been delivered. Raises OSError to be called again, later, with the rest; Gone
+        if that would be in vain."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Called about every `every` seconds. Raises OSError."""
+
+    def reopen(self) -> None:
+        """After SIGHUP: lets go of files and opens them anew. Raises OSError."""
+
+    def stop(self) -> None:
+        """Called by another thread: the end is near, so what waits for a consumer shall wait no more."""
+
+    def close(self) -> None:
+        """After the last write. Must not block."""

@@ -1,0 +1,85 @@
+"""All outputs of a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+from sockpid.errors import UsageError
+
+from .base import Output, Record
+from .sink import Sink
+from .spec import open_output
+
+LIMIT = 65536
+"""Records that an output may have waiting, unless its `queue=` says otherwise."""
+
+CLOSE_SECONDS = 0.9
+
+
+class Outputs:
+    """Hands every event to every output. End with close()."""
+
+    def __init__(self, outputs: Sequence[Tuple[Output, int]], warn: Callable[[str], None]) -> None:
+        """outputs: each with the number of records it may have waiting. warn: told of outputs that fail and recover."""
+        self._sinks = [Sink(output, limit, warn) for output, limit in outputs]
+
+    @classmethod
+    def open(cls, specs: Sequence[str], warn: Callable[[str], None]) -> Outputs:
+        """The outputs of a command line. Raises UsageError, also if two want standard output, and OutputError."""
+        opened: List[Tuple[Output, int]] = []
+        try:
+            for spec in specs:
+                opened.append(open_output(spec, LIMIT))
+            talking = [output.name for output, _ in opened if output.stdout]
+            if len(talking) > 1:
+                raise UsageError(f"outputs {' and '.join(talking)} both want standard output; only one can have it")
+        except BaseException:
+            for output, _ in opened:
+                output.close()
+            raise
+        return cls(opened, warn)
+
+    def start(self) -> None:
+        for sink in self._sinks:
+            sink.start()
+
+    def offer(self, documents: Sequence[Dict[str, Any]]) -> None:
+        """Never waits for a consumer. The documents are not to be changed afterwards. Raises what ended an output."""
+        if documents:
+            records = [Record(document) for document in documents]
+            for sink in self._sinks:
+                sink.offer(records)
+        for sink in self._sinks:
+            if sink.error is not None:
+                raise sink.error
+
+    def status(self, status: Mapping[str, int]) -> None:
+        """What the probe has counted, for outputs that report it."""
+        whole = {**status, **{f"dropped:{sink.output.name}": sink.dropped for sink in self._sinks}}
+        for sink in self._sinks:
+            sink.output.status = whole
+
+    def reopen(self) -> None:
+        for sink in self._sinks:
+            sink.reopen()
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Ends all outputs, within about so many seconds."""
+        deadline = time.monotonic() + seconds
+        closing = [
+            threading.Thread(target=sink.close, args=(deadline - time.monotonic(),), daemon=True)
+            for sink in self._sinks
+        ]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
+
+    def report(self) -> List[Dict[str, Any]]:
+        """Per output: its name, events offered, written and dropped."""
+        return [
+            {"output": s.output.name, "offered": s.offered, "written": s.written, "dropped": s.dropped}
+            for s in self._sinks
+        ]
