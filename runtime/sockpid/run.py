@@ -52,11 +52,12 @@ def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stop.append(received))
     outputs = None if what.every else Outputs.open(what.outputs, say)
-    if outputs is not None:
-        reopen = outputs.reopen
-        signal.signal(signal.SIGHUP, lambda _received, _frame: reopen())
     settings = what.filter.settings() + ((("SETTING_COUNT", 1),) if what.every else ())
     with contextlib.ExitStack() as stack:
+        if outputs is not None:
+            stack.callback(outputs.close)
+            reopen = outputs.reopen
+            signal.signal(signal.SIGHUP, lambda _received, _frame: reopen())
         pins = stack.enter_context(Pins(what.pin or DIRECTORY)) if what.pin is not None else None
         tracer = stack.enter_context(Tracer.open(options, offsets_path))
         waiting = _begin(tracer, what)

@@ -24,6 +24,7 @@ class Outputs:
     def __init__(self, outputs: Sequence[Tuple[Output, int]], warn: Callable[[str], None]) -> None:
         """outputs: each with the number of records it may have waiting. warn: told of outputs that fail and recover."""
         self._sinks = [Sink(output, limit, warn) for output, limit in outputs]
+        self._closed = False
 
     @classmethod
     def open(cls, specs: Sequence[str], warn: Callable[[str], None]) -> Outputs:
@@ -66,7 +67,10 @@ class Outputs:
             sink.reopen()
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Ends all outputs, within about so many seconds."""
+        """Ends all outputs, within about so many seconds; once."""
+        if self._closed:
+            return
+        self._closed = True
         deadline = time.monotonic() + seconds
         closing = [
             threading.Thread(target=sink.close, args=(deadline - time.monotonic(),), daemon=True)

@@ -64,6 +64,9 @@ class Sink:
 
     def close(self, seconds: float) -> None:
         """Lets the thread write what is queued, for so long at most. What is left then is dropped."""
+        if self._thread.ident is None:
+            self.output.close()
+            return
         with self._changed:
             self._closing = True
             self._changed.notify()
