@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, Dict, List
 
 import typer
@@ -246,6 +247,34 @@ def explain(
         programs.setdefault(use.program, []).append(f"{use.insn} ({use.kind})")
     for program, places in programs.items():
         out.print(f"  {program}: instructions {escape(', '.join(places))}")
+
+
+@app.command()
+def atlas(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write.")],
+    offsets: Offsets = DEFAULT_OFFSETS,
+    as_json: Json = False,
+) -> None:
+    """Draw the table: one page that shows where fields move from version to version.
+
+    The page is complete in itself: any browser shows it, without a network.
+
+    [bold]Examples[/bold]
+
+      sockpid-gen atlas -o atlas.html
+
+      sockpid-gen atlas -o mine.html --offsets my-offsets
+    """
+    from . import Table, shard
+    from . import atlas as drawing
+
+    table = Table.load(offsets)
+    content = drawing.page(table)
+    shard.write(output, content)
+    if as_json:
+        print(json.dumps({"file": str(output), "kernels": len(table), "bytes": len(content)}))
+    else:
+        out.print(f"[green]drawn[/green] {len(table)} kernels in {escape(str(output))} ({len(content):,} bytes)")
 
 
 def _identity(kernel: Any) -> Dict[str, Any]:
