@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING, List, Optional
 
@@ -29,6 +31,7 @@ examples:
   sockpid selftest                  prove on this host that every field and PID is right
   sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
   sockpid doctor                    what this kernel offers, and what sockpid uses of it
+  sockpid install --start           from a bundle: install it, and run it as a service
 
 exit status:
   0 fine   2 usage   3 capability missing   4 kernel unknown   5 table damaged   6 schema unknown   7 BTF damaged
@@ -159,6 +162,31 @@ def parser() -> argparse.ArgumentParser:
         "detaches.",
         epilog="examples:\n  sockpid doctor\n  sockpid doctor --json --deny raw_tp",
     )
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--root", metavar="DIR", default="/", help="below this directory, for images (default: /)")
+    place.add_argument("--prefix", metavar="DIR", default="/usr/local", help="within the root (default: %(default)s)")
+    install = commands.add_parser(
+        "install",
+        parents=[place],
+        formatter_class=raw,
+        help="put the bundle in place, with a systemd unit, completion and manual",
+        description="Puts the bundle that it runs from in place, with a hardened systemd unit, completion for bash, "
+        "zsh and fish, and the manual page. All of it or nothing. Files of others are never touched.",
+        epilog="examples:\n  python3 sockpid.pyz install --start\n  python3 sockpid.pyz install --root ./image "
+        "--prefix /usr",
+    )
+    install.add_argument(
+        "--python", metavar="PATH", help="what runs it there (default: this Python, or /usr/bin/python3)"
+    )
+    install.add_argument("--start", action="store_true", help="enable and start the service")
+    commands.add_parser(
+        "uninstall",
+        parents=[place],
+        formatter_class=raw,
+        help="remove what install put in place",
+        description="Removes exactly what was installed. A file that was changed since stays, and is named.",
+        epilog="examples:\n  sockpid uninstall",
+    )
     return top
 
 
@@ -170,6 +198,20 @@ def _demand_signature(keyring: str) -> None:
     if archive is None:
         raise BundleError("--require-signature: sockpid does not run from a bundle, so there is nothing that is signed")
     signature.verify(archive, keyring, run)
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from . import install
+    from .commands import commands
+
+    root = os.path.abspath(arguments.root)
+    python = "/usr/bin/python3"
+    if arguments.command == "install":
+        python = arguments.python or (root == "/" and sys.executable) or python
+    place = install.Place(root, "/" + arguments.prefix.strip("/"), python)
+    if arguments.command == "uninstall":
+        return install.uninstall(place)
+    return install.install(place, commands(parser()), arguments.start)
 
 
 def _run(options: Options, arguments: argparse.Namespace) -> int:
@@ -224,6 +266,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         if arguments.require_signature is not None:
             _demand_signature(arguments.require_signature)
+        if arguments.command in ("install", "uninstall"):
+            return _install(arguments)
         if arguments.command == "lookup":
             from .lookup import lookup
             from .pin import DIRECTORY
@@ -259,3 +303,8 @@ def main(argv: Optional[List[str]] = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader is gone; Python would complain of it at exit
         return 0
+    except OSError as error:  # output: a full disk
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # else Python tries again at exit
+        print(f"sockpid: {error}", file=sys.stderr)
+        return 1

@@ -182,6 +182,15 @@ def effective_capabilities() -> int:
     return capability_sets().effective
 
 
+def knows_capability(number: int) -> bool:
+    """Does this kernel have a capability of that number? True where it does not say."""
+    try:
+        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+            return int(file.read()) >= number
+    except OSError:
+        return True
+
+
 def missing_capability(attempted: str) -> Optional[CapabilityError]:
     """The error to raise after the kernel answered EPERM to `attempted`, if a capability explains it.
 
