@@ -67,7 +67,7 @@ def _zsh_specs(option: Option) -> List[str]:
     action = f"({' '.join(option.choices)})" if option.choices else "_files" if option.value in FILES else ""
     value = "" if option.value is None else f":{_zsh_text(option.value)}:{action}"
     if not option.flags:
-        return [_quote(f"*:{_zsh_text(option.value or '')}:{action}")]
+        return [_quote(f"::{_zsh_text(option.value or '')}:{action}")]
     return [_quote(f"{flag}[{_zsh_text(option.help)}]{value}") for flag in option.flags]
 
 

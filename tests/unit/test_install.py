@@ -170,7 +170,7 @@ def test_shells_can_parse_their_completion(shell: str, tmp_path: Path) -> None:
         pytest.skip(f"{shell} is not installed here")
     path = tmp_path / "completion"
     path.write_text(completion.scripts("sockpid", commands.commands(cli.parser()))[shell])
-    done = subprocess.run([shell, "--no-execute", str(path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
