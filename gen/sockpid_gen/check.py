@@ -39,10 +39,9 @@ def check(directory: Path) -> Iterator[Checked]:
 def _check(path: Path) -> Checked:
     content = path.read_bytes()
     parsed = table.parse_shard(content, str(path))
-    document = json.loads(content)
-    shard.validate(document, str(path))
+    shard.validate(json.loads(content), str(path))
     problems: List[str] = []
-    if shard.canonical(document) != content:
+    if shard.canonical(shard.decode(parsed)) != content:
         problems.append("not in canonical form")
     if (parsed.arch, f"{parsed.series}.json") != (path.parent.name, path.name):
         problems.append(f"it is for {parsed.arch} {parsed.series}, which its path does not say")

@@ -225,7 +225,7 @@ def explain(
         ("read in", f"{str(p.get('kind')).upper()} of {p.get('source')}"),
         ("sha256", str(p.get("sha256"))),
         ("read by", tools),
-        ("banner", e.kernel.banner),
+        ("banner", e.kernel.banner or "not known"),
         ("table", f"{e.shard}, layout {e.layout}, " + (f"struct row {e.struct}" if e.struct else "type absent")),
     )
     for name, text in chain:

@@ -21,7 +21,7 @@ class KernelEntry(NamedTuple):
     arch: str
     build_id: Optional[str]
     release: str
-    banner: str
+    banner: Optional[str]
     distribution: Optional[str]
     btf_ids: Optional[Mapping[str, int]]
     provenance: Mapping[str, Any]
@@ -57,7 +57,7 @@ class KernelEntry(NamedTuple):
     @property
     def key(self) -> Tuple[str, ...]:
         """What no two entries of a shard share: the build-id; where the kernel has none, release and banner."""
-        return (self.release, self.banner) if self.build_id is None else (self.build_id,)
+        return (self.release, self.banner or "") if self.build_id is None else (self.build_id,)
 
     def is_same_kernel(self, other: KernelEntry) -> bool:
         """Whether both are the same build: equal build-ids; where one has none, equal release and banner."""

@@ -1,6 +1,7 @@
 """Writes shards of the offset table: merges an entry, keeps the canonical form, replaces a file whole or not at all.
 
-docs/offsets-format.md defines what is written here.
+docs/offsets-format.md defines what is written here. Beside a shard, SERIES.json, lies SERIES.sources, which says where
+its entries were read. Only the generator needs it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional
 
 import sockpid
-from sockpid import data, table
+from sockpid import data, table, table_writer
 from sockpid.errors import TableError
-from sockpid.layout import Enum, Field, Layout, Type
+from sockpid.layout import Layout
 
 from .entry import KernelEntry
 
-Document = Dict[str, Any]
-"""A shard as JSON has it."""
+Document = table_writer.Document
 
 
 def read(path: Path, arch: str, series: str) -> Document:
@@ -33,21 +33,73 @@ def read(path: Path, arch: str, series: str) -> Document:
     shard = table.parse_shard(content, str(path))
     if (shard.arch, shard.series) != (arch, series):
         raise TableError(f"{path} is for {shard.arch} {shard.series}, not for {arch} {series}")
-    document: Document = json.loads(content)
+    document = decode(shard)
+    sources = read_sources(path)
+    for kernel in document["kernels"]:
+        kernel["provenance"] = {**kernel["provenance"], **sources.get(_key(kernel), {})}
     return document
+
+
+def decode(shard: table.Shard) -> Document:
+    """The document of a decoded shard."""
+    return {
+        "schema": "{}.{}".format(*table.SCHEMA),
+        "producer": shard.producer,
+        "arch": shard.arch,
+        "series": shard.series,
+        "structs": dict(shard.structs),
+        "layouts": dict(shard.layouts),
+        "kernels": [entry._asdict() for entry in shard.entries],
+    }
+
+
+def read_sources(path: Path) -> Dict[str, Any]:
+    """Provenance by kernel, from the file beside a shard; empty if there is none. Raises TableError."""
+    try:
+        sources: Dict[str, Any] = json.loads(path.with_suffix(".sources").read_bytes())["sources"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path.with_suffix('.sources')}: damaged: {error}") from None
+    return sources
 
 
 def empty(arch: str, series: str) -> Document:
     """A shard without kernels."""
-    return {
-        "schema": ".".join(map(str, table.SCHEMA)),
-        "producer": _producer(),
-        "arch": arch,
-        "series": series,
-        "structs": {},
-        "layouts": {},
-        "kernels": [],
-    }
+    return table_writer.empty(arch, series, _producer())
+
+
+def save(path: Path, document: Document) -> bool:
+    """Writes a document to its file and its provenance to the file beside it. False if both were like that before.
+
+    Raises TableError if it is not as the schema says.
+    """
+    kernels = [{**k, "provenance": {"kind": k["provenance"]["kind"]}} for k in document["kernels"]]
+    content = canonical({**document, "kernels": kernels})
+    validate(json.loads(content), str(path))
+    changed = False
+    # Sources first: at no time is there a kernel of which nobody knows where it is from.
+    for file, wanted in ((path.with_suffix(".sources"), sources(document)), (path, content)):
+        if not file.exists() or file.read_bytes() != wanted:
+            write(file, wanted)
+            changed = True
+    return changed
+
+
+def sources(document: Document) -> bytes:
+    """The content of the file beside a shard: all provenance but its kind, a line per kernel."""
+    lines = [
+        f"{json.dumps(_key(kernel))}: "
+        + json.dumps({k: v for k, v in kernel["provenance"].items() if k != "kind"}, sort_keys=True)
+        for kernel in sorted(document["kernels"], key=table_writer.order)
+    ]
+    head = f'{{"arch": "{document["arch"]}", "series": "{document["series"]}", "sources": {{\n'
+    return (head + ",\n".join(lines) + "\n}}\n").encode("ascii")
+
+
+def _key(kernel: Document) -> str:
+    """What a kernel is called in the file of sources."""
+    return kernel["build_id"] or f"{kernel['release']} {kernel['banner']}"
 
 
 def kernel_of(shard: table.Shard, entry: table.Entry, layout: Layout) -> KernelEntry:
@@ -71,47 +123,39 @@ def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
     the result is False. Raises ConflictError, naming both sources, if the kernel is there with other offsets: one of
     the two is not what it says it is.
     """
-    rows = {type_name: None if row is None else _row(row) for type_name, row in kernel.layout.items()}
-    ids = {type_name: None if row is None else table.row_id(row) for type_name, row in rows.items()}
-    entry: Document = {**kernel._asdict(), "layout": table.row_id(ids)}
-    del entry["arch"]
+    entry: Document = kernel._asdict()
+    del entry["arch"], entry["layout"]
     kernels: List[Document] = document["kernels"]
     known = _find(kernels, entry)
     if known is not None:
         shard = table.parse_shard(canonical(document), name)
-        there = shard.entries[kernels.index(known)]
+        there = next(e for e in shard.entries if _same(e._asdict(), known))
         kernel_of(shard, there, shard.layout(there)).agree(kernel, name)
         if entry["btf_ids"] is None:
             entry["btf_ids"] = known["btf_ids"]
-        if {**entry, "provenance": known["provenance"]} == known:
-            return False
         kernels.remove(known)
-    kernels.append(entry)
-    kernels.sort(key=_order)
-    document["structs"].update((table.row_id(row), row) for row in rows.values() if row is not None)
-    document["layouts"][entry["layout"]] = ids
-    _prune(document)
+    complete = table_writer.add(document, entry, kernel.layout)
+    if known is not None and {**complete, "provenance": known["provenance"]} == known:
+        kernels[-1] = known
+        return False
     document["producer"] = _producer()
     return True
 
 
 def canonical(document: Document) -> bytes:
     """The one form in which a document is written to a file."""
-    return (_dump({**document, "kernels": sorted(document["kernels"], key=_order)}, 0) + "\n").encode("ascii")
+    return table_writer.encode(document)
 
 
 def trim(content: bytes, keep: Callable[[table.Entry], bool], name: str) -> bytes:
     """A shard's file with the chosen kernels alone, and what these refer to. `name` is the shard's, for messages."""
-    document: Document = json.loads(content)
-    entries = table.parse_shard(content, name).entries
-    pairs = zip(document["kernels"], entries, strict=True)
-    document["kernels"] = [kernel for kernel, entry in pairs if keep(entry)]
-    _prune(document)
+    document = decode(table.parse_shard(content, name))
+    document["kernels"] = [kernel for kernel in document["kernels"] if keep(table.Entry(**kernel))]
     return canonical(document)
 
 
 def validate(document: Document, name: str) -> None:
-    """Checks a document against the JSON Schema. Raises TableError, naming the place."""
+    """Checks a shard, as JSON has it, against the JSON Schema. Raises TableError, naming the place."""
     import jsonschema.exceptions
     import jsonschema.validators
 
@@ -146,51 +190,14 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
 
 
 def _find(kernels: List[Document], entry: Document) -> Optional[Document]:
-    """The entry of the same kernel: by build-id, and among kernels without, by release and banner."""
-    keys = ("build_id",) if entry["build_id"] is not None else ("build_id", "release", "banner")
-    return next((kernel for kernel in kernels if all(kernel[key] == entry[key] for key in keys)), None)
+    return next((kernel for kernel in kernels if _same(kernel, entry)), None)
 
 
-def _order(kernel: Document) -> Tuple[str, str, str]:
-    return kernel["release"], kernel["build_id"] or "", kernel["banner"]
-
-
-def _row(row: Type) -> Document:
-    if isinstance(row, Enum):
-        return {"name": row.name, "size": row.size, "values": dict(row.values)}
-    return {"name": row.name, "size": row.size, "fields": {path: _field(f) for path, f in row.fields.items()}}
-
-
-def _field(field: Optional[Field]) -> Optional[Document]:
-    if field is None:
-        return None
-    place: Document = {"offset": field.offset, "size": field.size}
-    if field.bitfield:
-        place = {"bit_offset": field.bit_offset, "bit_size": field.bit_size}
-    return {**place, "signed": True} if field.signed else place
-
-
-def _prune(document: Document) -> None:
-    layouts = {kernel["layout"] for kernel in document["kernels"]}
-    document["layouts"] = {key: row for key, row in document["layouts"].items() if key in layouts}
-    structs = {row for layout in document["layouts"].values() for row in layout.values()}
-    document["structs"] = {key: row for key, row in document["structs"].items() if key in structs}
+def _same(one: Document, other: Document) -> bool:
+    """Whether two entries are of the same kernel: by build-id, and among kernels without, by release and banner."""
+    keys = ("build_id",) if one["build_id"] is not None else ("build_id", "release", "banner")
+    return all(one[key] == other[key] for key in keys)
 
 
 def _producer() -> str:
     return f"sockpid-gen {sockpid.__version__}"
-
-
-def _dump(value: Any, depth: int) -> str:
-    if not value or not isinstance(value, (dict, list)):
-        return json.dumps(value)
-    if depth > 3:
-        return json.dumps(value, sort_keys=True)
-    indent, items = " " * (depth + 1), []
-    if isinstance(value, dict):
-        opening, closing = "{", "}"
-        items = [f"{json.dumps(key)}: {_dump(value[key], depth + 1)}" for key in sorted(value)]
-    else:
-        opening, closing = "[", "]"
-        items = [_dump(item, depth + 1) for item in value]
-    return opening + "\n" + ",\n".join(indent + item for item in items) + "\n" + " " * depth + closing

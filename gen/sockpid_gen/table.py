@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple, Union
@@ -55,16 +54,12 @@ class Table:
 
         Shards of the directory that the table does not have stay. Raises TableError if one is not as its schema says.
         """
-        contents: Dict[Path, bytes] = {}
+        changed: List[Path] = []
         for key, document in sorted(self._documents.items()):
             path = Path(directory) / key[0] / f"{key[1]}.json"
-            if self._saved.get(key) != path:
-                shard.validate(document, str(path))
-                contents[path] = shard.canonical(document)
-        changed = [path for path, content in contents.items() if not path.exists() or path.read_bytes() != content]
-        for path in changed:
-            shard.write(path, contents[path])
-        self._saved.update(((path.parent.name, path.stem), path) for path in contents)
+            if self._saved.get(key) != path and shard.save(path, document):
+                changed.append(path)
+            self._saved[key] = path
         return changed
 
     def add(self, entry: KernelEntry) -> bool:
@@ -130,7 +125,7 @@ class Table:
         """One shard, decoded. Raises KeyError if the table has none for these."""
         key = arch, series
         if key not in self._parsed:
-            content = json.dumps(self._documents[key]).encode("ascii")
+            content = shard.canonical(self._documents[key])
             self._parsed[key] = table.parse_shard(content, f"{arch}/{series}.json")
         return self._parsed[key]
 
@@ -147,7 +142,7 @@ class Table:
         if (arch, series) not in self._documents:
             return
         s = self.shard(arch, series)
-        for e in sorted(s.entries, key=lambda e: (sort_key(e.release), sort_key(e.banner), e.build_id or "")):
+        for e in sorted(s.entries, key=lambda e: (sort_key(e.release), sort_key(e.banner or ""), e.build_id or "")):
             key = arch, series, e.layout
             if key not in self._layouts:
                 self._layouts[key] = s.layout(e)

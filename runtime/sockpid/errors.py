@@ -17,6 +17,7 @@ SockpidError                         1
  +- ImageError                      12   bytecode image damaged, or a relocation cannot be satisfied
  |   +- RelocationError             12   the field it names is in the error
  +- SourceError                     14   a kernel package, vmlinux or archive cannot be read
+ |   +- NoTypesError                14   the kernel was read, but has neither BTF nor DWARF
  +- PinError                        15   the directory of pins is in use, not to be trusted, or holds no map of ours
  +- BundleError                     16   the bundle is damaged, altered, or not signed as demanded
  +- InstallError                    17   a file cannot be installed or taken away
@@ -135,6 +136,10 @@ class RelocationError(ImageError):
 
 class SourceError(SockpidError):
     exit_code = 14
+
+
+class NoTypesError(SourceError):
+    pass
 
 
 class PinError(SockpidError):

@@ -1,8 +1,8 @@
 """The offset table: reads one shard, `offsets/<arch>/<series>.json`, as docs/offsets-format.md defines it.
 
-Checked here is what is used here: structure and types of the whole shard when it is parsed, content ids of
-the rows of one kernel when its layout is asked for. The generator checks every shard against the JSON Schema
-as well.
+A shard has a line for each kernel and row, and only the lines that are asked for are decoded: looking up a kernel takes
+about as long in a shard of ten kernels as in one of a thousand. What is used is checked: form and types of the lines,
+content ids of the rows. The generator checks every shard against the JSON Schema as well.
 """
 
 from __future__ import annotations
@@ -10,37 +10,89 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from .errors import SchemaError, TableError
 from .layout import Enum, Field, Layout, Struct, Type
 
-SCHEMA = (1, 0)
+SCHEMA = (2, 0)
 """Major and minor version of the schema that this reader knows."""
 
 
+_SECTIONS = (b'"kernels": [', b'"layouts": {', b'"structs": {')
+"""The lines after which kernels, layouts and struct rows stand."""
+
+
 class Entry(NamedTuple):
-    """One kernel of a shard. layout is the id of its layout; the rest is as in docs/offsets-format.md."""
+    """One kernel of a shard. layout is the id of its layout; the rest is as in docs/offsets-format.md.
+
+    With neither build_id nor banner, the kernel is known by its release alone, which is not enough to recognise it.
+    """
 
     build_id: Optional[str]
     release: str
-    banner: str
+    banner: Optional[str]
     distribution: Optional[str]
     layout: str
     btf_ids: Optional[Mapping[str, int]]
     provenance: Mapping[str, Any]
 
 
-class Shard(NamedTuple):
-    """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id, undecoded."""
+class Rows(Mapping[str, Mapping[str, Any]]):
+    """Rows by id, out of lines of a shard. Each is decoded when it is asked for; TableError if it cannot be."""
 
-    name: str
-    producer: str
-    arch: str
-    series: str
-    structs: Mapping[str, Mapping[str, Any]]
-    layouts: Mapping[str, Mapping[str, Any]]
-    entries: Tuple[Entry, ...]
+    def __init__(self, name: str, what: str, lines: Sequence[bytes]) -> None:
+        self._name, self._what = name, what
+        # A line is: "0123456789abcdef": {...}
+        self._lines = {line[1:17].decode("ascii", "replace"): line for line in lines}
+        self._decoded: Dict[str, Mapping[str, Any]] = {}
+
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
+        if key not in self._decoded:
+            line = self._lines[key]
+            if line[17:20] != b'": ':
+                raise TableError(f"{self._name}: {self._what} {key} is malformed")
+            self._decoded[key] = _Reader(self._name, f"{self._what} {key}", _loads(self._name, line[20:])).value
+        return self._decoded[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+class Shard:
+    """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id."""
+
+    def __init__(self, name: str, data: bytes) -> None:
+        self.name = name
+        lines = data.split(b"\n")
+        try:
+            kernels, layouts, structs = (lines.index(line) for line in _SECTIONS)
+        except ValueError:
+            kernels = layouts = structs = 0
+        in_form = (kernels, lines[layouts - 1], lines[structs - 1], lines[-2:]) == (1, b"],", b"},", [b"}}", b""])
+        # In another form it may be a table of another schema, which is worth another message.
+        top = _Reader(name, "the shard", _loads(name, lines[0][:-1] + b"}" if in_form else data))
+        _check_schema(name, top.get("schema", _str))
+        if not in_form:
+            raise TableError(f"{name}: not in the form in which sockpid-gen writes it")
+        self.producer: str = top.get("producer", _str)
+        self.arch: str = top.get("arch", _str)
+        self.series: str = top.get("series", _str)
+        self._functions: List[str] = top.get("functions", _strings)
+        self._kernels = [line.rstrip(b",") for line in lines[2 : layouts - 1]]
+        self.layouts = Rows(name, "layout", [line.rstrip(b",") for line in lines[layouts + 1 : structs - 1]])
+        self.structs = Rows(name, "struct row", [line.rstrip(b",") for line in lines[structs + 1 : -2]])
+        self._entries: Optional[Tuple[Entry, ...]] = None
+
+    @property
+    def entries(self) -> Tuple[Entry, ...]:
+        """Every kernel, in the order of the file."""
+        if self._entries is None:
+            self._entries = tuple(map(self._entry, self._kernels))
+        return self._entries
 
     def find(self, build_id: Optional[str], release: str, banner: str) -> Optional[Entry]:
         """The entry for a kernel, or None.
@@ -49,16 +101,36 @@ class Shard(NamedTuple):
         several entries are, they must agree on the layout.
         """
         if build_id is not None:
-            for entry in self.entries:
+            for entry in self._mentioning(build_id):
                 if entry.build_id == build_id:
                     return entry
         banner = banner.rstrip()
         found = [
             entry
-            for entry in self.entries
+            for entry in self._mentioning(release)
             if (entry.release, entry.banner) == (release, banner) and None in (entry.build_id, build_id)
         ]
         return found[0] if len({entry.layout for entry in found}) == 1 else None
+
+    def _mentioning(self, text: str) -> Iterator[Entry]:
+        """The entries in whose lines a text stands, as an ASCII JSON string writes it."""
+        needle = json.dumps(text)[1:-1].encode("ascii")
+        return (self._entry(line) for line in self._kernels if needle in line)
+
+    def _entry(self, line: bytes) -> Entry:
+        reader = _Reader(self.name, f"kernel {self._kernels.index(line) + 1}", _loads(self.name, line))
+        ids = reader.get("btf_ids", _optional(_ids))
+        if ids is not None and len(ids) != len(self._functions):
+            self._fail(f"a kernel has {len(ids)} BTF ids, but the shard names {len(self._functions)} functions")
+        return Entry(
+            reader.get("build_id", _optional(_str)),
+            reader.get("release", _str),
+            reader.get("banner", _optional(_str)),
+            reader.get("distribution", _optional(_str)),
+            reader.get("layout", _str),
+            None if ids is None else {name: n for name, n in zip(self._functions, ids) if n is not None},
+            reader.get("provenance", _dict),
+        )
 
     def layout(self, entry: Entry) -> Layout:
         """The offsets of one kernel. Raises TableError if a row of it is missing, malformed or not what its id says."""
@@ -109,21 +181,7 @@ def series_of(release: str) -> str:
 def parse_shard(data: bytes, name: str) -> Shard:
     """Decodes a shard; `name` is the file's, for messages. Raises SchemaError for a schema it does not know,
     TableError."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{name}: truncated, or no JSON: {error}") from None
-    top = _Reader(name, "the shard", document)
-    _check_schema(name, top.get("schema", _str))
-    return Shard(
-        name,
-        top.get("producer", _str),
-        top.get("arch", _str),
-        top.get("series", _str),
-        top.get("structs", _dict_of_dicts),
-        top.get("layouts", _dict_of_dicts),
-        tuple(_entry(name, number, kernel) for number, kernel in enumerate(top.get("kernels", _list), 1)),
-    )
+    return Shard(name, data)
 
 
 def _check_schema(name: str, schema: str) -> None:
@@ -137,17 +195,11 @@ def _check_schema(name: str, schema: str) -> None:
         )
 
 
-def _entry(name: str, number: int, kernel: object) -> Entry:
-    reader = _Reader(name, f"kernel {number}", kernel)
-    return Entry(
-        reader.get("build_id", _optional(_str)),
-        reader.get("release", _str),
-        reader.get("banner", _str),
-        reader.get("distribution", _optional(_str)),
-        reader.get("layout", _str),
-        reader.get("btf_ids", _optional(_ids)),
-        reader.get("provenance", _dict),
-    )
+def _loads(name: str, data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{name}: truncated, or no JSON: {error}") from None
 
 
 class _Reader:
@@ -157,13 +209,13 @@ class _Reader:
         if not isinstance(value, dict):
             raise TableError(f"{name}: {what} is not an object")
         self._name, self._what = name, what
-        self._value: Dict[str, Any] = value
+        self.value: Dict[str, Any] = value
 
     def get(self, key: str, check: Callable[[Any], Any]) -> Any:
-        if key not in self._value:
+        if key not in self.value:
             raise TableError(f"{self._name}: {self._what} lacks {key!r}")
         try:
-            return check(self._value[key])
+            return check(self.value[key])
         except TypeError as error:
             raise TableError(f"{self._name}: {key!r} of {self._what} is not {error}") from None
 
@@ -192,14 +244,12 @@ def _dict(value: object) -> Dict[str, Any]:
     return value
 
 
-def _dict_of_dicts(value: object) -> Dict[str, Any]:
-    if not all(isinstance(row, dict) for row in _dict(value).values()):
-        raise TypeError("an object of objects")
-    return _dict(value)
+def _strings(value: object) -> List[str]:
+    return [_str(item) for item in _list(value)]
 
 
-def _ids(value: object) -> Dict[str, int]:
-    return {name: _int(number) for name, number in _dict(value).items()}
+def _ids(value: object) -> List[Optional[int]]:
+    return [None if item is None else _int(item) for item in _list(value)]
 
 
 def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
-    "__init__", "arch", "bundle", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "container", "data",
+    "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "container", "data",
     "errors", "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate", "signature",
-    "table", "uapi", "words",
+    "table", "table_writer", "uapi", "words",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {

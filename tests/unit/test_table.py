@@ -8,7 +8,7 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from sockpid import table
+from sockpid import table, table_writer
 from sockpid.errors import SchemaError, TableError
 from sockpid.layout import Enum, Field, Struct
 
@@ -35,25 +35,77 @@ def kernel(
         "banner": banner,
         "distribution": "debian",
         "layout": table.row_id(LAYOUT),
-        "btf_ids": {"tcp_connect": 1234},
+        "btf_ids": [1234, None],
         "provenance": {"kind": "btf", "source": "vmlinux", "sha256": "0" * 64, "tools": {}},
     }
 
 
 def document(*kernels: Dict[str, Any]) -> Dict[str, Any]:
     return {
-        "schema": "1.0",
+        "schema": "2.0",
         "producer": "sockpid-gen 0.1.0",
         "arch": "x86_64",
         "series": "6.1",
+        "functions": ["tcp_connect", "tcp_sendpage"],
         "structs": {table.row_id(SOCK): copy.deepcopy(SOCK), table.row_id(STATE): copy.deepcopy(STATE)},
         "layouts": {table.row_id(LAYOUT): dict(LAYOUT)},
         "kernels": list(kernels or (kernel("aa"),)),
     }
 
 
-def parse(value: object) -> table.Shard:
-    return table.parse_shard(json.dumps(value).encode(), "6.1.json")
+def render(value: Dict[str, Any]) -> bytes:
+    """A document in lines, as docs/offsets-format.md says it."""
+    rest = dict(value)
+    kernels, layouts, structs = rest.pop("kernels"), rest.pop("layouts"), rest.pop("structs")
+    text = json.dumps(rest, sort_keys=True)[:-1] + ',\n"kernels": [\n'
+    text += ",\n".join(json.dumps(kernel, sort_keys=True) for kernel in kernels) + ("\n" if kernels else "")
+    for start, rows in (('],\n"layouts": {\n', layouts), ('},\n"structs": {\n', structs)):
+        text += start + ",\n".join(f'"{key}": {json.dumps(row, sort_keys=True)}' for key, row in sorted(rows.items()))
+        text += "\n" if rows else ""
+    return (text + "}}\n").encode()
+
+
+def parse(value: Dict[str, Any]) -> table.Shard:
+    return table.parse_shard(render(value), "6.1.json")
+
+
+def test_written_form_is_what_the_format_says() -> None:
+    value = document(kernel("aa"), kernel("bb", "6.1.0-2"))
+    layout = parse(value).layout(parse(value).entries[0])
+    written = table_writer.empty("x86_64", "6.1", "sockpid-gen 0.1.0")
+    for build_id, release in (("bb", "6.1.0-2"), ("aa", "6.1.0-1")):
+        entry = {**kernel(build_id, release), "btf_ids": {"tcp_connect": 1234}}
+        table_writer.add(written, {k: v for k, v in entry.items() if k != "layout"}, layout)
+    for one in value["kernels"]:
+        one["btf_ids"] = [1234]
+    content = table_writer.encode(written)
+    assert content == render({**value, "functions": ["tcp_connect"]})
+    assert json.loads(content) == {**value, "functions": ["tcp_connect"]}
+
+
+def test_a_kernel_known_by_its_release_alone_is_never_found() -> None:
+    nameless = {**kernel(None), "banner": None}
+    shard = parse(document(nameless))
+    assert [(e.release, e.banner) for e in shard.entries] == [("6.1.0-1", None)]
+    for build_id in (None, "aa"):
+        for banner in ("", "null", "None", "Linux version 6.1.0-1 (x) #1"):
+            assert shard.find(build_id, "6.1.0-1", banner) is None
+
+
+def test_only_what_is_asked_for_is_decoded() -> None:
+    content = render(document(kernel("aa"), kernel("bb", "6.1.0-2")))
+    damaged = content.replace(b'"build_id": "bb"', b'"build_id": bb')
+    assert damaged != content
+    shard = table.parse_shard(damaged, "6.1.json")
+    assert shard.find("aa", "", "") is not None
+    with pytest.raises(TableError, match=r"6\.1\.json: truncated, or no JSON"):
+        _ = shard.entries
+
+
+def test_text_that_json_escapes_is_found() -> None:
+    odd = 'Linux version 6.1.0-1 (\u00fc "x" \\) #1'
+    shard = parse(document(kernel(None, "6.1.0-1\u00fc", odd)))
+    assert shard.find("cc", "6.1.0-1\u00fc", odd) is not None
 
 
 def test_a_layout_comes_back_as_it_was_written() -> None:
@@ -108,21 +160,21 @@ def test_ambiguous_banner_needs_equal_layouts() -> None:
     assert parse(twins).find(None, "6.1.0-1", "Linux version 6.1.0-1 (x) #1") is None
 
 
-@pytest.mark.parametrize("schema", ["1.1", "2.0", "0.9"])
+@pytest.mark.parametrize("schema", ["2.1", "3.0", "1.0", "0.9"])
 def test_other_schemas_are_refused_by_name(schema: str) -> None:
-    with pytest.raises(SchemaError, match=rf"6\.1\.json: offset table of schema {schema}, .* reads 1\.0 to 1\.0"):
+    with pytest.raises(SchemaError, match=rf"6\.1\.json: offset table of schema {schema}, .* reads 2\.0 to 2\.0"):
         parse({**document(), "schema": schema})
 
 
 def test_older_minor_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "SCHEMA", (1, 3))
+    monkeypatch.setattr(table, "SCHEMA", (2, 3))
     assert parse(document()).entries
 
 
 def test_every_truncation_is_an_error() -> None:
-    data = json.dumps(document()).encode()
-    for size in range(0, len(data) - 1, 7):
-        with pytest.raises(TableError, match=r"^6\.1\.json: truncated"):
+    data = render(document())
+    for size in range(len(data)):
+        with pytest.raises(TableError, match=r"^6\.1\.json: (truncated|not in the form)"):
             table.parse_shard(data[:size], "6.1.json")
 
 
@@ -136,29 +188,43 @@ def test_no_json(data: bytes) -> None:
     ("change", "message"),
     [
         (lambda d: d.pop("schema"), "the shard lacks 'schema'"),
-        (lambda d: d.pop("kernels"), "the shard lacks 'kernels'"),
+        (lambda d: d.pop("functions"), "the shard lacks 'functions'"),
         (lambda d: d.update(schema=1), "'schema' of the shard is not a string"),
         (lambda d: d.update(schema="one"), "schema 'one' is no version"),
-        (lambda d: d.update(kernels={}), "'kernels' of the shard is not an array"),
+        (lambda d: d.update(functions=["a"]), "a kernel has 2 BTF ids, but the shard names 1 functions"),
         (lambda d: d.update(kernels=[1]), "kernel 1 is not an object"),
-        (lambda d: d.update(structs=[]), "'structs' of the shard is not an object"),
-        (lambda d: d.update(layouts={"a": 1}), "'layouts' of the shard is not an object of objects"),
         (lambda d: d["kernels"][0].pop("banner"), "kernel 1 lacks 'banner'"),
         (lambda d: d["kernels"][0].update(build_id=7), "'build_id' of kernel 1 is not a string"),
-        (lambda d: d["kernels"][0].update(btf_ids={"a": "b"}), "'btf_ids' of kernel 1 is not an integer"),
-        (lambda d: d["kernels"][0].update(btf_ids={"a": True}), "'btf_ids' of kernel 1 is not an integer"),
+        (lambda d: d["kernels"][0].update(btf_ids=["b", 1]), "'btf_ids' of kernel 1 is not an integer"),
+        (lambda d: d["kernels"][0].update(btf_ids=[True, 1]), "'btf_ids' of kernel 1 is not an integer"),
     ],
 )
 def test_malformed_shards(change: Any, message: str) -> None:
     damaged = document()
     change(damaged)
     with pytest.raises(TableError, match=rf"^6\.1\.json: .*{message}"):
-        parse(damaged)
+        _ = parse(damaged).entries
 
 
-def test_no_object_at_all() -> None:
-    with pytest.raises(TableError, match="the shard is not an object"):
-        parse([])
+@pytest.mark.parametrize(("data", "message"), [(b"[]", "the shard is not an object"), (b"{}", "lacks 'schema'")])
+def test_no_shard_at_all(data: bytes, message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        table.parse_shard(data, "x")
+
+
+def test_another_form_of_the_same_json_is_refused() -> None:
+    for data in (json.dumps(document()), json.dumps(document(), indent=1), render(document()).decode() + "\n"):
+        with pytest.raises(TableError, match="not in the form in which sockpid-gen writes it"):
+            table.parse_shard(data.encode(), "x")
+
+
+def test_damaged_rows_are_refused_when_they_are_asked_for() -> None:
+    content = render(document())
+    for old in (table.row_id(LAYOUT), table.row_id(SOCK)):
+        for new in (f'"{old}"x ', f'"{old}": [', f'"{old}": 1'):
+            shard = table.parse_shard(content.replace(f'"{old}": {{'.encode(), new.encode()), "x")
+            with pytest.raises(TableError, match="x: "):
+                shard.layout(shard.entries[0])
 
 
 @pytest.mark.parametrize(
