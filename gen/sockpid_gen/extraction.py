@@ -7,7 +7,7 @@ wanted field.
 from __future__ import annotations
 
 import os
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional
 
 import sockpid
 from sockpid import hooks
@@ -17,6 +17,9 @@ from sockpid.layout import Layout, Wanted
 
 from .difference import compare, words
 from .source import KernelSource
+
+if TYPE_CHECKING:
+    import drgn
 
 
 class Extraction(NamedTuple):
@@ -75,8 +78,6 @@ def _btf(kernel: KernelSource) -> Optional[Btf]:
 
 
 def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[Answer]:
-    import drgn
-
     from . import btf_finder, drgn_layout
 
     found: List[Answer] = []
@@ -88,14 +89,24 @@ def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[A
         except BtfError as error:
             raise BtfError(f"{kernel.file}: {error}") from None
     if kernel.dwarf is not None:
-        prog = drgn.Program(btf_finder.platform(kernel.arch))
-        module = prog.extra_module("vmlinux", create=True)
-        try:
-            # Not load_debug_info(): in a program without modules it ignores a vmlinux without a word.
-            module.try_file(kernel.file, fd=os.dup(kernel.dwarf.fileno()), force=True)
-            found.append(Answer("DWARF read by drgn", drgn_layout.extract(prog, wanted)))
-        except (ValueError, OSError, drgn.MissingDebugInfoError) as error:
-            raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
-        if module.debug_file_status != drgn.ModuleFileStatus.HAVE:
-            raise SourceError(f"{kernel.file}: drgn found no DWARF in it")
+        found.append(Answer("DWARF read by drgn", drgn_layout.extract(dwarf_program(kernel), wanted)))
     return found
+
+
+def dwarf_program(kernel: KernelSource) -> drgn.Program:
+    """A drgn program with the types of a kernel's DWARF. Raises SourceError if it cannot be read."""
+    import drgn
+
+    from . import btf_finder
+
+    assert kernel.dwarf is not None
+    prog = drgn.Program(btf_finder.platform(kernel.arch))
+    module = prog.extra_module("vmlinux", create=True)
+    try:
+        # Not load_debug_info(): in a program without modules it ignores a vmlinux without a word.
+        module.try_file(kernel.file, fd=os.dup(kernel.dwarf.fileno()), force=True)
+    except (ValueError, OSError, drgn.MissingDebugInfoError) as error:
+        raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
+    if module.debug_file_status != drgn.ModuleFileStatus.HAVE:
+        raise SourceError(f"{kernel.file}: drgn found no DWARF in it")
+    return prog

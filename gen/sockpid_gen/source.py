@@ -16,7 +16,7 @@ from typing import IO, Generator, NamedTuple, Optional
 
 from sockpid import notes
 from sockpid.arch import Arch, of_machine
-from sockpid.errors import SourceError, UsageError
+from sockpid.errors import NoTypesError, SourceError, UsageError
 
 from . import deb, vmlinux
 from .deb import Tick
@@ -123,7 +123,7 @@ def _identified(
     banner = banner.rstrip()
     release = vmlinux.release_of(banner)
     if facts.btf is None and dwarf is None:
-        raise SourceError(
+        raise NoTypesError(
             f"{path}: Linux {release} for {facts.arch.name} has neither BTF nor DWARF in it; "
             "give its debug package (Debian: linux-image-RELEASE-dbg) instead"
         )

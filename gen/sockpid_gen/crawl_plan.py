@@ -1,0 +1,153 @@
+"""What a crawl reads, and in which order: packages of Debian-style indices, files of directories, given addresses."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+from sockpid.errors import SourceError, TableError, UsageError
+from sockpid.table import series_of
+
+from .apt import Package
+
+_KERNEL = re.compile(r"linux-(?:image|binary)-(?:unsigned-)?([0-9].*?)(?:-unsigned)?\Z")
+_NO_KERNEL = re.compile(r"-(dbg|signed-template)\Z")
+_DEPENDS_ON_KERNEL = re.compile(r"(?:^|, )linux-(image|binary)-")
+_FLAVOUR = re.compile(r"[^-]*-(?:[0-9][^-]*-)?(.*)")
+
+WITHOUT_TYPES = frozenset({"armhf"})
+"""Debian architectures whose kernels have no BTF in any release: their debug packages are read at once."""
+
+SUFFIXES = (".deb", ".ddeb", ".rpm", ".btf", ".btf.tar.xz")
+
+
+class File(NamedTuple):
+    """A file to read. uri: its address, or a path. sha256: what it must have, in hex; None: not known. size: bytes."""
+
+    uri: str
+    sha256: Optional[str] = None
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name without directory."""
+        return self.uri.rstrip("/").rpartition("/")[2]
+
+    @property
+    def remote(self) -> bool:
+        """It has to be fetched."""
+        return "://" in self.uri
+
+
+class Task(NamedTuple):
+    """One kernel to read: a file, and another one in case that the first has no types in it."""
+
+    file: File
+    debug: Optional[File] = None
+
+    @property
+    def key(self) -> str:
+        """What a crawl's state knows it by: safe as a file name, equal for equal content."""
+        return self.file.sha256 or hashlib.sha256(self.file.uri.encode()).hexdigest()
+
+    @property
+    def files(self) -> Tuple[File, ...]:
+        return (self.file,) if self.debug is None else (self.file, self.debug)
+
+
+def of_index(packages: Iterable[Package], arch: str) -> List[Task]:
+    """The kernels of one architecture's indices, each once, newest of every series and flavour first.
+
+    Left out are packages that only depend on a kernel, and unsigned images where the signed one is there: they hold the
+    same vmlinux, with the same build-id.
+    """
+    everything = {package.sha256: package for package in packages}.values()
+    debug = {(p.name, p.version): p for p in everything if p.name.endswith("-dbg")}
+    kernels: Dict[Tuple[str, str], Package] = {}
+    for package in sorted(everything, key=lambda p: (p.name, p.version, p.sha256)):
+        match = _KERNEL.fullmatch(package.name)
+        if match is None or _NO_KERNEL.search(package.name) or _DEPENDS_ON_KERNEL.search(package.depends):
+            continue
+        key = match.group(1), package.version
+        if key not in kernels or "unsigned" in kernels[key].name:
+            kernels[key] = package
+    generations: Dict[Tuple[str, str], int] = {}
+    tasks: List[Tuple[Tuple[int, bool, str], Task]] = []
+    for (release, version), package in sorted(kernels.items(), key=lambda item: _natural(item[0][1]), reverse=True):
+        try:
+            line = series_of(version), _FLAVOUR.sub(r"\1", release)
+        except TableError:
+            continue  # "linux-image-6.1-amd64-extra": a name of somebody's own
+        generation = generations[line] = generations.get(line, -1) + 1
+        file = _file(package)
+        other = debug.get((f"linux-image-{release}-dbg", version))
+        task = Task(file, _file(other) if other else None)
+        if arch in WITHOUT_TYPES and task.debug is not None:
+            task = Task(task.debug)
+        tasks.append(((generation, task.file.name.find("-dbg_") > 0, task.file.name), task))
+    return [task for _, task in sorted(tasks, key=lambda item: item[0])]
+
+
+def interleave(lists: Iterable[List[Task]]) -> Iterator[Task]:
+    """One task of each list in turn, so that an interrupted crawl has something of everything; equal files once."""
+    seen = set()
+    pending = [iter(tasks) for tasks in lists]
+    while pending:
+        for tasks in list(pending):
+            task = next(tasks, None)
+            if task is None:
+                pending.remove(tasks)
+            elif task.key not in seen:
+                seen.add(task.key)
+                yield task
+
+
+def of_places(places: Iterable[str]) -> List[Task]:
+    """The files that paths, directories (searched through) and addresses name. Raises UsageError for what is not there.
+
+    A debug package (NAME-dbg) beside its image is only read if the image has no types.
+    """
+    uris: List[str] = []
+    for place in places:
+        path = Path(place)
+        if "://" in place:
+            uris.append(place)
+        elif path.is_dir():
+            uris.extend(str(p) for p in sorted(path.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
+        elif path.is_file():
+            uris.append(place)
+        else:
+            raise UsageError(f"{place}: no such file or directory, and no address either")
+    files = {uri: File(uri, None if "://" in uri else sha256_of(Path(uri))) for uri in sorted(set(uris))}
+    debug = {_image_name(f.name): f for f in files.values() if _image_name(f.name) != f.name}
+    tasks = [Task(f, debug.get(re.sub("-unsigned_", "_", f.name))) for f in files.values() if f not in debug.values()]
+    images = {re.sub("-unsigned_", "_", task.file.name) for task in tasks}
+    return tasks + [Task(f) for name, f in sorted(debug.items()) if name not in images]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hex. Raises SourceError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def _image_name(name: str) -> str:
+    """The image that a debug package belongs to, by their file names."""
+    return name.replace("-dbg_", "_", 1)
+
+
+def _file(package: Package) -> File:
+    return File(package.uri, package.sha256, package.size)
+
+
+def _natural(version: str) -> List[Tuple[int, str]]:
+    # Good enough to put newer builds first; which is the newest decides nothing else.
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", version.replace("~", " "))]

@@ -1,0 +1,64 @@
+"""One task of a crawl, done in a process or on a machine of its own: fetch a file, read the kernel, forget the file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional
+
+from sockpid.errors import NoTypesError, SockpidError, SourceError
+
+from . import apt, archive
+from .crawl_plan import File, Task, sha256_of
+from .source import open_source
+
+
+class Outcome(NamedTuple):
+    """What became of a task. kernel: the archive's record of it; else error: why there is none."""
+
+    key: str
+    kernel: Optional[Dict[str, Any]]
+    error: Optional[str]
+
+
+def run(task: Task, keep: Optional[str] = None) -> Outcome:
+    """Reads the kernel of a task; no error gets out of here, one bad package must not stop the others.
+
+    keep: a directory in which fetched packages are kept, and found again.
+    """
+    try:
+        try:
+            return Outcome(task.key, _read(task.file, keep), None)
+        except NoTypesError:
+            if task.debug is None:
+                raise
+            return Outcome(task.key, _read(task.debug, keep), None)
+    except SockpidError as error:
+        return Outcome(task.key, None, str(error))
+    except Exception as error:  # a reader that fails in its own way has met a bad package, too
+        return Outcome(task.key, None, f"{task.file.name}: {type(error).__name__}: {error}")
+
+
+def _read(file: File, keep: Optional[str]) -> Dict[str, Any]:
+    if not file.remote:
+        return _record(Path(file.uri), file)
+    if keep is not None:
+        kept = Path(keep, file.name)
+        if not kept.exists() or (file.sha256 and sha256_of(kept) != file.sha256):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".fetch.", dir=keep) as directory:
+                fetched = Path(directory, file.name)
+                apt.download(file.uri, file.sha256, fetched)
+                fetched.replace(kept)
+        return _record(kept, file)
+    with tempfile.TemporaryDirectory(prefix="sockpid-gen.") as directory:
+        path = Path(directory, file.name)
+        apt.download(file.uri, file.sha256, path)
+        return _record(path, file)
+
+
+def _record(path: Path, file: File) -> Dict[str, Any]:
+    with open_source(path) as kernel:
+        if file.sha256 not in (None, kernel.sha256):
+            raise SourceError(f"{file.name}: its SHA-256 is {kernel.sha256}, not {file.sha256}")
+        return archive.record_of(kernel)
