@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import lzma
@@ -88,22 +89,66 @@ def ar(members: Mapping[str, bytes]) -> bytes:
     return data
 
 
-def deb(files: Mapping[str, Optional[bytes]], compression: str = "xz") -> bytes:
-    """A Debian package of these files (None: a symbolic link)."""
-    tar_bytes = io.BytesIO()
-    with tarfile.open(fileobj=tar_bytes, mode="w") as tar:
+def tar(files: Mapping[str, Optional[bytes]]) -> bytes:
+    """A tar archive of these files (None: a symbolic link)."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             if content is None:
                 info.type, info.linkname = tarfile.SYMTYPE, "elsewhere"
             else:
                 info.size = len(content)
-            tar.addfile(info, io.BytesIO(content or b""))
-    packers: Dict[str, Callable[[bytes], bytes]] = {"xz": lzma.compress, "gz": gzip.compress, "": bytes}
+            archive.addfile(info, io.BytesIO(content or b""))
+    return data.getvalue()
+
+
+PACKERS: Dict[str, Callable[[bytes], bytes]] = {
+    "xz": lzma.compress,
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "": bytes,
+}
+
+
+def deb(files: Mapping[str, Optional[bytes]], compression: str = "xz") -> bytes:
+    """A Debian package of these files (None: a symbolic link)."""
     name = f"data.tar.{compression}".rstrip(".")
-    members: Dict[str, bytes] = {
-        "debian-binary": b"2.0\n",
-        "control.tar.xz": b"x",
-        name: packers[compression](tar_bytes.getvalue()),
-    }
-    return ar(members)
+    return ar(
+        {"debian-binary": b"2.0\n", "control.tar.xz": b"x", name: PACKERS[compression](tar(files))},
+    )
+
+
+def cpio(files: Mapping[str, Optional[bytes]]) -> bytes:
+    """A "newc" cpio archive of these files (None: a directory)."""
+    data = b""
+    for name, content in {**files, "TRAILER!!!": b""}.items():
+        mode = 0o40755 if content is None else 0o100644
+        numbers = (1, mode, 0, 0, 1, 0, len(content or b""), 0, 0, 0, 0, len(name) + 1, 0)
+        data += b"070701" + b"".join(b"%08X" % number for number in numbers) + name.encode() + b"\0"
+        data += bytes(-len(data) % 4) + (content or b"")
+        data += bytes(-len(data) % 4)
+    return data
+
+
+def rpm(files: Mapping[str, Optional[bytes]], compression: str = "xz") -> bytes:
+    """An RPM package of these files, with headers that have one entry each."""
+    lead = b"\xed\xab\xee\xdb\x03\0" + bytes(90)
+    signatures = b"\x8e\xad\xe8\x01" + bytes(4) + struct.pack(">II", 1, 5) + bytes(16 + 5)
+    signatures += bytes(-len(signatures) % 8)
+    header = b"\x8e\xad\xe8\x01" + bytes(4) + struct.pack(">II", 1, 3) + bytes(16 + 3)
+    return lead + signatures + header + PACKERS[compression](cpio(files))
+
+
+def uimage(payload: bytes, arch: int = 2) -> bytes:
+    """U-Boot's legacy image."""
+    return struct.pack(">7I4B32s", 0x27051956, 0, 0, len(payload), 0, 0, 0, 5, arch, 2, 0, b"Linux") + payload
+
+
+def unified(payload: bytes) -> bytes:
+    """A PE file with a section .linux, as systemd-stub makes them."""
+    headers = b"MZ" + bytes(0x3A) + struct.pack("<I", 0x40) + b"PE\0\0" + struct.pack("<HH12xHH", 0x8664, 2, 16, 0)
+    headers += bytes(16)
+    for name, size, offset in ((b".text", 4, 0x200), (b".linux", len(payload), 0x400)):
+        headers += struct.pack("<8sIIII16x", name, size, 0x1000, -(-size // 512) * 512, offset)
+    return headers + bytes(0x400 - len(headers)) + payload + bytes(512)

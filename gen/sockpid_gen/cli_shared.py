@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .deb import Tick
+from .stream import Tick
 
 app = typer.Typer(
     name="sockpid-gen",

@@ -1,26 +1,13 @@
-"""The kernel file in a Debian package, without unpacking the package: read as a stream, which ends at the kernel."""
+"""Debian packages (man 5 deb): an ar archive with a compressed tar archive in it."""
 
 from __future__ import annotations
 
 import io
-import re
-import shutil
-import tarfile
-from typing import IO, Any, BinaryIO, Callable, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from sockpid.errors import SourceError
 
-from .decompress import DAMAGE, reader
-
 AR_MAGIC = b"!<arch>\n"
-
-_KERNEL = re.compile(
-    r"\./(boot/vmlinu[xz]-[^/]+"
-    r"|(usr/)?lib/modules/[^/]+/vmlinu[xz]"
-    r"|usr/lib/debug/(boot/vmlinux-[^/]+|(usr/)?lib/modules/[^/]+/vmlinux))\Z"
-)
-
-Tick = Callable[[int], None]
 
 
 class Member(NamedTuple):
@@ -29,25 +16,6 @@ class Member(NamedTuple):
     name: str
     offset: int
     size: int
-
-
-class _Window(io.RawIOBase):
-    """Bytes [offset, offset + size) of a file, as a stream. Calls `tick` with the number of bytes of every read."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int, tick: Tick) -> None:
-        super().__init__()
-        self._file, self._left, self._tick = file, size, tick
-        file.seek(offset)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(min(len(buffer), self._left))
-        buffer[: len(data)] = data
-        self._left -= len(data)
-        self._tick(len(data))
-        return len(data)
 
 
 def members(file: BinaryIO) -> list[Member]:
@@ -71,30 +39,9 @@ def members(file: BinaryIO) -> list[Member]:
     return found
 
 
-def copy_kernel(file: BinaryIO, to: IO[bytes], tick: Tick = lambda _: None) -> str:
-    """Copies a package's kernel (vmlinuz, or vmlinux of a -dbg package) into `to`; returns its path in the package.
-
-    `tick` is called with the number of bytes of the package that were read since the last call. Raises SourceError if
-    the package is damaged or has no kernel.
-    """
+def data(file: BinaryIO) -> Member:
+    """The archive of a package's files. Raises SourceError if there is none, or the package is damaged."""
     for member in members(file):
         if member.name.startswith("data.tar"):
-            break
-    else:
-        raise SourceError("package is damaged: it has no data.tar")
-    window = io.BufferedReader(_Window(file, member.offset, member.size, tick), 1 << 20)
-    try:
-        with tarfile.open(fileobj=reader(member.name, window), mode="r|") as tar:
-            for info in tar:
-                path = info.name if info.name.startswith("./") else "./" + info.name
-                content = tar.extractfile(info) if info.isfile() and _KERNEL.match(path) else None
-                if content is not None:
-                    shutil.copyfileobj(content, to, 1 << 20)
-                    to.seek(0)
-                    return path[2:]
-    except (tarfile.TarError, *DAMAGE) as error:
-        raise SourceError(f"package is damaged: {error}") from None
-    raise SourceError(
-        "package has no kernel in it (Debian's linux-image-* packages may only depend on the one that has: "
-        "linux-image-RELEASE-unsigned or linux-binary-RELEASE)"
-    )
+            return member
+    raise SourceError("package is damaged: it has no data.tar")

@@ -10,8 +10,8 @@ from sockpid.errors import ConflictError
 from sockpid.layout import Layout, Wanted
 
 from . import extraction, source
-from .deb import Tick
 from .difference import compare, words
+from .stream import Tick
 from .wanted import wanted_fields
 
 

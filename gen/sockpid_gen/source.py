@@ -12,18 +12,27 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, Generator, NamedTuple, Optional
+from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence
 
 from sockpid import notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
 
-from . import deb, vmlinux
-from .deb import Tick
+from . import debuginfo, package, vmlinux
+from .decompress import KERNEL_MAX
+from .stream import Tick, copy
 from .vmlinuz import ELF_MAGIC, Kernel, unpack
 
 LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
+
+
+FILE_MAX = 8 << 30
+"""Bytes that a kernel in a package may have. (vmlinux with DWARF has up to 1 GiB.)"""
+
+_PACKAGES = ("deb", "rpm")
+_NESTED_MAX = 2
+"""How many archives may be around a package or archive."""
 
 
 class Given(NamedTuple):
@@ -55,41 +64,91 @@ class KernelSource(NamedTuple):
 
 @contextlib.contextmanager
 def open_source(
-    path: Path, given: Given = NOTHING_GIVEN, tick: Tick = lambda _: None
+    path: Path, given: Given = NOTHING_GIVEN, tick: Tick = lambda _: None, finders: Sequence[str] = ()
 ) -> Generator[KernelSource, None, None]:
-    """Opens the kernel that `path` holds; files made on the way are gone when the context ends.
+    """Opens the kernel that `path` holds, of several the first; files made on the way are gone when the context ends.
 
-    `tick` is called with numbers of bytes read, to show progress. Raises SourceError if it cannot be read or
-    has neither BTF nor DWARF, UsageError if `given` is incomplete or contradicts it, UnsupportedArchError.
+    `tick` is called with numbers of bytes read, to show progress. finders: where to look for the DWARF of a kernel that
+    has no description of its own (debuginfo.FINDERS). Raises SourceError if it cannot be read, NoTypesError if there is
+    neither BTF nor DWARF, UsageError if `given` is incomplete or contradicts it, UnsupportedArchError.
     """
+    kernels = each_source(path, given, tick, finders)
+    try:
+        yield next(kernels)
+    finally:
+        kernels.close()
+
+
+def each_source(
+    path: Path, given: Given = NOTHING_GIVEN, tick: Tick = lambda _: None, finders: Sequence[str] = ()
+) -> Generator[KernelSource, None, None]:
+    """Every kernel in a directory or archive, or the one in a package or file; as open_source.
+
+    Each is open until the next is asked for.
+    """
+    if path.is_dir():
+        paths = sorted(file for file in path.rglob("*") if package.SOURCE.fullmatch(file.name) and file.is_file())
+        if not paths:
+            raise SourceError(f"{path}: no kernel, package or BTF file in this directory")
+        for inner in paths:
+            yield from each_source(inner, given, tick, finders)
+        return
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(path.open("rb"))
-            start = file.read(8)
-            file.seek(0)
-            if start.startswith(_BTF_MAGICS):
-                facts, dwarf = _bare_btf(path, file.read(), given), None
-            else:
-                if start == deb.AR_MAGIC:
-                    kernel: IO[bytes] = stack.enter_context(tempfile.TemporaryFile(prefix="sockpid-gen."))
-                    deb.copy_kernel(file, kernel, tick)
-                    start = kernel.read(8)
-                    kernel.seek(0)
-                else:
-                    kernel = file
-                facts = _kernel_facts(kernel, start)
-                dwarf = kernel if facts.dwarf else None
-            sha256 = _sha256(file)
+            outer = stack.enter_context(path.open("rb"))
+            sha256 = None
+            for file in _kernels(outer, tick):
+                with contextlib.ExitStack() as opened:
+                    facts = _facts(path, file, given)
+                    dwarf = file if facts.dwarf else None
+                    if facts.btf is None and dwarf is None and facts.build_id and finders:
+                        dwarf = debuginfo.find(facts.build_id, facts.arch, finders)
+                        if dwarf is not None:
+                            opened.enter_context(dwarf)
+                    # Of a package, only after its kernel was read: what is no package or damaged ends sooner.
+                    sha256 = sha256 or _sha256(path)
+                    yield _identified(path, facts, dwarf, given, sha256)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from None
         except SourceError as error:
-            raise SourceError(f"{path}: {error}") from None
-        yield _identified(path, facts, dwarf, given, sha256)
+            raise type(error)(f"{path}: {error}") from None
 
 
-def _kernel_facts(file: IO[bytes], start: bytes) -> vmlinux.Facts:
+def _kernels(file: BinaryIO, tick: Tick, nested: int = _NESTED_MAX) -> Generator[BinaryIO, None, None]:
+    """`file` itself or, if it is a package or archive, each kernel in it; of a package the first."""
+    what = package.kind(file)
+    if what is None:
+        yield file
+        return
+    found = False
+    for name, content in package.files(file, what, tick):
+        in_package = package.KERNEL.match(name)
+        if not in_package and (what in _PACKAGES or not nested or not package.SOURCE.fullmatch(os.path.basename(name))):
+            continue
+        with tempfile.TemporaryFile(prefix="sockpid-gen.") as kernel:
+            copy(content, kernel, FILE_MAX)
+            found = True
+            if what in _PACKAGES:
+                yield kernel
+                return
+            yield from _kernels(kernel, lambda _: None, nested - 1)
+    if not found:
+        raise SourceError(
+            "package has no kernel in it (Debian's linux-image-* packages may only depend on the one that has: "
+            "linux-image-RELEASE-unsigned or linux-binary-RELEASE)"
+        )
+
+
+def _facts(path: Path, file: BinaryIO, given: Given) -> vmlinux.Facts:
+    start = file.read(8)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     if start.startswith(ELF_MAGIC):
         return vmlinux.read_elf(file)
+    if size > KERNEL_MAX:
+        raise SourceError(f"no kernel has {size >> 20} MiB")
+    if start.startswith(_BTF_MAGICS):
+        return _bare_btf(path, file.read(), given)
     kernel: Kernel = unpack(file.read())
     if kernel.arch is not None:
         return vmlinux.read_raw(kernel.data, kernel.arch)
@@ -119,12 +178,12 @@ def _identified(
 ) -> KernelSource:
     banner = facts.banner or given.banner
     if banner is None:
-        raise SourceError(f"{path}: no version banner in it; is it a kernel?")
+        raise SourceError("no version banner in it; is it a kernel?")
     banner = banner.rstrip()
     release = vmlinux.release_of(banner)
     if facts.btf is None and dwarf is None:
         raise NoTypesError(
-            f"{path}: Linux {release} for {facts.arch.name} has neither BTF nor DWARF in it; "
+            f"Linux {release} for {facts.arch.name} has neither BTF nor DWARF in it; "
             "give its debug package (Debian: linux-image-RELEASE-dbg) instead"
         )
     found = {"arch": facts.arch.name, "release": release, "banner": banner, "build_id": facts.build_id}
@@ -151,9 +210,9 @@ def _identified(
     )
 
 
-def _sha256(file: IO[bytes]) -> str:
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    file.seek(0)
-    for chunk in iter(lambda: file.read(1 << 20), b""):
-        digest.update(chunk)
+    with path.open("rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
     return digest.hexdigest()

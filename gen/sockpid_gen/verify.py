@@ -10,9 +10,9 @@ from sockpid.errors import SourceError, UsageError
 from sockpid.layout import Enum, Field, Layout, Struct, Wanted
 
 from . import extraction, source
-from .deb import Tick
 from .difference import compare, facts, words
 from .entry import KernelEntry, entry_of
+from .stream import Tick
 from .table import Table
 from .wanted import wanted_fields
 

@@ -153,7 +153,7 @@ def test_package_reports_what_it_reads(file: Path) -> None:
         (make.deb({}), "package has no kernel in it"),
         (make.ar({"debian-binary": b"2.0\n"}), "no data.tar"),
         (make.ar({"data.tar.xz": b"garbage"}), "package is damaged"),
-        (make.ar({"data.tar.rle": b"garbage"}), "unknown compression of data.tar.rle"),
+        (make.ar({"data.tar.rle": b"garbage"}), "package is damaged"),
         (b"!<arch>\n" + b"x" * 60, "bad header"),
         (b"!<arch>\ndebian-b", "bad header"),
         (b"#!/bin/sh\n" * 100, "no kernel image that is known here"),
@@ -178,7 +178,7 @@ def test_every_truncated_package_is_an_error(file: Path) -> None:
 def test_damaged_packages_are_errors(file: Path) -> None:
     package = bytearray(make.deb({"./boot/vmlinuz-6.1": make.elf()}))
     package[-40] ^= 0xFF
-    with pytest.raises(SourceError, match="package is damaged"):
+    with pytest.raises(SourceError, match="compressed data are damaged"):
         opened(file, bytes(package))
 
 
