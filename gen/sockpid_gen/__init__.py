@@ -2,7 +2,8 @@
 
 As a library (docs/api.md has examples):
 
-* extract(source) reads one kernel, a package, vmlinux or BTF file, and gives a KernelEntry.
+* extract(source) reads one kernel, a package, vmlinux or BTF file, and gives a KernelEntry; extract_all(source) reads
+  all kernels of a directory or archive.
 * Table.load(directory), Table.add(entry), Table.merge(other), Table.save(directory).
 
 Errors are those of sockpid.errors.
@@ -13,13 +14,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .entry import KernelEntry, extract
+    from .entry import KernelEntry, extract, extract_all
     from .source import Given
     from .table import Table
 
-__all__ = ["Given", "KernelEntry", "Table", "extract"]
+__all__ = ["Given", "KernelEntry", "Table", "extract", "extract_all"]
 
-_HOME = {"Given": "source", "KernelEntry": "entry", "Table": "table", "extract": "entry"}
+_HOME = {"Given": "source", "KernelEntry": "entry", "Table": "table", "extract": "entry", "extract_all": "entry"}
 
 
 def __getattr__(name: str) -> Any:

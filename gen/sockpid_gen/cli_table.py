@@ -21,7 +21,10 @@ from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of
 def add(
     sources: Annotated[
         List[Path],
-        typer.Argument(metavar="SOURCE...", help="Package, vmlinux, vmlinuz, BTF file, or /sys/kernel/btf/vmlinux."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Package, vmlinux, vmlinuz, BTF file, archive or directory of these, or /sys/kernel/btf/vmlinux.",
+        ),
     ],
     offsets: Offsets = DEFAULT_OFFSETS,
     arch: Annotated[Optional[str], typer.Option(metavar="MACHINE", help="As `uname -m` says it; for bare BTF.")] = None,
@@ -31,6 +34,10 @@ def add(
     ] = None,
     build_id: Annotated[Optional[str], typer.Option(metavar="HEX", help="GNU build-id of the kernel.")] = None,
     distribution: Annotated[Optional[str], typer.Option(metavar="NAME", help="Who built it: debian, fedora.")] = None,
+    find: Annotated[
+        Optional[List[str]],
+        typer.Option(metavar="WHERE", help="Where to find DWARF if there is none: standard, debuginfod; repeatable."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Add kernels to the tables, or bring their entries up to date.
@@ -53,38 +60,44 @@ def add(
 
       sockpid-gen add vmlinux
 
+      [dim]# all in a directory or archive[/dim]
+
+      sockpid-gen add mirror/ kernels.tar.xz
+
+      [dim]# no BTF in it: take the DWARF from /usr/lib/debug or a debuginfod server[/dim]
+
+      sockpid-gen add vmlinuz --find standard --find debuginfod
+
       [dim]# bare BTF does not say which kernel it describes[/dim]
 
       sockpid-gen add kernel.btf --arch x86_64 --banner "$(cat version)" --build-id 3b43fad503487449
     """
-    from . import Table, extract, source
+    from . import Table, extract_all, source
 
     given = source.Given(arch, release, banner, build_id, distribution)
-    if len(sources) > 1 and any(given):
+    if any(given) and (len(sources) > 1 or sources[0].is_dir()):
         raise UsageError("--arch, --release, --banner, --build-id and --distribution are for one SOURCE")
     known = Table.load(offsets, create=True)
     results: List[Any] = []
     for path in sources:
         with progress_of(path, as_json) as tick:
-            kernel = extract(path, given, tick=tick)
-        changed = known.add(kernel)
-        known.save(offsets)
-        file = str(offsets / kernel.arch / f"{table.series_of(kernel.release)}.json")
-        kind = kernel.provenance["kind"]
-        results.append(
-            {
-                "source": str(path),
-                "arch": kernel.arch,
-                "release": kernel.release,
-                "build_id": kernel.build_id,
-                "kind": kind,
-                "file": file,
-                "changed": changed,
-            }
-        )
-        if not as_json:
-            verb = "[green]added[/green]" if changed else "[dim]unchanged[/dim]"
-            out.print(f"{verb} {kernel.release} ({kernel.arch}, {kind}) in {escape(file)}")
+            for kernel in extract_all(path, given, tick=tick, finders=find or ()):
+                changed = known.add(kernel)
+                known.save(offsets)
+                result = {
+                    "source": str(path),
+                    "arch": kernel.arch,
+                    "release": kernel.release,
+                    "build_id": kernel.build_id,
+                    "kind": kernel.provenance["kind"],
+                    "file": str(offsets / kernel.arch / f"{table.series_of(kernel.release)}.json"),
+                    "changed": changed,
+                }
+                results.append(result)
+                if not as_json:
+                    verb = "[green]added[/green]" if changed else "[dim]unchanged[/dim]"
+                    what = f"{kernel.release} ({kernel.arch}, {result['kind']})"
+                    out.print(f"{verb} {what} in {escape(str(result['file']))}")
     if as_json:
         print(json.dumps(results, indent=1))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Generator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from sockpid.errors import ConflictError
 from sockpid.layout import Layout, Wanted
@@ -72,23 +73,45 @@ def extract(
     *,
     wanted: Optional[Wanted] = None,
     tick: Tick = lambda _: None,
+    finders: Sequence[str] = (),
 ) -> KernelEntry:
-    """Reads one kernel: a package, vmlinux, vmlinuz, BTF file or /sys/kernel/btf/vmlinux.
+    """Reads one kernel: a package, vmlinux, vmlinuz, BTF file or /sys/kernel/btf/vmlinux; of an archive the first.
 
     given: what the source does not say of itself (bare BTF has no identity). wanted: the fields to look for; by
     default all that the bytecode images read. `tick` is called with numbers of bytes read, to show progress.
+    finders: where to look for the DWARF of a kernel that has no description of its own (debuginfo.FINDERS).
 
     Everything that the source has, BTF and DWARF, is read, by two readers where there are two, and must agree. Raises
     SourceError if the source cannot be read or contradicts itself, BtfError, UsageError if `given` is incomplete or
     contradicts the kernel, UnsupportedArchError.
     """
-    with source.open_source(Path(path), given, tick) as kernel:
-        return entry_of(kernel, extraction.extract(kernel, wanted or wanted_fields(kernel.arch)))
+    with contextlib.closing(extract_all(path, given, wanted=wanted, tick=tick, finders=finders)) as entries:
+        return next(entries)
+
+
+def extract_all(
+    path: Union[str, os.PathLike[str]],
+    given: source.Given = source.NOTHING_GIVEN,
+    *,
+    wanted: Optional[Wanted] = None,
+    tick: Tick = lambda _: None,
+    finders: Sequence[str] = (),
+) -> Generator[KernelEntry, None, None]:
+    """As extract(), for every kernel in a directory or archive."""
+    for kernel in source.each_source(Path(path), given, tick, finders):
+        yield entry_of(kernel, extraction.extract(kernel, wanted or wanted_fields(kernel.arch)))
 
 
 def entry_of(kernel: source.KernelSource, found: extraction.Extraction) -> KernelEntry:
     """The entry of an opened kernel, of what was read from it."""
-    provenance = {"kind": found.kind, "source": kernel.file, "sha256": kernel.sha256, "tools": found.tools}
+    provenance: Dict[str, Any] = {
+        "kind": found.kind,
+        "source": kernel.file,
+        "sha256": kernel.sha256,
+        "tools": found.tools,
+    }
+    if kernel.note:
+        provenance["note"] = kernel.note
     return KernelEntry(
         kernel.arch.name,
         kernel.build_id,

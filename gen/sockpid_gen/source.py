@@ -49,7 +49,10 @@ NOTHING_GIVEN = Given()
 
 
 class KernelSource(NamedTuple):
-    """One kernel, opened. file: name without directory; sha256: of that file. dwarf: an ELF file with DWARF."""
+    """One kernel, opened. file: name without directory; sha256: of that file. dwarf: an ELF file with DWARF.
+
+    note: what else there is to say about where the description is from.
+    """
 
     arch: Arch
     release: str
@@ -60,6 +63,7 @@ class KernelSource(NamedTuple):
     dwarf: Optional[IO[bytes]]
     file: str
     sha256: str
+    note: Optional[str] = None
 
 
 @contextlib.contextmanager
@@ -100,14 +104,15 @@ def each_source(
             for file in _kernels(outer, tick):
                 with contextlib.ExitStack() as opened:
                     facts = _facts(path, file, given)
-                    dwarf = file if facts.dwarf else None
+                    dwarf, note = file if facts.dwarf else None, None
                     if facts.btf is None and dwarf is None and facts.build_id and finders:
                         dwarf = debuginfo.find(facts.build_id, facts.arch, finders)
                         if dwarf is not None:
                             opened.enter_context(dwarf)
+                            note = f"DWARF from {os.path.basename(dwarf.name)}, found by its build-id"
                     # Of a package, only after its kernel was read: what is no package or damaged ends sooner.
                     sha256 = sha256 or _sha256(path)
-                    yield _identified(path, facts, dwarf, given, sha256)
+                    yield _identified(path, facts, dwarf, given, sha256)._replace(note=note)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from None
         except SourceError as error:
