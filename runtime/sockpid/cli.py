@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING, List, Optional
 
 from . import __version__
+from .deniable import FEATURES
 from .errors import BundleError, SockpidError, UsageError
-from .features import CAPABILITIES
 
 if TYPE_CHECKING:
     from .collection import Options
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "--deny",
         metavar="NAME,...",
         default="",
-        help=f"do without these capabilities of the kernel: {', '.join(CAPABILITIES)}",
+        help=f"do without these capabilities of the kernel: {', '.join(FEATURES)}",
     )
     common.add_argument(
         "--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"
@@ -275,9 +275,9 @@ def main(argv: Optional[List[str]] = None) -> int:
             ends = arguments.source, arguments.destination
             return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
         deny = frozenset(name for name in arguments.deny.split(",") if name)
-        if not deny <= CAPABILITIES.keys():
+        if not deny <= FEATURES.keys():
             raise UsageError(
-                f"--deny: unknown {', '.join(sorted(deny - CAPABILITIES.keys()))}; known: {', '.join(CAPABILITIES)}"
+                f"--deny: unknown {', '.join(sorted(deny - FEATURES.keys()))}; known: {', '.join(FEATURES)}"
             )
         if arguments.max_sockets < 1:
             raise UsageError("--max-sockets must be at least 1")

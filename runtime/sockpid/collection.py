@@ -190,7 +190,7 @@ class Collection:
             except RelocationError as error:
                 raise SyscallError("read the format", errno.ENOENT, str(error)) from None
         else:
-            context = context_layout(arch, self._layout, how.context)
+            context = context_layout(arch, self._layout, how.context, target.arguments)
         key = (name, how.prog_type, place, target.settings)
         if key not in self._progs:
             program = self._image.programs[name]

@@ -8,35 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 from . import image, kernel, link, prog, syscall, uapi
+from .deniable import FEATURES
 from .errors import ProgError, SyscallError
 from .insn import ADD64, CALL, EXIT, MOV64, MOV64_X, Insn
 from .map import Map
-
-
-class Capability(NamedTuple):
-    """what: the thing, for people. without: what is done where it is absent or denied."""
-
-    what: str
-    without: str
-
-
-CAPABILITIES: Mapping[str, Capability] = {
-    "live-btf": Capability("the kernel's own BTF", "offsets from a table alone"),
-    "fentry": Capability("programs on functions, by BPF trampoline", "a raw tracepoint or a kprobe"),
-    "raw_tp": Capability("programs on raw tracepoints", "the tracepoint of perf, or a kprobe"),
-    "tracepoint": Capability("programs on tracepoints of perf", "a kprobe"),
-    "kprobe-pmu": Capability("kprobes by perf_event_open(2)", "kprobes by tracefs"),
-    "kprobe-tracefs": Capability("kprobes by tracefs", "nothing"),
-    "ringbuf": Capability("one ring buffer for all CPUs", "a perf buffer for each"),
-    "probe_read_kernel": Capability("bpf_probe_read_kernel()", "bpf_probe_read()"),
-    "probe_read": Capability("bpf_probe_read()", "nothing"),
-    "cgroup_id": Capability("bpf_get_current_cgroup_id()", "a cgroup id of 0"),
-    "lru_hash": Capability("hash maps that make room by themselves", "plain ones that sockpid trims"),
-    "obj_name": Capability("names of maps and programs", "no names"),
-}
 
 PLACES = {
     "fentry": "tcp_connect",
@@ -73,11 +51,11 @@ class Features:
     def report(self) -> List[Dict[str, Optional[str]]]:
         """Every capability, tried: name, what it is, "present", "absent" or "denied", why, and what is done without."""
         rows: List[Dict[str, Optional[str]]] = []
-        for name, capability in CAPABILITIES.items():
+        for name, feature in FEATURES.items():
             reason = self.missing(name)
             state = "denied" if name in self._deny else "present" if reason is None else "absent"
-            without = None if reason is None else capability.without
-            rows.append({"name": name, "what": capability.what, "state": state, "reason": reason, "without": without})
+            without = None if reason is None else feature.without
+            rows.append({"name": name, "what": feature.what, "state": state, "reason": reason, "without": without})
         return rows
 
     def _try(self, name: str) -> Optional[str]:

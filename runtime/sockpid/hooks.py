@@ -17,6 +17,7 @@ class Target(NamedTuple):
     kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", or "func": a kernel function by fentry,
     or else kprobe. name: of the tracepoint or function. settings: those of the image's enum setting that are on here;
     the others that speak of the place are off. fields: of a tracepoint's record, those that stand for the arguments.
+    arguments: how many the function has, if the program reads more of them.
     whole: not where the compiler split the function, whose callers then jump to a part. entry: the event is seen when
     the attempt begins: it may fail yet, and is not in the socket's counts. flaw: what else is not seen here.
     """
@@ -25,6 +26,7 @@ class Target(NamedTuple):
     name: str
     settings: FrozenSet[str] = frozenset()
     fields: Tuple[str, ...] = ()
+    arguments: int = 12
     whole: bool = False
     entry: bool = False
     flaw: Optional[str] = None
@@ -76,7 +78,7 @@ HOOKS: Tuple[Hook, ...] = (
         "close",
         "tcp_set_state",
         "forgets a closed socket, MPTCP and seeded ones too",
-        (*SET_STATE_TARGETS, Target("func", "tcp_set_state")),
+        (*SET_STATE_TARGETS, Target("func", "tcp_set_state", arguments=2)),
     ),
     Hook(
         "retransmit",

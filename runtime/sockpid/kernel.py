@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import struct
@@ -47,6 +48,7 @@ def identify() -> Identity:
     return Identity(arch, build_id, os.uname().release, banner)
 
 
+@functools.lru_cache(maxsize=None)
 def version_code() -> int:
     """LINUX_VERSION_CODE of the running kernel, from the ELF note "Linux" in the vDSO; 0 if there is none.
 

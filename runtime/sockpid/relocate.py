@@ -29,16 +29,17 @@ class Relocated(NamedTuple):
     poison: Mapping[int, str]
 
 
-def context_layout(arch: Arch, layout: Layout, kind: str) -> Struct:
+def context_layout(arch: Arch, layout: Layout, kind: str, count: int = 12) -> Struct:
     """Where struct probe_ctx lies for a way of attaching: "kprobe" (struct pt_regs) or "args" (8 bytes each).
 
-    Raw tracepoints and fentry programs get an array of 64-bit values on every architecture. Raises RelocationError if
+    Raw tracepoints and fentry programs get an array of 64-bit values on every architecture; count: how many, for fentry
+    programs may not read on, so that further arguments are the last one. Raises RelocationError if
     the layout lacks the argument registers.
     """
     fields: Dict[str, Optional[Field]] = {}
     if kind == "args":
         for n in range(12):
-            fields[f"arg{n}"] = Field(n * 64, 64)
+            fields[f"arg{n}"] = Field(min(n, count - 1) * 64, 64)
         return Struct(PROBE_CTX, 96, fields)
     regs = layout.get(PT_REGS)
     if not isinstance(regs, Struct):

@@ -13,7 +13,7 @@ import pytest
 
 from sockpid import kernel, perfbuf, tracer, trim
 from sockpid.collection import Options
-from sockpid.features import CAPABILITIES
+from sockpid.deniable import FEATURES
 from sockpid.map import cpus
 from sockpid.tracer import Tracer
 from tests import truth
@@ -202,7 +202,7 @@ def test_doctor_tells_every_capability() -> None:
     ran = sockpid("doctor", "--json", "--deny", "ringbuf")
     assert ran.status == 0, ran
     rows = {row["name"]: row for row in json.loads(ran.stdout)["features"]}
-    assert rows.keys() == CAPABILITIES.keys()
+    assert rows.keys() == FEATURES.keys()
     assert rows["ringbuf"]["state"] == "denied"
     assert rows["raw_tp"]["state"] == "present"
     assert {row["state"] for row in rows.values()} <= {"present", "absent", "denied"}

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sockpid import features, kernel, syscall, uapi
+from sockpid.deniable import FEATURES
 from sockpid.errors import CapabilityError, SyscallError
-from sockpid.features import CAPABILITIES, Features
+from sockpid.features import Features
 
 
 class Kernel:
@@ -53,7 +54,7 @@ def test_what_is_there_is_asked_for_once(answering: Callable[[Kernel], Kernel]) 
 
 def test_what_is_denied_is_not_asked_for(answering: Callable[[Kernel], Kernel]) -> None:
     asked = answering(Kernel()).asked
-    found = Features(frozenset(CAPABILITIES))
+    found = Features(frozenset(FEATURES))
     assert {row["state"] for row in found.report()} == {"denied"}
     assert asked == []
 
@@ -94,7 +95,7 @@ def test_ring_buffer_of_a_real_time_kernel(
 
 
 def test_every_capability_has_a_trial() -> None:
-    assert features._TRIALS.keys() == CAPABILITIES.keys()
+    assert features._TRIALS.keys() == FEATURES.keys()
 
 
 @pytest.mark.parametrize(

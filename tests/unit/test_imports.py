@@ -13,8 +13,8 @@ RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
     "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "container", "data",
-    "errors", "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate", "signature",
-    "table", "table_writer", "uapi", "words",
+    "deniable", "errors", "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate",
+    "signature", "table", "table_writer", "uapi", "words",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {

@@ -13,7 +13,7 @@ from sockpid.arch import ARCHES
 from sockpid.errors import ImageError, RelocationError
 from sockpid.image import PROBE_CTX, Image, Program, Relocation, parse_image
 from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid.relocate import POISON, context_layout, relocate, unit
+from sockpid.relocate import POISON, context_layout, record_context, relocate, replace_calls, unit
 
 ORDERS = ("little", "big")
 MOV = insn.BPF_ALU64 | 0xB0
@@ -136,6 +136,36 @@ def test_shifts_extract_exactly_the_bits_of_a_field(order: str) -> None:
         # BPF_CORE_READ_BITFIELD_PROBED reads into the low-order bytes of a u64
         value = int.from_bytes(memory[start : start + size], order)  # type: ignore[arg-type]
         assert (value << shifts[0] & 2**64 - 1) >> shifts[1] == truth, field
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_calls_that_the_kernel_lacks_are_replaced(order: str) -> None:
+    calls = [insn.Insn(insn.CALL, 0, 0, 0, number) for number in (113, 80, 14)]
+    code = b"".join(one.pack(order) for one in calls)
+    helpers = {"bpf_probe_read_kernel": (0,), "bpf_get_current_cgroup_id": (1,), "bpf_get_current_pid_tgid": (2,)}
+    insns = bytearray(code)
+    replaced = {"bpf_probe_read_kernel": 4, "bpf_get_current_cgroup_id": None, "bpf_ringbuf_output": None}
+    replace_calls(insns, Program("p", code, (), helpers, ()), order, replaced)
+    got = [insn.unpack(insns, index, order) for index in range(3)]
+    assert got == [insn.Insn(insn.CALL, 0, 0, 0, 4), insn.Insn(insn.MOV64, 0, 0, 0, 0), calls[2]]
+
+
+def test_context_of_a_tracepoints_record() -> None:
+    """The record of a real-time kernel begins later, and its state is an int."""
+    record = {"skaddr": Field(24 * 8, 64), "newstate": Field(36 * 8, 32)}
+    context = record_context(record, ("skaddr", "newstate"))
+    r = Relocation(0, "byte_off", PROBE_CTX, "arg1", 8, 8)
+    code = program("little", insn.Insn(LDX_DW, 3, 1, 8, 0), r)
+    patched = relocate(code, "little", {}, context, {})
+    assert insn.unpack(patched.insns, 0, "little") == insn.Insn(LDX_DW & ~0x18 | insn.SIZE_CODES[4], 3, 1, 36, 0)
+    with pytest.raises(RelocationError, match="no field err"):
+        record_context(record, ("skaddr", "err"))
+
+
+def test_context_of_a_function_with_fewer_arguments() -> None:
+    """A fentry program may not even load an argument that the function does not have."""
+    context = context_layout(ARCHES["x86_64"], {}, "args", 2)
+    assert [context.fields[f"arg{n}"] for n in range(3)] == [Field(0, 64), Field(64, 64), Field(64, 64)]
 
 
 def test_context_follows_the_way_of_attaching() -> None:

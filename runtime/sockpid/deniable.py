@@ -1,0 +1,28 @@
+"""What a kernel may or may not be able to do, by the names that `--deny` takes. features.py tries them."""
+
+from __future__ import annotations
+
+from typing import Mapping, NamedTuple
+
+
+class Feature(NamedTuple):
+    """what: the thing, for people. without: what is done where it is absent or denied."""
+
+    what: str
+    without: str
+
+
+FEATURES: Mapping[str, Feature] = {
+    "live-btf": Feature("the kernel's own BTF", "offsets from a table alone"),
+    "fentry": Feature("programs on functions, by BPF trampoline", "a raw tracepoint or a kprobe"),
+    "raw_tp": Feature("programs on raw tracepoints", "the tracepoint of perf, or a kprobe"),
+    "tracepoint": Feature("programs on tracepoints of perf", "a kprobe"),
+    "kprobe-pmu": Feature("kprobes by perf_event_open(2)", "kprobes by tracefs"),
+    "kprobe-tracefs": Feature("kprobes by tracefs", "nothing"),
+    "ringbuf": Feature("one ring buffer for all CPUs", "a perf buffer for each"),
+    "probe_read_kernel": Feature("bpf_probe_read_kernel()", "bpf_probe_read()"),
+    "probe_read": Feature("bpf_probe_read()", "nothing"),
+    "cgroup_id": Feature("bpf_get_current_cgroup_id()", "a cgroup id of 0"),
+    "lru_hash": Feature("hash maps that make room by themselves", "plain ones that sockpid trims"),
+    "obj_name": Feature("names of maps and programs", "no names"),
+}
