@@ -162,6 +162,7 @@ class Tracer:
             self._look_again = now + LOOK_SECONDS
             present = len(list(owners.keys())) if owners.spec.max_entries <= 1 << 16 else owners.spec.max_entries
             self._evicted = max(self._evicted, living - present)
+        self._evicted = max(self._evicted, living - owners.spec.max_entries, self._trimmer.trimmed)
         return self._evicted
 
     def living(self) -> int:
