@@ -56,6 +56,9 @@ accuracy: setup setup-test  ## every scenario against the truth, here and in vir
 	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach fentry --deny live-btf
 	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach kprobe-pmu --deny live-btf
 
+calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
+	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
+
 bench: setup  ## what starting and sending cost, as ratios
 	@$(BIN)/python -m tests.bench
 
@@ -65,4 +68,4 @@ dist: setup  ## wheel and sdist, reproducible
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench dist clean
+.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench dist clean calibration

@@ -13,10 +13,10 @@ from rich.markup import escape
 from sockpid import __version__
 from sockpid.errors import SockpidError, UsageError
 
-from . import cli_bundle, cli_insight, cli_table, cli_verify
+from . import cli_bundle, cli_fulfil, cli_insight, cli_table, cli_verify
 from .cli_shared import app, err
 
-GROUPS = (cli_bundle, cli_insight, cli_table, cli_verify)
+GROUPS = (cli_bundle, cli_fulfil, cli_insight, cli_table, cli_verify)
 """Modules that register commands as they are imported."""
 
 
@@ -46,6 +46,8 @@ def _root(  # pyright: ignore[reportUnusedFunction] - typer calls it
       sockpid-gen list   [dim]# what the tables have[/dim]
 
       sockpid-gen show 6.1.0-56-cloud-amd64   [dim]# one kernel, field by field[/dim]
+
+      sockpid-gen fulfil host.req   [dim]# an entry for a host that asked[/dim]
 
       sockpid-gen check   [dim]# before tables are committed[/dim]
 

@@ -31,12 +31,15 @@ examples:
   sockpid selftest                  prove on this host that every field and PID is right
   sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
   sockpid doctor                    what this kernel offers, and what sockpid uses of it
+  sockpid doctor --request          what a connected machine must know to make offsets for this kernel
+  sockpid calibrate                 find the offsets here, where that is not possible
   sockpid install --start           from a bundle: install it, and run it as a service
 
 exit status:
   0 fine   2 usage   3 capability missing   4 kernel unknown   5 table damaged   6 schema unknown   7 BTF damaged
   8 self-check mismatch   9 program refused   10 nothing to attach to   11 architecture unknown   12 image damaged
-  13 table of another kernel   16 bundle damaged   17 not installed   1 anything else that the kernel refused"""
+  13 table of another kernel   16 bundle damaged   17 not installed   18 output not opened
+  19 offsets not found by calibration   1 anything else that the kernel refused"""
 
 RUN_EPILOG = """\
 examples:
@@ -78,6 +81,12 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="machine-readable output, keys stable between releases")
     common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
+    common.add_argument(
+        "--consensus",
+        action="store_true",
+        help="a kernel that no table has, without BTF: use what all builds of its series agree on, if the self-check "
+        "passes",
+    )
     common.add_argument(
         "--attach",
         choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),
@@ -153,14 +162,29 @@ def parser() -> argparse.ArgumentParser:
     lookup.add_argument("--netns", metavar="INODE|PATH|pid:N", help="in this network namespace (default: ours)")
     lookup.add_argument("--pin", metavar="DIR", help="where the instance pins (default: as `run --pin`)")
     lookup.add_argument("--json", action="store_true", help="one JSON object a line")
-    commands.add_parser(
+    doctor = commands.add_parser(
         "doctor",
         parents=[common],
         formatter_class=raw,
         help="tell what this kernel offers and what is used of it",
         description="Attaches the probe, tells how each hook was attached and why the better mechanisms were not, and "
         "detaches.",
-        epilog="examples:\n  sockpid doctor\n  sockpid doctor --json --deny raw_tp",
+        epilog="examples:\n  sockpid doctor\n  sockpid doctor --json --deny raw_tp\n"
+        "  sockpid doctor --request > host.req   for `sockpid-gen fulfil` on a connected machine",
+    )
+    doctor.add_argument("--request", action="store_true", help="print what makes a table entry for this kernel instead")
+    calibrate = commands.add_parser(
+        "calibrate",
+        parents=[common],
+        formatter_class=raw,
+        help="find the offsets of a kernel that nothing is known of",
+        description="Looks for the offsets in the memory of sockets and tasks of its own, whose values are known. What "
+        "fits at two places is not accepted, and the self-check has to pass. Takes some seconds; all traffic stays on "
+        "loopback, and nothing of the host is changed.",
+        epilog="examples:\n  sockpid calibrate\n  sockpid calibrate -o /etc/sockpid/offsets.d/this-kernel.json",
+    )
+    calibrate.add_argument(
+        "-o", "--output", metavar="FILE", help="table file to write (default: RELEASE-calibrated.json, here)"
     )
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--root", metavar="DIR", default="/", help="below this directory, for images (default: /)")
@@ -285,13 +309,22 @@ def main(argv: Optional[List[str]] = None) -> int:
         from .collection import Options
 
         count = arguments.command == "run" and arguments.count is not None
-        options = Options(deny, arguments.attach, arguments.max_sockets, count)
+        options = Options(deny, arguments.attach, arguments.max_sockets, count, consensus=arguments.consensus)
         if arguments.command == "run":
             return _run(options, arguments)
+        if arguments.command == "calibrate":
+            from .calibrate import calibrate
+
+            return calibrate(options, arguments.output, arguments.json)
         if arguments.command == "selftest":
             from .selftest import selftest
 
             return selftest(options, arguments.offsets, arguments.json)
+        if arguments.request:
+            from .survey import survey
+
+            print(survey().text, end="")
+            return 0
         from .doctor import doctor
 
         return doctor(options, arguments.offsets, arguments.json)

@@ -30,7 +30,7 @@ class Options(NamedTuple):
     """deny: capabilities to do without, by name. attach: the mechanism to prefer for hooks that learn owners.
 
     max_sockets: entries of the two socket maps. counting: the counts map will be used. settings: of the image's enum
-    setting, those that are not about the place a program hangs on: filters and the like.
+    setting, those that are not about the place a program hangs on: filters and the like. consensus: see offsets.find().
     """
 
     deny: FrozenSet[str] = frozenset()
@@ -38,6 +38,7 @@ class Options(NamedTuple):
     max_sockets: int = 8192
     counting: bool = False
     settings: Tuple[Tuple[str, int], ...] = ()
+    consensus: bool = False
 
 
 class Attached(NamedTuple):

@@ -50,7 +50,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
     features = Features(options.deny)
     try:
         image = load_image(identity.arch.byte_order)
-        found = offsets.find(image, identity, offsets_path, options.deny)
+        found = offsets.find(image, identity, offsets_path, options.deny, options.consensus)
         document["offsets"] = {"origin": found.origin, "source": found.source}
         features = Features(options.deny, found.btf_ids)
         collection = Collection.attach(image, found, options, features)

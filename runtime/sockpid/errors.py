@@ -5,6 +5,7 @@ SockpidError                         1
  +- CapabilityError                  3   the process lacks a Linux capability
  +- UnknownKernelError               4   no table entry and no BTF for the running kernel
  |   +- OtherKernelError            13   --offsets FILE speaks of other kernels only
+ |   +- ConsensusError               4   --consensus, and the builds that are known do not agree
  +- TableError                       5   offset table damaged or not in canonical form
  |   +- SchemaError                  6   offset table or image of a schema this reader does not know
  |   +- ConflictError                5   two sources say different things of one kernel
@@ -22,6 +23,8 @@ SockpidError                         1
  +- BundleError                     16   the bundle is damaged, altered, or not signed as demanded
  +- InstallError                    17   a file cannot be installed or taken away
  +- OutputError                     18   an output of `run` cannot be opened
+ +- CalibrationError                19   a field of the running kernel was not found, or found at several places
+ +- RequestError                    20   a request file is damaged, or was copied with a mistake
  +- SyscallError (also OSError)      1   any other refusal of the kernel
 """
 
@@ -63,6 +66,14 @@ class UnknownKernelError(SockpidError):
 
 class OtherKernelError(UnknownKernelError):
     exit_code = 13
+
+
+class ConsensusError(UnknownKernelError):
+    """The builds that a table has are too few, or differ. `field` is the first they differ in, if they do."""
+
+    def __init__(self, message: str, field: Optional[str]) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class TableError(SockpidError):
@@ -156,6 +167,20 @@ class InstallError(SockpidError):
 
 class OutputError(SockpidError):
     exit_code = 18
+
+
+class CalibrationError(SockpidError):
+    """`fields` names what could not be found, and why: "struct sock.sk_protocol: 2 places fit: 516, 772"."""
+
+    exit_code = 19
+
+    def __init__(self, message: str, fields: List[str]) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
+class RequestError(SockpidError):
+    exit_code = 20
 
 
 class SyscallError(SockpidError, OSError):

@@ -1,26 +1,32 @@
-"""Where the offsets for the running kernel come from: a given file, the table that travels along, or its own BTF."""
+"""Where the offsets for the running kernel come from: a file, the table that travels along, its BTF, a conclusion."""
 
 from __future__ import annotations
 
 import functools
 import os
 import struct
-from typing import Callable, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, FrozenSet, List, Mapping, NamedTuple, Optional
 
 from . import data, hooks, syscall, table, uapi
 from .arch import Arch
 from .btf import Btf
-from .errors import BtfError, OtherKernelError, SyscallError, TableError, UnknownKernelError
+from .calibration import IPV6, ULP, complete
+from .consensus import agree
+from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
 from .image import Image
 from .kernel import Identity
 from .layout import Layout
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
+LOCAL = "/etc/sockpid/offsets.d"
+"""Directory of table files that the administrator put there, one for each kernel or more."""
 
 
 class Offsets(NamedTuple):
-    """The offsets in use. origin: "table" or "btf", as events say it. source: the file, for people.
+    """The offsets in use. source: the file, for people.
 
+    origin, as events say it: "table" (read from that kernel's own debug information), "btf" (the running kernel's),
+    "consensus" (what all builds of the series agree on) or "calibrated" (found by trying).
     btf_ids: gives the BTF ids of hook functions, as far as known; asked only where fentry is tried.
     """
 
@@ -29,48 +35,97 @@ class Offsets(NamedTuple):
     source: str
     btf_ids: Callable[[], Mapping[str, int]]
 
+    @property
+    def needs_proof(self) -> bool:
+        """Nobody has seen this very kernel's debug information: the self-check must not be without a result."""
+        return self.origin in ("consensus", "calibrated")
 
-def find(image: Image, kernel: Identity, path: Optional[str], deny: FrozenSet[str] = frozenset()) -> Offsets:
-    """The offsets for `kernel`. With `path`, that table file alone is asked; "live-btf" in `deny` leaves BTF out.
 
-    Raises OtherKernelError if the file has no entry for this kernel, UnknownKernelError if nothing has, TableError,
-    SchemaError and BtfError for damaged data.
+def find(
+    image: Image, kernel: Identity, path: Optional[str], deny: FrozenSet[str] = frozenset(), consensus: bool = False
+) -> Offsets:
+    """The offsets for `kernel`.
+
+    With `path`, that table file alone is asked. Else, in this order: the files in LOCAL, the table that travels along,
+    the kernel's own BTF (unless "live-btf" is in `deny`), a file in LOCAL that was calibrated, and with `consensus` the
+    builds of the same series. Raises OtherKernelError if the file has no entry for this kernel, UnknownKernelError if
+    nothing has, ConsensusError if the builds disagree; TableError, SchemaError and BtfError for damaged data.
     """
     if path is not None:
         return _from_file(kernel, path)
+    local = _local(kernel)
+    for found in local:
+        if not found.needs_proof:
+            return found
     name = f"offsets/{kernel.arch.name}/{table.series_of(kernel.release)}.json"
-    nearest: Tuple[str, ...] = ()
     content = data.read(name)
-    if content is not None:
-        shard = table.parse_shard(content, name)
-        entry = shard.find(kernel.build_id, kernel.release, kernel.banner)
-        if entry is not None:
-            return Offsets(shard.layout(entry), "table", name, lambda: entry.btf_ids or {})
-        nearest = tuple(sorted({e.release for e in shard.entries}))
+    shard = None if content is None else table.parse_shard(content, name)
+    entry = None if shard is None else shard.find(kernel.build_id, kernel.release, kernel.banner)
+    if shard is not None and entry is not None:
+        return _of(shard, entry)
     btf_reason = "live BTF denied by option"
     if "live-btf" not in deny:
         try:
             return from_btf(image, kernel.arch)
         except SyscallError as error:
             btf_reason = str(error)
+    if local:
+        return local[0]
+    return _by_consensus(image, kernel, shard, name, btf_reason, consensus)
+
+
+def _by_consensus(
+    image: Image, kernel: Identity, shard: Optional[table.Shard], name: str, btf_reason: str, wished: bool
+) -> Offsets:
+    """The last resort, if it is wished for; an error that says what else can be done, otherwise."""
+    nearest = () if shard is None else tuple(sorted({e.release for e in shard.entries}))
+    key = f"build-id {kernel.build_id or '(none)'}, release {kernel.release}"
+    if shard is None:
+        advice = "cannot help: no build of this series is known"
+    else:
+        try:
+            layout, builds = agree(shard, image, kernel.arch, kernel.banner)
+        except ConsensusError as error:
+            if wished:
+                raise
+            advice = f"cannot help: {error}"
+        else:
+            if wished:
+                return Offsets(layout, "consensus", f"{name}, {builds} builds that agree", dict)
+            advice = f"would use what {builds} builds of this series agree on, if the self-check passes"
     lines = [
-        f"no offsets are known for this kernel: build-id {kernel.build_id or '(none)'}, release {kernel.release}",
-        f"  table: {name} has "
-        + (f"only {', '.join(nearest)}" if nearest else "no entry" if content else "not been made"),
+        f"no offsets are known for this kernel: {key}",
+        f"  table: {name} has " + (f"only {', '.join(nearest)}" if nearest else "not been made"),
         f"  BTF: {btf_reason}",
-        "  make an entry on a connected machine with `sockpid-gen add PACKAGE`, then use `--offsets FILE`",
+        f"  --consensus {advice}",
+        "  to make an entry: `sockpid doctor --request > host.req`, then elsewhere `sockpid-gen fulfil host.req`",
+        "  where that is not possible, `sockpid calibrate` looks for the offsets on this host",
     ]
     raise UnknownKernelError("\n".join(lines), nearest)
 
 
-def _from_file(kernel: Identity, path: str) -> Offsets:
+def _local(kernel: Identity) -> List[Offsets]:
+    """What the administrator's files say of this kernel, in the order of their names.
+
+    Raises TableError for a file that is damaged, or that others than root and ourselves may have written.
+    """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        raise TableError(f"{path}: {error.strerror}") from None
-    shard = table.parse_shard(content, path)
-    entry = shard.find(kernel.build_id, kernel.release, kernel.banner) if shard.arch == kernel.arch.name else None
+        names = sorted(name for name in os.listdir(LOCAL) if name.endswith(".json"))
+    except OSError:
+        return []
+    found: List[Offsets] = []
+    for name in names:
+        path = os.path.join(LOCAL, name)
+        shard = _read(path, trusted=True)
+        entry = _entry(shard, kernel)
+        if entry is not None:
+            found.append(_of(shard, entry))
+    return found
+
+
+def _from_file(kernel: Identity, path: str) -> Offsets:
+    shard = _read(path)
+    entry = _entry(shard, kernel)
     if entry is None:
         has = ", ".join(sorted({e.release for e in shard.entries})) or "none"
         raise OtherKernelError(
@@ -78,7 +133,42 @@ def _from_file(kernel: Identity, path: str) -> Offsets:
             f"build-id {kernel.build_id or '(none)'}",
             tuple(e.release for e in shard.entries),
         )
-    return Offsets(shard.layout(entry), "table", path, lambda: entry.btf_ids or {})
+    return _of(shard, entry)
+
+
+def _read(path: str, trusted: bool = False) -> table.Shard:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if trusted and (status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid())):
+                raise TableError(f"{path}: others than root may write it; `chown root:root` and `chmod 644` it")
+            return table.parse_shard(file.read(), path)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}") from None
+
+
+def _entry(shard: table.Shard, kernel: Identity) -> Optional[table.Entry]:
+    if shard.arch != kernel.arch.name:
+        return None
+    return shard.find(kernel.build_id, kernel.release, kernel.banner)
+
+
+def _of(shard: table.Shard, entry: table.Entry) -> Offsets:
+    layout = shard.layout(entry)
+    btf_ids = entry.btf_ids
+    if entry.provenance.get("kind") == "calibrated":
+        return Offsets(complete(layout, unused()), "calibrated", shard.name, dict)
+    return Offsets(layout, "table", shard.name, lambda: btf_ids or {})
+
+
+def unused() -> List[str]:
+    """Fields of calibrated tables that may be missing, because this host has no use for what they tell."""
+    names: List[str] = []
+    if not os.path.exists("/proc/sys/net/mptcp"):
+        names += ULP
+    if not os.path.exists("/proc/net/if_inet6"):
+        names += IPV6
+    return names
 
 
 def from_btf(image: Image, arch: Arch) -> Offsets:

@@ -75,7 +75,8 @@ def _begin(tracer: Tracer, what: RunOptions) -> List[Event]:
     """Seeding and self-check. Returns the events of others that were raised meanwhile."""
     waiting: List[Event] = []
     warnings = tracer.seed() if what.seed else []
-    warnings += [f"self-check: {line}" for line in selfcheck.demand(selfcheck.run(tracer, waiting))]
+    results = selfcheck.run(tracer, waiting)
+    warnings += [f"self-check: {line}" for line in selfcheck.demand(results, tracer.offsets.needs_proof)]
     for line in warnings + tracer.collection.flaws():
         say(line)
     return [tracer.resolve(seen) for seen in waiting]

@@ -267,12 +267,19 @@ def _check_forgotten(tracer: Tracer, pairs: List[Pair], results: List[Result]) -
             time.sleep(0.01)
 
 
-def demand(results: List[Result]) -> List[str]:
-    """Raises SelfCheckError if anything differs. Returns the reasons of what could not be tried."""
+def demand(results: List[Result], must_pass: bool = False) -> List[str]:
+    """Raises SelfCheckError if anything differs, or, if it `must_pass`, if no family could be tried.
+
+    Returns the reasons of what could not be tried.
+    """
     wrong = [f"{r.family}: {line}" for r in results for line in r.mismatches]
     if wrong:
         # Before Linux 5.13 a kernel locked down for confidentiality let programs load, and read nothing but zeros.
         locked = kernel.lockdown() == "confidentiality"
         why = "the kernel is locked down for confidentiality" if locked else "the offsets are not those of this kernel"
         raise SelfCheckError(f"the self-check read back wrong values: {why}\n  " + "\n  ".join(wrong), wrong)
-    return [f"{r.family}: {r.skipped}" for r in results if r.skipped is not None]
+    skipped = [f"{r.family}: {r.skipped}" for r in results if r.skipped is not None]
+    if must_pass and not any(r.ok for r in results):
+        lines = "".join(f"\n  {line}" for line in skipped)
+        raise SelfCheckError(f"the self-check has to prove these offsets, and could not be made:{lines}", skipped)
+    return skipped

@@ -66,3 +66,8 @@ def setns(fd: int, nstype: int) -> None:
 def prctl(name: str, option: int, argument: int) -> None:
     """prctl(2) with one argument; `name` is the option's, for the error."""
     syscall(f"prctl({name})", machine().prctl, option, argument, 0, 0, 0)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): gives the calling thread namespaces of its own."""
+    syscall("unshare", machine().unshare, flags)

@@ -46,7 +46,14 @@ class Tracer:
         """Attaches the probe to the running kernel. Raises the errors of every step, leaving nothing behind."""
         identity = kernel.identify()
         loaded = load_image(identity.arch.byte_order)
-        found = offsets.find(loaded, identity, offsets_path, options.deny)
+        found = offsets.find(loaded, identity, offsets_path, options.deny, options.consensus)
+        return cls.open_with(options, identity, loaded, found)
+
+    @classmethod
+    def open_with(
+        cls, options: Options, identity: kernel.Identity, loaded: image.Image, found: offsets.Offsets
+    ) -> Tracer:
+        """The same with given offsets."""
         collection = Collection.attach(loaded, found, options)
         try:
             # The BTF ids have served; with them goes the kernel's whole BTF, where it was the source.

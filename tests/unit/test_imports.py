@@ -12,12 +12,15 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
-    "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "container", "data",
-    "deniable", "errors", "event", "filters", "hooks", "image", "inet_sock", "insn", "layout", "notes", "relocate",
-    "signature", "table", "table_writer", "uapi", "words",
+    "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "calibration",
+    "consensus", "container", "data", "deniable", "errors", "event", "filters", "findings", "hooks", "image",
+    "inet_sock", "insn", "layout", "notes", "peek_prog", "relocate", "request", "signature", "table", "table_writer",
+    "uapi", "words",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {
+    "calibrate_sock",
+    "calibrate_task",
     "capability",
     "hooks",  # names one
     "kernel",
@@ -25,12 +28,16 @@ READS_KERNEL_FILES = {
     "map",
     "netns",
     "offsets",
+    "peek",
     "perf",
     "pin",
     "proc",
     "proc_net",
+    "provoke",
     "selfcheck",
+    "survey",
     "tracefs",
+    "workers",
 }
 FOREIGN = {"sock_diag": {"pyroute2"}}
 

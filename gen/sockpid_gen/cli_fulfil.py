@@ -1,0 +1,90 @@
+"""The command that answers requests."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, List, Optional
+
+import typer
+from rich.markup import escape
+
+from sockpid import request
+from sockpid.errors import UsageError
+
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
+
+
+@app.command()
+def fulfil(
+    file: Annotated[Path, typer.Argument(metavar="REQUEST", help="What `sockpid doctor --request` printed.")],
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Default: RELEASE.json, here.")
+    ] = None,
+    paths: Annotated[
+        Optional[List[Path]],
+        typer.Option("--from", metavar="PATH", help="A package or vmlinux, or a directory of packages; repeatable."),
+    ] = None,
+    apt: Annotated[bool, typer.Option(help="Ask apt for the package, in every suite.")] = True,
+    suite: Annotated[Optional[List[str]], typer.Option(metavar="NAME", help="Suites for apt; repeatable.")] = None,
+    cache: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Keeps apt's index (default: ~/.cache/sockpid-gen).")
+    ] = None,
+    debuginfod: Annotated[
+        Optional[List[str]],
+        typer.Option(metavar="URL", help="Server of debug information; repeatable.", envvar="DEBUGINFOD_URLS"),
+    ] = None,
+    offsets: Offsets = DEFAULT_OFFSETS,
+    as_json: Json = False,
+) -> None:
+    """Answer a host's request: find its kernel's package and make a table file of that one kernel.
+
+    Looked at, in this order: the tables, --from, debuginfod, apt. Only a
+    package with the kernel's build-id is taken, or one that is proven equal
+    by the builds on both sides of it.
+
+    [bold]Examples[/bold]
+
+      [dim]# on the host[/dim]
+
+      sockpid doctor --request > host.req
+
+      [dim]# on a connected machine[/dim]
+
+      sockpid-gen fulfil host.req -o host.json
+
+      [dim]# on the host[/dim]
+
+      sockpid run --offsets host.json   [dim]# or put it into /etc/sockpid/offsets.d/[/dim]
+    """
+    from . import fulfil as fulfilment
+    from . import shard
+
+    try:
+        asked = request.parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    state = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sockpid-gen"
+    urls = [url for given in debuginfod or [] for url in given.split()]
+    suites = suite or fulfilment.SUITES
+    places = fulfilment.Places(offsets, paths or [], state if apt else None, suites, urls)
+
+    def say(line: str) -> None:
+        if err.is_terminal and not as_json:
+            err.print(f"[dim]{escape(line)}[/dim]")
+
+    with progress_of(Path(asked.release), as_json) as tick:
+        answer = fulfilment.fulfil(asked, places, say, tick)
+    target = output or Path(f"{asked.release}.json")
+    shard.write(target, answer.content)
+    if as_json:
+        result = {"file": str(target), "release": asked.release, "build_id": asked.build_id, "arch": asked.arch}
+        print(json.dumps({**result, "source": answer.source, "note": answer.note}, indent=1))
+        return
+    out.print(
+        f"[green]wrote[/green] {escape(str(target))}: {asked.release} ({asked.arch}) from {escape(answer.source)}"
+    )
+    if answer.note:
+        out.print(f"[yellow]note[/yellow] {escape(answer.note)}")
+    out.print(f"on the host: sockpid run --offsets {escape(target.name)}, or copy it to /etc/sockpid/offsets.d/")

@@ -1,0 +1,165 @@
+"""The search of a calibration: one place or none, and never one that only happens to fit."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from sockpid import calibration, findings, peek_prog
+from sockpid.arch import ARCHES
+from sockpid.calibration import Sample, complete, search, search_bits
+from sockpid.errors import CalibrationError
+from sockpid.image import Image
+from sockpid.insn import unpack
+from sockpid.layout import Field, Layout, Struct
+from sockpid_gen.wanted import image_for
+
+ORDERS = ("little", "big")
+
+
+def memory(order: str, *values: int) -> bytes:
+    """16-bit values in a row."""
+    return struct.pack(("<" if order == "little" else ">") + f"{len(values)}H", *values)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_one_place_fits_all_samples(order: str) -> None:
+    samples = [Sample(memory(order, 7, 500, 9), {"port": {500}}), Sample(memory(order, 7, 600, 9), {"port": {600}})]
+    assert search(samples, "port", 2, order).field == Field(16, 16)
+
+
+def test_two_places_are_refused_and_named() -> None:
+    samples = [Sample(memory("little", p, 1, p), {"port": {p}}) for p in (500, 600, 700)]
+    found = search(samples, "port", 2, "little")
+    assert found.field is None
+    assert found.problem == "2 places fit all 3 samples: 0, 4"
+
+
+def test_a_port_that_is_found_within_an_address_is_refused_until_another_tells_them_apart() -> None:
+    # 10.1.2.3 and port 0x0201: little-endian, its bytes are those in the middle of the address.
+    trap = Sample(b"\x0a\x01\x02\x03\x00\x00\x01\x02", {"port": {0x0201}})
+    other = Sample(b"\x0a\x04\x05\x03\x00\x00\x04\x05", {"port": {0x0504}})
+    ambiguous = search([trap, other], "port", 2, "little", align=1)
+    assert ambiguous.field is None
+    assert "1, 6" in ambiguous.problem
+    clear = Sample(b"\x0a\x01\x02\x03\x00\x00\x07\x08", {"port": {0x0807}})
+    assert search([trap, other, clear], "port", 2, "little", align=1).field == Field(48, 16)
+
+
+@pytest.mark.parametrize("values", [(500, 500), (0, 0), (0, 500)])
+def test_values_that_repeat_prove_nothing(values: tuple[int, int]) -> None:
+    samples = [Sample(memory("little", v, 0xAAAA), {"port": {v}}) for v in values]
+    found = search(samples, "port", 2, "little")
+    assert found.field is None
+    assert "not observed" in found.problem
+
+
+def test_memory_that_could_not_be_read_proves_nothing() -> None:
+    samples = [Sample(bytes(64), {"count": {0}}) for _ in range(9)]
+    assert search(samples, "count", 4, "little").field is None
+
+
+def test_a_value_that_is_nowhere() -> None:
+    samples = [Sample(memory("little", 1, 2), {"port": {p}}) for p in (500, 600)]
+    assert "nowhere" in search(samples, "port", 2, "little").problem
+
+
+def test_fields_that_were_found_are_not_found_again() -> None:
+    samples = [Sample(memory("big", p, p), {"port": {p}}) for p in (500, 600)]
+    assert search(samples, "port", 2, "big").field is None
+    assert search(samples, "port", 2, "big", taken=[Field(0, 16)]).field == Field(16, 16)
+
+
+def test_ranges_and_samples_that_say_nothing() -> None:
+    samples = [Sample(memory("little", v, 3), {"rtt": range(v & ~7, (v & ~7) + 8)}) for v in (803, 1605)]
+    samples.append(Sample(memory("little", 0, 0), {"other": {1}}))
+    assert search(samples, "rtt", 2, "little").field == Field(0, 16)
+
+
+def test_a_search_stays_within_its_limits() -> None:
+    samples = [Sample(memory("little", p, 1, p), {"port": {p}}) for p in (500, 600)]
+    assert search(samples, "port", 2, "little", within=range(2, 6)).field == Field(32, 16)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_bit_fields_count_from_the_byte_orders_end(order: str) -> None:
+    """Five bits declared first: the lowest ones on little-endian, the highest ones on big-endian machines."""
+    samples = [
+        Sample(bytes([0xFF, state | 0x20 if order == "little" else state << 3 | 0x04]), {"state": {state}})
+        for state in (0, 3, 4)
+    ]
+    assert search_bits(samples, "state", 5, order).field == Field(8, 5, True)
+    assert calibration.bits(samples[2].memory, 8, 5, order) == 4
+    assert calibration.bits(samples[2].memory, 13, 1, order) == 1
+
+
+def test_a_single_bit_needs_both_values() -> None:
+    zero, one = Sample(b"\x0c", {"kern": {0}}), Sample(b"\x0e", {"kern": {1}})
+    assert search_bits([zero, one], "kern", 1, "little", variety=1).field == Field(1, 1, True)
+    assert search_bits([zero, zero], "kern", 1, "little", variety=1).field is None
+    assert search_bits([zero, Sample(b"\x0f", {"kern": {1}})], "kern", 1, "little", variety=1).field is None
+
+
+def found_all(image: Image) -> Layout:
+    """A layout with every field of the image, found somewhere."""
+    wanted = image.wanted(ARCHES["x86_64"])
+    return {name: Struct(name, 8, {path: Field(0, 8) for path in paths}) for name, paths in wanted.items()}
+
+
+def test_what_is_missing_is_named_with_its_reason() -> None:
+    image, arch = image_for(ARCHES["x86_64"]), ARCHES["x86_64"]
+    layout = dict(found_all(image))
+    calibration.demand(image, arch, layout, {})
+    del layout["struct socket"]
+    with pytest.raises(CalibrationError) as caught:
+        calibration.demand(image, arch, layout, {"struct socket.sk": "2 places fit"})
+    assert caught.value.fields == ["struct socket.sk: 2 places fit"]
+    assert caught.value.exit_code == 19
+
+
+def test_only_what_the_host_has_no_use_for_may_be_missing() -> None:
+    image, arch = image_for(ARCHES["x86_64"]), ARCHES["x86_64"]
+    layout = dict(found_all(image))
+    del layout["struct tcp_ulp_ops"]
+    completed = complete(layout, calibration.ULP)
+    calibration.demand(image, arch, completed, {})
+    row, known = completed["struct tcp_ulp_ops"], completed["struct inet_connection_sock"]
+    assert isinstance(row, Struct)
+    assert row.fields == {"name": None}
+    assert isinstance(known, Struct)
+    assert known.fields["icsk_ulp_ops"] is not None, "what was found stays"
+
+
+@pytest.mark.parametrize("name", ARCHES)
+def test_the_registers_are_those_that_the_image_asks_for(name: str) -> None:
+    arch = ARCHES[name]
+    row = calibration.pt_regs(arch)
+    wanted = image_for(arch).wanted(arch)["struct pt_regs"]
+    assert wanted <= set(row.fields)
+    assert all(f is not None and f.offset + f.size <= row.size for f in row.fields.values())
+
+
+def test_findings_become_rows() -> None:
+    found = findings.Findings(ARCHES["s390x"])
+    found.found["struct sock.__sk_common.skc_num"] = Field(14 * 8, 16)
+    found.found["struct task_struct.start_boottime"] = Field(800, 64)
+    layout = found.layout()
+    request, task = layout["struct request_sock"], layout["struct task_struct"]
+    assert isinstance(request, Struct)
+    assert request.fields["__req_common"] == Field(0, 128)
+    assert isinstance(task, Struct)
+    assert task.fields["real_start_time"] is None
+    assert task.size == 108
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_jump_of_the_program_stays_in_it(order: str) -> None:
+    code = peek_prog.assemble([0, 8, 16], 8, 113, (3, 4), order)
+    count = len(code) // 8
+    jumps = [(n, unpack(code, n, order)) for n in range(count)]
+    targets = [n + 1 + i.off for n, i in jumps if i.code & 7 == 5 and i.code not in (0x85, 0x95)]
+    assert len(targets) >= 6
+    assert all(0 < target < count for target in targets)
+    assert unpack(code, count - 1, order).code == 0x95
+    assert count < 4096, "the limit before Linux 5.2"
