@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
 APT_TEST := bpftool chromium-headless-shell clang-14 libbpf-dev libc6-dev groff iproute2 openssh-client zsh fish qemu-system-x86 qemu-system-arm \
-	rsyslog systemd-journal-remote util-linux
+	rpm rsyslog systemd-journal-remote util-linux
 PYTEST := $(BIN)/python -m pytest
 
 help:  ## list the targets
@@ -62,10 +62,20 @@ calibration: setup setup-test  ## offsets found by looking, on every kernel of t
 bench: setup  ## what starting and sending cost, as ratios
 	@$(BIN)/python -m tests.bench
 
+# dwarves (pahole) is for this comparison only.
+bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole; PACKAGES=..., DEBUG=...
+	@dpkg -s dwarves >/dev/null 2>&1 || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy dwarves
+	@$(MAKE) -s -C bpf_bytecode OUT=../build/bench BUILD=../build PYTHON=../$(BIN)/python ../build/sockpid.bpfel.o
+	@$(BIN)/python -m tests.bench.generator $(if $(PACKAGES),--package $(PACKAGES)) $(if $(DEBUG),--debug $(DEBUG))
+
+FUZZ_EXAMPLES ?= 20000
+fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES for each
+	SOCKPID_TEST_HYPOTHESIS=fuzz SOCKPID_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) tests/fuzz
+
 dist: setup  ## wheel and sdist, reproducible
 	$(BIN)/python -m hatchling build
 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench bench-gen fuzz dist clean calibration

@@ -85,7 +85,10 @@ class BtfTypes:
         if known is None:
             if depth >= _MAX_DEPTH:
                 raise BtfError(f"BTF type {type_id}: reference cycle, or a chain longer than {_MAX_DEPTH}")
-            known = self._types[type_id] = self._make(self._btf.type(type_id), depth + 1)
+            try:
+                known = self._types[type_id] = self._make(self._btf.type(type_id), depth + 1)
+            except (ValueError, TypeError, OverflowError) as error:  # drgn's, for a type that C does not have
+                raise BtfError(f"BTF type {type_id}: {error}") from None
         return known
 
     def _make(self, r: record.Record, depth: int) -> drgn.Type:
@@ -141,4 +144,7 @@ class BtfTypes:
         return drgn.TypeMember(make, m.name or None, m.bit_offset + skipped)
 
     def _bitfield(self, type_id: int, width: int) -> drgn.Object:
-        return drgn.Object(self._prog, self.type(type_id), bit_field_size=width)
+        try:
+            return drgn.Object(self._prog, self.type(type_id), bit_field_size=width)
+        except (ValueError, TypeError) as error:
+            raise BtfError(f"BTF type {type_id} as a bit field of {width}: {error}") from None

@@ -6,12 +6,22 @@ from typing import Dict, Iterable, Optional
 
 import drgn
 
+from sockpid.errors import SourceError
 from sockpid.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
 
 
 def extract(prog: drgn.Program, wanted: Wanted) -> Layout:
-    """Where the wanted fields lie, according to the types of `prog`. Same meaning as sockpid.btf.Btf.extract."""
-    return {name: _row(prog, name, paths) for name, paths in wanted.items()}
+    """Where the wanted fields lie, according to the types of `prog`. Same meaning as sockpid.btf.Btf.extract.
+
+    Raises SourceError if a type makes no sense, BtfError if it is from BTF and cannot be read.
+    """
+    layout: Dict[str, Optional[Type]] = {}
+    for name, paths in wanted.items():
+        try:
+            layout[name] = _row(prog, name, paths)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise SourceError(f"{name} is damaged: {error}") from None
+    return layout
 
 
 def _row(prog: drgn.Program, name: str, wanted: Iterable[str]) -> Optional[Type]:

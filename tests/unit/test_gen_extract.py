@@ -102,6 +102,18 @@ def test_finder_refuses_what_is_no_type_and_cycles() -> None:
         types.type(cycle)
 
 
+def test_what_drgn_refuses_is_damaged_btf() -> None:
+    b = BtfBuilder()
+    pointer = b.pointer(0)
+    b.bitfield_struct("s", 8, ("p", pointer, 0, 3))
+    b.struct("t", 8, ("f", b.record(7, "declared", 0), 0))
+    prog = btf_finder.program(Btf(b.build()), ARCHES["x86_64"])
+    with pytest.raises(BtfError, match="BTF type 1 as a bit field of 3: bit field must be integer"):
+        drgn_layout.extract(prog, {"struct s": frozenset("p")})
+    with pytest.raises(SourceError, match="struct t is damaged: cannot get size of incomplete structure"):
+        drgn_layout.extract(prog, {"struct t": frozenset("f")})
+
+
 def test_finder_knows_no_files() -> None:
     prog = btf_finder.program(Btf(make.btf()), ARCHES["x86_64"])
     assert prog.type("struct sock").size == 4
