@@ -30,6 +30,7 @@ examples:
   sockpid run --json --duration 60  one JSON object a line, for a minute
   sockpid selftest                  prove on this host that every field and PID is right
   sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
+  sockpid graph *.jsonl -o g.html   who retransmits to whom, over many hosts, and who stands out
   sockpid doctor                    what this kernel offers, and what sockpid uses of it
   sockpid doctor --request          what a connected machine must know to make offsets for this kernel
   sockpid calibrate                 find the offsets here, where that is not possible
@@ -64,6 +65,16 @@ outputs (any number; docs/outputs.md says more):
 
 The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
 map would have printed."""
+
+
+GRAPH_EPILOG = """\
+examples:
+  sockpid run --json --duration 60 > node-1.jsonl      on each host
+  sockpid graph node-*.jsonl -o graph.html             one page, to be opened in a browser
+  sockpid graph a=host-a.jsonl b=host-b.jsonl.gz       hosts by other names
+  sockpid graph events.jsonl -o graph.dot; dot -Tsvg graph.dot
+
+Where addresses are translated on the way (NAT) the two ends of a connection do not find each other."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,6 +173,19 @@ def parser() -> argparse.ArgumentParser:
     lookup.add_argument("--netns", metavar="INODE|PATH|pid:N", help="in this network namespace (default: ours)")
     lookup.add_argument("--pin", metavar="DIR", help="where the instance pins (default: as `run --pin`)")
     lookup.add_argument("--json", action="store_true", help="one JSON object a line")
+    graph = commands.add_parser(
+        "graph",
+        formatter_class=raw,
+        help="merge recorded events of many hosts and find who stands out",
+        description="Reads events that `run --json` or `--output file:` wrote, on any number of hosts, and merges both "
+        "ends of each connection. Says who has more retransmits than the others would let expect, and why; draws it.",
+        epilog=GRAPH_EPILOG,
+    )
+    graph.add_argument("events", nargs="+", metavar="EVENTS", help="FILE, FILE.gz, - or HOST=FILE")
+    graph.add_argument("-o", "--output", metavar="FILE", help="write the graph there; - is standard output")
+    graph.add_argument("--format", choices=("html", "json", "dot", "graphml"), help="(default: by FILE's ending)")
+    graph.add_argument("--max-edges", type=int, default=5000, metavar="N", help="draw the N largest (default: 5000)")
+    graph.add_argument("--json", action="store_true", help="say as JSON what is found")
     doctor = commands.add_parser(
         "doctor",
         parents=[common],
@@ -298,6 +322,12 @@ def main(argv: Optional[List[str]] = None) -> int:
 
             ends = arguments.source, arguments.destination
             return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
+        if arguments.command == "graph":
+            from .graph.command import graph
+
+            if arguments.max_edges < 1:
+                raise UsageError("--max-edges must be at least 1")
+            return graph(arguments.events, arguments.output, arguments.format, arguments.json, arguments.max_edges)
         deny = frozenset(name for name in arguments.deny.split(",") if name)
         if not deny <= FEATURES.keys():
             raise UsageError(
