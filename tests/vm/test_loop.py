@@ -15,6 +15,7 @@ from sockpid import errors, table, table_writer
 from sockpid.layout import Field, Struct
 from sockpid_gen import shard as shards
 from sockpid_gen.entry import extract
+from sockpid_gen.fulfil import DEBIAN
 from tests.calibrated import differences
 
 from .kernels import KERNELS, Guest
@@ -26,7 +27,7 @@ DENY = ["--deny", "live-btf"]  # the lab covers /sys/kernel/btf; bpf(2) would st
 
 
 def series_path(guest: Guest) -> str:
-    arch = {"amd64": "x86_64", "arm64": "aarch64"}.get(guest.kernel.arch, guest.kernel.arch)
+    (arch,) = (ours for ours, debian in DEBIAN.items() if debian == guest.kernel.arch)
     return f"offsets/{arch}/{table.series_of(guest.kernel.package.release)}.json"
 
 
