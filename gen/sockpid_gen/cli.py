@@ -13,10 +13,10 @@ from rich.markup import escape
 from sockpid import __version__
 from sockpid.errors import SockpidError, UsageError
 
-from . import cli_bundle, cli_fulfil, cli_insight, cli_table, cli_verify
+from . import cli_bundle, cli_crawl, cli_fulfil, cli_insight, cli_table, cli_verify
 from .cli_shared import app, err
 
-GROUPS = (cli_bundle, cli_fulfil, cli_insight, cli_table, cli_verify)
+GROUPS = (cli_bundle, cli_crawl, cli_fulfil, cli_insight, cli_table, cli_verify)
 """Modules that register commands as they are imported."""
 
 

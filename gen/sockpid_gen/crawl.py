@@ -16,12 +16,15 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from sockpid.errors import SockpidError
+from sockpid.errors import SockpidError, UsageError
 
 from . import archive, crawl_task
 from .crawl_plan import Task
 from .crawl_task import Outcome
 from .shard import write
+
+CLUSTER_TIMEOUT = 10
+"""Seconds in which a cluster's scheduler has to answer."""
 
 Report = Callable[[Task, Optional[Outcome]], None]
 """Called when a task starts (without outcome) and when it has ended."""
@@ -89,43 +92,65 @@ def todo(tasks: Iterable[Task], done: Set[str]) -> List[Task]:
 def run(tasks: Iterable[Task], state: State, jobs: int, keep: Optional[str], report: Report) -> None:
     """Does the tasks in worker processes, `jobs` at a time.
 
-    When a worker dies, with its memory for example, those it was working beside are done once more, alone.
+    When a worker dies, for want of memory for example, nobody knows over which task. All that were in work are then
+    done once more, each alone.
     """
     context = multiprocessing.get_context("forkserver")
     pending: List[Task] = list(tasks)
-    alone: List[Task] = []
-    while pending or alone:
-        if alone:
-            batch, alone, width = alone[:1], alone[1:], 1
+    suspects: List[Task] = []
+    while pending or suspects:
+        if suspects:
+            batch, suspects, width = suspects[:1], suspects[1:], 1
         else:
             batch, pending, width = pending, [], jobs
         with ProcessPoolExecutor(width, mp_context=context, initializer=_end_with_parent) as pool:
             try:
-                left = drive(pool, batch, state, width + 1, keep, report)
+                died = drive(pool, batch, state, width + 1, keep, report)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        pending.extend(task for task, started in left if not started)
-        for task in (task for task, started in left if started):
-            if width > 1:
-                alone.append(task)
-                continue
-            outcome = Outcome(task.key, None, f"{task.file.name}: the process that read it died")
-            state.save(task, outcome)
-            report(task, outcome)
+        if len(batch) == 1:
+            for task in died:
+                _give_up(task, state, report)
+        else:
+            suspects = [task for task in batch if task in died]
+            pending = batch[batch.index(suspects[-1]) + 1 :] if suspects else []
+
+
+def run_on_cluster(tasks: Iterable[Task], state: State, scheduler: str, keep: Optional[str], report: Report) -> None:
+    """Does the tasks on a dask.distributed cluster, whose workers fetch what they read; paths must be paths there, too.
+
+    Raises UsageError if distributed is not installed or the scheduler does not answer.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise UsageError("--scheduler needs dask.distributed: pip install 'sockpid[gen,dask]'") from None
+    connect: Any = distributed.Client
+    try:
+        client = connect(scheduler, timeout=CLUSTER_TIMEOUT)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--scheduler {scheduler}: no answer: {error}") from None
+    pending = list(tasks)
+    with client, client.get_executor(pure=False) as pool:
+        while pending:
+            died = drive(pool, pending, state, 2 * sum(client.nthreads().values()) + 1, keep, report)
+            for task in died:
+                _give_up(task, state, report)
+            pending = pending[pending.index(died[-1]) + 1 :] if died else []
 
 
 def drive(
     pool: Executor, tasks: List[Task], state: State, ahead: int, keep: Optional[str], report: Report
-) -> List[Tuple[Task, bool]]:
-    """Keeps `ahead` tasks in the hands of an executor until all are done.
+) -> List[Task]:
+    """Keeps `ahead` tasks in the hands of an executor until all are done, or workers die.
 
-    Returns those that are not because the executor broke, each with whether it had been handed over.
+    Returns those that were in work then; tasks after the last of them have not been started.
     """
     waiting, running = iter(tasks), dict[Future[Outcome], Task]()
-    broken: List[Tuple[Task, bool]] = []
+    died: List[Task] = []
     while True:
-        while len(running) < ahead and not broken:
+        while len(running) < ahead and not died:
             task = next(waiting, None)
             if task is None:
                 break
@@ -133,18 +158,24 @@ def drive(
             try:
                 running[pool.submit(crawl_task.run, task, keep)] = task
             except BrokenProcessPool:
-                broken.append((task, True))
+                died.append(task)
         if not running:
-            return broken + [(task, False) for task in waiting]
+            return died
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             task = running.pop(future)
             try:
                 outcome = future.result()
-            except BrokenProcessPool:
-                broken.append((task, True))
+            except Exception:  # crawl_task.run raises nothing: whoever ran it is gone
+                died.append(task)
                 continue
             state.save(task, outcome)
             report(task, outcome)
+
+
+def _give_up(task: Task, state: State, report: Report) -> None:
+    outcome = Outcome(task.key, None, f"{task.file.name}: the process that read it died")
+    state.save(task, outcome)
+    report(task, outcome)
 
 
 def _end_with_parent() -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from sockpid.errors import SourceError, TableError, UsageError
 from sockpid.table import series_of
 
-from .apt import Package
+from .apt import Package, Repository
+from .release import flavour, sort_key
 
 _KERNEL = re.compile(r"linux-(?:image|binary)-(?:unsigned-)?([0-9].*?)(?:-unsigned)?\Z")
 _NO_KERNEL = re.compile(r"-(dbg|signed-template)\Z")
 _DEPENDS_ON_KERNEL = re.compile(r"(?:^|, )linux-(image|binary)-")
-_FLAVOUR = re.compile(r"[^-]*-(?:[0-9][^-]*-)?(.*)")
+
+INDEX_LIFETIME = 24 * 3600
+"""Seconds after which a mirror's index is fetched again."""
 
 WITHOUT_TYPES = frozenset({"armhf"})
 """Debian architectures whose kernels have no BTF in any release: their debug packages are read at once."""
 
-SUFFIXES = (".deb", ".ddeb", ".rpm", ".btf", ".btf.tar.xz")
+_IN_DIRECTORIES = re.compile(r"(linux-(image|binary)-.*\.d?deb|kernel-.*\.rpm|.*\.btf|.*\.btf\.tar\.xz|vmlinu[xz].*)\Z")
+"""Names of files that are looked at in directories. Others are read when they are named."""
 
 
 class File(NamedTuple):
@@ -75,9 +79,9 @@ def of_index(packages: Iterable[Package], arch: str) -> List[Task]:
             kernels[key] = package
     generations: Dict[Tuple[str, str], int] = {}
     tasks: List[Tuple[Tuple[int, bool, str], Task]] = []
-    for (release, version), package in sorted(kernels.items(), key=lambda item: _natural(item[0][1]), reverse=True):
+    for (release, version), package in sorted(kernels.items(), key=lambda item: sort_key(item[0][1]), reverse=True):
         try:
-            line = series_of(version), _FLAVOUR.sub(r"\1", release)
+            line = series_of(version), flavour(release)
         except TableError:
             continue  # "linux-image-6.1-amd64-extra": a name of somebody's own
         generation = generations[line] = generations.get(line, -1) + 1
@@ -88,6 +92,25 @@ def of_index(packages: Iterable[Package], arch: str) -> List[Task]:
             task = Task(task.debug)
         tasks.append(((generation, task.file.name.find("-dbg_") > 0, task.file.name), task))
     return [task for _, task in sorted(tasks, key=lambda item: item[0])]
+
+
+def of_suites(suites: Iterable[str], arch: str, state: Path, warn: Callable[[str], None]) -> List[Task]:
+    """The kernels that suites of this machine's mirror have for one architecture.
+
+    state: where apt keeps its indices, which are fetched anew when they are a day old. A suite that the mirror does not
+    have for this architecture is warned about; so is one that cannot be reached now, whose older index then does.
+    """
+    packages: List[Package] = []
+    for suite in suites:
+        repository = Repository(state / f"{suite}-{arch}", (suite,), arch)
+        try:
+            if repository.age() > INDEX_LIFETIME:
+                repository.update()
+        except SourceError as error:
+            warn(f"{suite} for {arch}: {error}")
+        if repository.age() < float("inf"):
+            packages.extend(repository.packages("linux-"))
+    return of_index(packages, arch)
 
 
 def interleave(lists: Iterable[List[Task]]) -> Iterator[Task]:
@@ -115,7 +138,7 @@ def of_places(places: Iterable[str]) -> List[Task]:
         if "://" in place:
             uris.append(place)
         elif path.is_dir():
-            uris.extend(str(p) for p in sorted(path.rglob("*")) if p.is_file() and p.name.endswith(SUFFIXES))
+            uris.extend(str(p) for p in sorted(path.rglob("*")) if p.is_file() and _IN_DIRECTORIES.match(p.name))
         elif path.is_file():
             uris.append(place)
         else:
@@ -146,8 +169,3 @@ def _image_name(name: str) -> str:
 
 def _file(package: Package) -> File:
     return File(package.uri, package.sha256, package.size)
-
-
-def _natural(version: str) -> List[Tuple[int, str]]:
-    # Good enough to put newer builds first; which is the newest decides nothing else.
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", version.replace("~", " "))]

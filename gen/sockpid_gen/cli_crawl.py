@@ -1,0 +1,170 @@
+"""Commands that make whole tables: crawl, refresh."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Generator, List, Optional
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sockpid.errors import SourceError, TableError, UsageError
+
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out
+
+ARCHITECTURES = ("amd64", "arm64", "armhf", "ppc64el", "riscv64", "s390x")
+"""As Debian spells those that sockpid knows."""
+
+Archive = Annotated[Path, typer.Option("--archive", metavar="DIR", help="Directory of the archive of whole structs.")]
+DEFAULT_ARCHIVE = Path("archive")
+
+
+@app.command()
+def crawl(
+    places: Annotated[
+        Optional[List[str]],
+        typer.Argument(metavar="[PLACE]...", help="Packages, BTF files or vmlinux; directories of them; addresses."),
+    ] = None,
+    suites: Annotated[
+        Optional[List[str]], typer.Option("--suite", metavar="SUITE", help="Suite of the mirror; repeatable.")
+    ] = None,
+    arches: Annotated[
+        Optional[List[str]], typer.Option("--arch", metavar="ARCH", help="amd64, arm64, ...; repeatable; all six.")
+    ] = None,
+    offsets: Offsets = DEFAULT_OFFSETS,
+    archived: Archive = DEFAULT_ARCHIVE,
+    state_directory: Annotated[
+        Path, typer.Option("--state", metavar="DIR", help="What an interrupted crawl has read, and failures.")
+    ] = Path(".cache/crawl"),
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Kernels read at the same time.")] = os.cpu_count() or 1,
+    limit: Annotated[
+        Optional[int], typer.Option(metavar="N", min=0, help="Read no more than N kernels, newest first.")
+    ] = None,
+    keep: Annotated[
+        Optional[Path], typer.Option("--keep-packages", metavar="DIR", help="Keep fetched packages here.")
+    ] = None,
+    scheduler: Annotated[
+        Optional[str], typer.Option(metavar="ADDRESS", help="Read on this dask.distributed cluster instead.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read every kernel of a repository into archive and tables.
+
+    What the archive has is not fetched again. A crawl may be interrupted, and
+    goes on where it was. Packages that cannot be read are named at the end,
+    and tried again the next time. Equal inputs give equal files, in whatever
+    order they are read.
+
+    [bold]Examples[/bold]
+
+      [dim]# nightly: what is new in these suites, for all six architectures[/dim]
+
+      sockpid-gen crawl --suite trixie --suite trixie-security
+
+      sockpid-gen crawl --suite bookworm --arch amd64 --limit 10
+
+      sockpid-gen crawl /srv/kernels   [dim]# every package and BTF file below[/dim]
+
+      sockpid-gen crawl --suite sid --scheduler tcp://10.0.0.1:8786
+    """
+    from . import archive, crawl_plan
+    from . import crawl as crawler
+    from . import refresh as refresher
+
+    if not places and not suites:
+        raise UsageError("give a PLACE or a --suite to read from (`sockpid-gen crawl --help` has examples)")
+    state = crawler.State(state_directory)
+    lists = [crawl_plan.of_places(places or [])]
+    for arch in arches or (ARCHITECTURES if suites else ()):
+        if arch not in ARCHITECTURES:
+            raise UsageError(f"--arch {arch}: this is not one of {', '.join(ARCHITECTURES)}")
+        lists.append(crawl_plan.of_suites(suites or [], arch, state_directory / "apt", err.print))
+    planned = list(crawl_plan.interleave(lists))
+    tasks = crawler.todo(planned, state.done() | set(archive.sources_of(archived)))
+    tasks = list(itertools.islice(tasks, limit))
+    kept = None if keep is None else str(keep)
+    with _crawling(len(tasks), as_json) as report:
+        if scheduler is None:
+            crawler.run(tasks, state, jobs, kept, report)
+        else:
+            crawler.run_on_cluster(tasks, state, scheduler, kept, report)
+    folded = crawler.fold(state, archived)
+    refreshed = refresher.refresh(archived, offsets)
+    state.clear()
+    failures = [(name, reason) for name, reason in state.failures()] + [("conflict", text) for text in folded.refused]
+    result = {
+        "planned": len(planned),
+        "read": len(tasks),
+        "kernels": sum(r.archived for r in refreshed),
+        "written": [str(path) for path in folded.written] + [str(r.path) for r in refreshed if r.changed],
+        "failures": [{"source": name, "reason": reason} for name, reason in failures],
+    }
+    if as_json:
+        print(json.dumps(result, indent=1))
+    else:
+        for name, reason in failures:
+            out.print(f"[red]not read[/red] {escape(name)}: {escape(reason)}")
+        out.print(
+            f"{len(planned)} kernels offered, {len(tasks)} read now, {len(failures)} failed; the table has "
+            f"{result['kernels']} out of {escape(str(archived))}"
+        )
+    _lacking(refreshed, as_json)
+    if failures:
+        raise typer.Exit(SourceError.exit_code)
+
+
+@app.command()
+def refresh(offsets: Offsets = DEFAULT_OFFSETS, archived: Archive = DEFAULT_ARCHIVE, as_json: Json = False) -> None:
+    """Make the tables anew out of the archive.
+
+    After a change of the bytecode: fields that it reads now, and the tables do
+    not have, come out of the archive. No package is read.
+    """
+    from . import refresh as refresher
+
+    refreshed = refresher.refresh(archived, offsets)
+    if not refreshed:
+        raise TableError(f"{archived} is no archive; make one with `sockpid-gen crawl`, or give --archive DIR")
+    if as_json:
+        rows = [{**r._asdict(), "path": str(r.path)} for r in refreshed]
+        print(json.dumps(rows, indent=1))
+    else:
+        for r in refreshed:
+            verb = "[green]written[/green]" if r.changed else "[dim]unchanged[/dim]"
+            others = f", {r.others} that the archive does not have" if r.others else ""
+            out.print(f"{verb} {escape(str(r.path))}: {r.archived} kernels{others}")
+    _lacking(refreshed, as_json)
+
+
+def _lacking(refreshed: List[Any], quiet: bool) -> None:
+    lacking = {name for r in refreshed for name in r.lacking}
+    if lacking:
+        if not quiet:
+            err.print(f"[red]not archived[/red]: {', '.join(sorted(lacking))}; read the packages again")
+        raise typer.Exit(TableError.exit_code)
+
+
+@contextlib.contextmanager
+def _crawling(total: int, quiet: bool) -> Generator[Any, None, None]:
+    """Shows how many kernels are read, and the names of those that are being read, on a terminal only."""
+    if quiet or not err.is_terminal:
+        yield lambda *_: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        bar = progress.add_task("crawl", total=total)
+
+        def report(task: Any, outcome: Any) -> None:
+            if outcome is None:
+                progress.update(bar, description=escape(task.file.name[:60]))
+                return
+            progress.advance(bar)
+            if outcome.error is not None:
+                progress.console.print(f"[red]not read[/red] {escape(outcome.error)}")
+
+        yield report
