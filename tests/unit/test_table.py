@@ -11,6 +11,7 @@ import pytest
 from sockpid import table, table_writer
 from sockpid.errors import SchemaError, TableError
 from sockpid.layout import Enum, Field, Struct
+from tests.shard_lines import render
 
 SOCK: Dict[str, Any] = {
     "name": "struct sock",
@@ -51,18 +52,6 @@ def document(*kernels: Dict[str, Any]) -> Dict[str, Any]:
         "layouts": {table.row_id(LAYOUT): dict(LAYOUT)},
         "kernels": list(kernels or (kernel("aa"),)),
     }
-
-
-def render(value: Dict[str, Any]) -> bytes:
-    """A document in lines, as docs/offsets-format.md says it."""
-    rest = dict(value)
-    kernels, layouts, structs = rest.pop("kernels"), rest.pop("layouts"), rest.pop("structs")
-    text = json.dumps(rest, sort_keys=True)[:-1] + ',\n"kernels": [\n'
-    text += ",\n".join(json.dumps(kernel, sort_keys=True) for kernel in kernels) + ("\n" if kernels else "")
-    for start, rows in (('],\n"layouts": {\n', layouts), ('},\n"structs": {\n', structs)):
-        text += start + ",\n".join(f'"{key}": {json.dumps(row, sort_keys=True)}' for key, row in sorted(rows.items()))
-        text += "\n" if rows else ""
-    return (text + "}}\n").encode()
 
 
 def parse(value: Dict[str, Any]) -> table.Shard:

@@ -11,6 +11,7 @@ import pytest
 from sockpid import errors, table
 from tests import generator, truth
 from tests.kernel.test_errors import move
+from tests.shard_lines import render
 
 from .kernels import Guest
 from .qemu import Result
@@ -113,7 +114,7 @@ def test_a_wrong_argument_register_is_found(guest: Guest, shard: tuple[str, byte
     document: dict[str, Any] = json.loads(shard[1])
     first = {"x86_64": "di", "aarch64": "regs[0]"}[document["arch"]]
     move(document, "struct pt_regs", first)
-    doctored = shard[0], json.dumps(document).encode()
+    doctored = shard[0], render(document)
     result = run(guest, doctored, "run", "--json", "--duration", "1", *KPROBES)
     assert result.status == errors.SelfCheckError.exit_code, result
     assert result.stdout == ""
@@ -124,7 +125,7 @@ def test_kernel_without_entry_and_without_btf(guest: Guest, shard: tuple[str, by
     document: dict[str, Any] = json.loads(shard[1])
     document["kernels"][0].update(build_id="11" * 20, release="6.1.0-1-other")
     # The lab covers /sys/kernel/btf, but bpf(BPF_BTF_GET_NEXT_ID) would still find the kernel's BTF.
-    result = run(guest, (shard[0], json.dumps(document).encode()), "run", "--deny", "live-btf")
+    result = run(guest, (shard[0], render(document)), "run", "--deny", "live-btf")
     assert result.status == errors.UnknownKernelError.exit_code, result
     assert guest.kernel.package.release in result.stderr
     assert "6.1.0-1-other" in result.stderr
