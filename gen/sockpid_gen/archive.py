@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 import sockpid
 from sockpid import hooks
-from sockpid.arch import of_machine
+from sockpid.arch import Arch, of_machine
 from sockpid.btf import Btf
 from sockpid.errors import BtfError, SchemaError, SourceError, TableError
 from sockpid.table import row_id, series_of
@@ -21,6 +21,7 @@ from sockpid.table import row_id, series_of
 from . import wanted
 from .archive_types import Archived, Rows, describe, describe_btf
 from .difference import compare, words
+from .nameless import Nameless
 from .shard import write
 from .source import KernelSource
 
@@ -109,37 +110,54 @@ def record_of(kernel: KernelSource) -> Kernel:
 
     Raises SourceError, BtfError if its types cannot be read or two readers disagree about them.
     """
-    import drgn
-
-    from . import btf_finder
-    from .extraction import dwarf_program
-
-    functions: Optional[Dict[str, int]] = None
-    if kernel.btf is not None:
-        try:
-            btf = Btf(kernel.btf)
-            rows = describe_btf(btf_finder.program(btf, kernel.arch), btf, kernel.arch.pointer_size)
-            functions = btf.func_ids(FUNCTIONS)
-        except BtfError as error:
-            raise BtfError(f"{kernel.file}: {error}") from None
-    else:
-        try:
-            rows = describe(dwarf_program(kernel))
-        except drgn.FaultError as error:
-            raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
-    tools = {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__)}
-    return {
-        "arch": kernel.arch.name,
+    identity = {
         "release": kernel.release,
         "banner": kernel.banner,
         "build_id": kernel.build_id,
         "distribution": kernel.distribution,
-        "kind": "dwarf" if kernel.btf is None else "btf",
         "sources": [[kernel.file, kernel.sha256]],
-        "tools": tools,
-        "functions": functions,
-        "types": rows,
     }
+    if kernel.btf is not None:
+        return _of_btf(identity, kernel.arch, kernel.btf, kernel.file)
+    import drgn
+
+    from .extraction import dwarf_program
+
+    try:
+        rows = describe(dwarf_program(kernel))
+    except drgn.FaultError as error:
+        raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
+    return {**identity, "arch": kernel.arch.name, "kind": "dwarf", "tools": _tools(), "functions": None, "types": rows}
+
+
+def record_of_nameless(kernel: Nameless, file: str, sha256: str) -> Kernel:
+    """As record_of, of a kernel of which the release is all that is known. Its BTF ids are of no use to anybody."""
+    identity = {
+        "release": kernel.release,
+        "banner": None,
+        "build_id": None,
+        "distribution": kernel.distribution,
+        "sources": [[file, sha256]],
+    }
+    return {**_of_btf(identity, kernel.arch, kernel.btf, file), "functions": None}
+
+
+def _of_btf(identity: Mapping[str, Any], arch: Arch, content: bytes, file: str) -> Kernel:
+    from . import btf_finder
+
+    try:
+        btf = Btf(content)
+        rows = describe_btf(btf_finder.program(btf, arch), btf, arch.pointer_size)
+        functions = btf.func_ids(FUNCTIONS)
+    except BtfError as error:
+        raise BtfError(f"{file}: {error}") from None
+    return {**identity, "arch": arch.name, "kind": "btf", "tools": _tools(), "functions": functions, "types": rows}
+
+
+def _tools() -> Dict[str, str]:
+    import drgn
+
+    return {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__)}
 
 
 def intern(kernel: Kernel, rows: Dict[str, Any]) -> Kernel:
@@ -201,7 +219,7 @@ def merge(kernels: Iterable[Kernel]) -> List[Kernel]:
     """
     found: Dict[Tuple[str, ...], Kernel] = {}
     for kernel in sorted(kernels, key=lambda k: (k["kind"], k["sources"])):
-        key = (kernel["build_id"],) if kernel["build_id"] else (kernel["release"], kernel["banner"])
+        key = (kernel["build_id"],) if kernel["build_id"] else (kernel["release"], kernel["banner"] or "")
         known = found.get(key)
         if known is None:
             found[key] = kernel
@@ -210,7 +228,7 @@ def merge(kernels: Iterable[Kernel]) -> List[Kernel]:
             _agree(known, kernel)
         sources = sorted({tuple(source) for source in known["sources"] + kernel["sources"]})
         found[key] = {**known, "sources": [list(source) for source in sources]}
-    return sorted(found.values(), key=lambda k: (k["release"], k["build_id"] or "", k["banner"]))
+    return sorted(found.values(), key=lambda k: (k["release"], k["build_id"] or "", k["banner"] or ""))
 
 
 def _agree(one: Kernel, other: Kernel) -> None:

@@ -19,7 +19,6 @@ from typing import Any, Collection, Dict, FrozenSet, Iterable, Iterator, List, M
 import drgn
 
 from sockpid.btf import KEYWORDS, Btf
-from sockpid.btf_fields import Resolver
 from sockpid.errors import BtfError, TableError
 from sockpid.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
 
@@ -136,15 +135,21 @@ def describe(prog: drgn.Program, roots: Iterable[str] = ROOTS, shared: Collectio
     return rows
 
 
-def shared_names(btf: Btf, names: Iterable[str]) -> FrozenSet[str]:
-    """Those of `names` ("struct pid") that more than one type of a BTF has."""
+def shared_names(btf: Btf, rows: Rows, pointer_size: int) -> FrozenSet[str]:
+    """Names of rows that several types of a BTF have whose members lie differently: nothing tells which one is meant.
+
+    (Where pahole could not unite the types of all object files, there are many of equal layout.)
+    """
     shared = set()
     for keyword, kinds in KEYWORDS.items():
-        tags = [name.partition(" ")[2] for name in names if name.startswith(keyword + " ")]
-        resolver = Resolver(btf, 8)
+        tags = [name.partition(" ")[2] for name in rows if name.startswith(keyword + " ")]
         for tag, ids in btf.find(tags, kinds).items():
-            if sum(resolver.defines(i, kinds) for i in ids) > 1:
-                shared.add(f"{keyword} {tag}")
+            name = f"{keyword} {tag}"
+            if len(ids) > 1:
+                try:
+                    btf.extract({name: frozenset(members(rows[name]))}, pointer_size)
+                except BtfError:
+                    shared.add(name)
     return frozenset(shared)
 
 
@@ -154,13 +159,13 @@ def describe_btf(prog: drgn.Program, btf: Btf, pointer_size: int, roots: Iterabl
     `prog`: a program whose types are those of `btf`. Raises BtfError, naming the field, if the two disagree.
     """
     roots = tuple(roots)
-    shared: FrozenSet[str] = shared_names(btf, roots)
-    while True:
-        rows = describe(prog, roots, shared)
-        more = shared_names(btf, rows) - shared
-        if not more:
-            break
+    shared: FrozenSet[str] = frozenset()
+    rows = describe(prog, roots)
+    more = shared_names(btf, rows, pointer_size)
+    while more:
         shared |= more
+        rows = describe(prog, roots, shared)
+        more = shared_names(btf, rows, pointer_size)
     wanted = {name: frozenset(members(row)) for name, row in rows.items()}
     mine, theirs = Archived(rows).extract(wanted, pointer_size), btf.extract(wanted, pointer_size)
     for name, row in mine.items():

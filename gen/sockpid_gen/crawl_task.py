@@ -8,7 +8,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 from sockpid.errors import NoTypesError, SockpidError, SourceError
 
-from . import apt, archive
+from . import apt, archive, nameless
 from .crawl_plan import File, Task, sha256_of
 from .source import open_source
 
@@ -58,6 +58,8 @@ def _read(file: File, keep: Optional[str]) -> Dict[str, Any]:
 
 
 def _record(path: Path, file: File) -> Dict[str, Any]:
+    if nameless.is_nameless(path):
+        return archive.record_of_nameless(nameless.read(path), path.name, sha256_of(path))
     with open_source(path) as kernel:
         if file.sha256 not in (None, kernel.sha256):
             raise SourceError(f"{file.name}: its SHA-256 is {kernel.sha256}, not {file.sha256}")

@@ -113,11 +113,22 @@ def test_a_name_of_several_types_gets_no_row_but_is_spelled_out() -> None:
     other = b.struct("twin", 8, ("a", u32, 32))
     b.struct("sock", 12, ("first", one, 0), ("second", other, 32))
     btf = Btf(b.build())
-    assert shared_names(btf, ["struct sock", "struct twin", "enum twin"]) == {"struct twin"}
+    first_seen = describe(btf_finder.program(btf, X86_64), ("struct sock", "struct twin"))
+    assert shared_names(btf, first_seen, 8) == {"struct twin"}
     rows = describe_btf(btf_finder.program(btf, X86_64), btf, 8, ("struct sock", "struct twin"))
     assert rows.keys() == {"struct sock"}
     fields = {"struct sock": frozenset({"first.a", "second.a", "second"})}
     assert Archived(rows).extract(fields, 8) == btf.extract(fields, 8)
+
+
+def test_types_that_pahole_did_not_unite_are_one() -> None:
+    b = BtfBuilder()
+    u32 = b.integer("u32", 4)
+    twins = [b.struct("twin", 4, ("a", u32, 0)) for _ in range(2)]
+    b.struct("sock", 8, ("first", twins[0], 0), ("second", twins[1], 32))
+    btf = Btf(b.build())
+    rows = describe_btf(btf_finder.program(btf, X86_64), btf, 8, ("struct sock", "struct twin"))
+    assert rows.keys() == {"struct sock", "struct twin"}
 
 
 def test_two_readers_have_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
