@@ -20,7 +20,7 @@ from . import perf, uapi
 from .map import Map, cpus
 from .ringbuf import Barrier
 
-ROUND = 0.01
+ROUND = 0.02
 RING_SIZE = 1 << 17
 
 # struct perf_event_mmap_page
@@ -122,7 +122,7 @@ class PerfBuffer:
         due = len(self._held) if last else bisect.bisect_right([_time(record) for record in self._held], self._bound)
         if self._held:
             self._bound = max(self._bound, _time(self._held[-1]))
-        self._round = now
+        self._round = time.monotonic()  # reading may have taken long itself
         given, self._held = self._held[:due], self._held[due:]
         return given
 
