@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
-APT_TEST := bpftool chromium-headless-shell clang-14 libbpf-dev libc6-dev groff iproute2 openssh-client zsh fish qemu-system-x86 qemu-system-arm \
+APT_TEST := bpftool chromium-headless-shell clang-14 libbpf-dev libc6-dev groff iproute2 openssh-client pahole zsh fish qemu-system-x86 qemu-system-arm \
 	rpm rsyslog systemd-journal-remote util-linux
 PYTEST := $(BIN)/python -m pytest
 

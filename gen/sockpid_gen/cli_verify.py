@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Optional
 
 import typer
 from rich.markup import escape
 
-from sockpid.errors import ConflictError, UsageError
+from sockpid.errors import ConflictError, SourceError, UsageError
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
 from .difference import words
 from .verify import Verdict, Witness
+
+if TYPE_CHECKING:
+    from .table import Table
+
+DEFAULT_STATE = Path(".cache/apt")
 
 
 @app.command()
@@ -24,6 +30,15 @@ def verify(
     selftest: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="What `sockpid selftest --json` printed; - for stdin.")
     ] = None,
+    sample: Annotated[
+        Optional[int], typer.Option(metavar="N", min=1, help="Fetch debug packages of N kernels of the table.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Which N kernels; the same S, the same kernels.")] = 1,
+    report: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="Write what --sample found as Markdown, and as JSON beside it."),
+    ] = None,
+    state: Annotated[Path, typer.Option(metavar="DIR", help="Where --sample keeps package indices.")] = DEFAULT_STATE,
     offsets: Offsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
@@ -46,13 +61,19 @@ def verify(
       [dim]# the table against the kernel that runs on another host[/dim]
 
       ssh host sudo sockpid selftest --json | sockpid-gen verify --selftest -
+
+      [dim]# 20 Debian kernels, spread over architectures and series, against their DWARF[/dim]
+
+      sockpid-gen verify --sample 20 --seed 1 --report verify.md
     """
     from . import Table
     from . import verify as verifying
     from .source import NOTHING_GIVEN
 
-    if not sources and selftest is None:
-        raise UsageError("give a SOURCE or --selftest FILE")
+    if not sources and selftest is None and sample is None:
+        raise UsageError("give a SOURCE, --selftest FILE or --sample N")
+    if report is not None and sample is None:
+        raise UsageError("--report is for what --sample finds")
     table = Table.load(offsets, create=bool(sources))
     verdicts: List[Verdict] = []
     found: List[Witness] = []
@@ -62,6 +83,8 @@ def verify(
     verdicts += verifying.verify_all(found)
     if selftest is not None:
         verdicts.append(verifying.verify_selftest(table, _report(selftest)))
+    if sample is not None:
+        verdicts += _sampled(table, sample, seed, state, report, as_json)
     if as_json:
         print(json.dumps([verdict_json(verdict) for verdict in verdicts], indent=1))
     else:
@@ -69,6 +92,27 @@ def verify(
             print_verdict(verdict)
     if any(verdict.disagreements for verdict in verdicts):
         raise typer.Exit(ConflictError.exit_code)
+
+
+def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[Path], quiet: bool) -> List[Verdict]:
+    """Verdicts on a sample. Whatever could not be verified is told on stderr, and in the report."""
+    from . import sampling, verify_report
+
+    order = sampling.sample(table, seed)
+    found: List[sampling.Sampled] = []
+    with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
+        for sampled in sampling.verify_sample(order, count, sampling.Fetcher(state)):
+            found.append(sampled)
+            if status is not None:
+                status.update(f"{len(found)}: {escape(sampled.kernel.identity)}")
+            if sampled.reason is not None:
+                err.print(f"not verified: {escape(sampled.kernel.identity)}: {escape(sampled.reason)}")
+    if report is not None:
+        verify_report.write(report, verify_report.document(found, seed, len(table)))
+    verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
+    if len(verdicts) < count:
+        raise SourceError(f"only {len(verdicts)} of {count} kernels could be verified; the reasons are above")
+    return verdicts
 
 
 def print_verdict(verdict: Verdict) -> None:

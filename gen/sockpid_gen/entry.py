@@ -64,7 +64,9 @@ class KernelEntry(NamedTuple):
         """Whether both are the same build: equal build-ids; where one has none, equal release and banner."""
         if self.build_id is not None and other.build_id is not None:
             return self.build_id == other.build_id
-        return (self.arch, self.release, self.banner) == (other.arch, other.release, other.banner)
+        # A release alone says nothing: distributions use it for several builds.
+        mine, its = (self.arch, self.release, self.banner), (other.arch, other.release, other.banner)
+        return self.banner is not None and mine == its
 
 
 def extract(

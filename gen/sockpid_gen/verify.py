@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid import table as reader
+from sockpid.btf import Btf
 from sockpid.errors import SourceError, UsageError
 from sockpid.layout import Enum, Field, Layout, Struct, Wanted
 
-from . import extraction, source
+from . import extraction, pahole, source
 from .difference import compare, facts, words
 from .entry import KernelEntry, entry_of
 from .stream import Tick
@@ -113,16 +114,28 @@ def verify_all(found: Iterable[Witness]) -> List[Verdict]:
 def verify_dwarf(entry: KernelEntry, path: Path) -> Verdict:
     """A table's entry against the DWARF of a debug package or vmlinux of the same build.
 
-    Raises SourceError if that has no DWARF or is another kernel, and as sockpid_gen.extract() does.
+    An entry that was itself made of DWARF is also held against what pahole makes of it, where there is pahole. Raises
+    SourceError if the file has no DWARF or is another kernel, and as sockpid_gen.extract() does.
     """
     with source.open_source(path) as kernel:
+        if kernel.dwarf is None:
+            raise SourceError(f"{path.name}: no DWARF in it")
         wanted = wanted_of(entry.layout)
-        for reader_name, layout in extraction.answers(kernel._replace(btf=None), wanted):
-            read = entry_of(kernel, extraction.Extraction(layout, None, "dwarf", {}))
+        found = [
+            (f"{answer.reader}, in {kernel.file}", "dwarf", answer.layout)
+            for answer in extraction.answers(kernel._replace(btf=None), wanted)
+        ]
+        if entry.provenance.get("kind") == "dwarf" and pahole.version():
+            btf = Btf(pahole.encode(kernel.dwarf))
+            name = f"DWARF read by pahole {pahole.version()}, in {kernel.file}"
+            found.append((name, "pahole", btf.extract(wanted, kernel.arch.pointer_size)))
+        held = [_table_witness(entry)]
+        for name, kind, layout in found:
+            read = entry_of(kernel, extraction.Extraction(layout, None, kind, {}))
             if not entry.is_same_kernel(read):
                 raise SourceError(f"{path.name} is {read.identity}, not {entry.identity}")
-            return verify([_table_witness(entry), Witness(f"{reader_name}, in {kernel.file}", "dwarf", read)])
-    raise SourceError(f"{path.name}: no DWARF in it")
+            held.append(Witness(name, kind, read))
+        return verify(held)
 
 
 def verify_selftest(table: Table, report: Mapping[str, Any]) -> Verdict:

@@ -14,7 +14,7 @@ from sockpid.arch import ARCHES
 from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError
 from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen import btf_finder, drgn_layout, pahole
 from sockpid_gen.difference import compare
 from sockpid_gen.extraction import extract
 from sockpid_gen.source import KernelSource, open_source
@@ -220,3 +220,32 @@ def test_btf_agrees_with_dwarf_of_the_same_c(tmp_path: Path, arch: str, bpf: str
     row = expected["struct s"]
     assert isinstance(row, Struct)
     assert row.fields["b"] == Field(3, 7, bitfield=True, signed=True)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "s390x"])
+def test_pahole_reads_dwarf_as_drgn_does(tmp_path: Path, arch: str) -> None:
+    """Two readers of DWARF that share nothing: what pahole makes of it, read by us, and drgn."""
+    clang = shutil.which("clang") or shutil.which("clang-14")
+    if clang is None or not pahole.version():
+        pytest.skip("clang or pahole is not installed")
+    (tmp_path / "s.c").write_text(SOURCE)
+    command = [clang, "-g", "-target", f"{arch}-linux-gnu", "-c", "s.c", "-o", "s.o"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    wanted = {
+        "struct s": frozenset(["a", "b", "c", "in", "in[1].x", "in[1].u", "p", "tail", "gone"]),
+        "enum e": frozenset("AB"),
+    }
+    prog = drgn.Program(btf_finder.platform(ARCHES[arch]))
+    assert prog.extra_module("s", create=True).try_file(str(tmp_path / "s.o"), force=True) is None
+    with (tmp_path / "s.o").open("rb") as file:
+        ours = Btf(pahole.encode(file)).extract(wanted, 8)
+    assert compare(ours, drgn_layout.extract(prog, wanted)) == []
+    assert isinstance(ours["struct s"], Struct)
+
+
+def test_pahole_says_what_it_cannot_read(tmp_path: Path) -> None:
+    if not pahole.version():
+        pytest.skip("pahole is not installed")
+    (tmp_path / "x").write_bytes(b"no ELF file")
+    with (tmp_path / "x").open("rb") as file, pytest.raises(SourceError, match="pahole: "):
+        pahole.encode(file)

@@ -181,3 +181,11 @@ def test_the_library_names_what_it_has() -> None:
         assert getattr(sockpid_gen, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
         sockpid_gen.nonsense  # noqa: B018 - looking is the test
+
+
+def test_a_release_alone_makes_no_two_kernels_the_same() -> None:
+    bare = kernel(None)._replace(banner=None)
+    assert kernel().is_same_kernel(kernel(None))
+    assert not bare.is_same_kernel(kernel(None))
+    assert not bare.is_same_kernel(bare)
+    assert not kernel().is_same_kernel(kernel("ff"))

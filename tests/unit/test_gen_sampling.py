@@ -1,0 +1,121 @@
+"""Samples of a table: spread, repeatable, one package at a time, and honest about what could not be verified."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, List, NamedTuple, Tuple
+
+import pytest
+
+from sockpid.errors import SourceError
+from sockpid.table import series_of
+from sockpid_gen import KernelEntry, apt, sampling, verify, verify_report
+from tests.unit.test_gen_table import kernel
+
+ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x"}
+
+
+def kernels() -> List[KernelEntry]:
+    """Three architectures; nine in ten kernels are x86_64's 6.1."""
+    made = [
+        kernel(f"ee{n:04}", f"6.1.0-{n}-amd64", source=f"linux-image-6.1.0-{n}-amd64_6.1.{n}-1_amd64.deb")
+        for n in range(90)
+    ]
+    for arch, debian in ARCHES.items():
+        for series in ("5.10", "6.12", "7.3"):
+            release = f"{series}.1-{debian}"
+            file = f"linux-image-{release}_{series}.1-1%7e1_{debian}.deb"
+            made.append(kernel(f"{arch}{series}", release, arch, file))
+    return made
+
+
+def test_a_sample_is_spread_evenly_and_can_be_drawn_again() -> None:
+    chosen = sampling.sample(kernels(), 1)
+    assert sorted(chosen) == sorted(kernels())
+    assert Counter(k.arch for k in chosen[:9]) == dict.fromkeys(ARCHES, 3)
+    for arch in ("aarch64", "s390x"):
+        assert {series_of(k.release) for k in chosen[:9] if k.arch == arch} == {"5.10", "6.12", "7.3"}
+    assert {series_of(k.release) for k in chosen[:12] if k.arch == "x86_64"} == {"5.10", "6.1", "6.12", "7.3"}
+    assert sampling.sample(reversed(kernels()), 1) == chosen
+    assert sampling.sample(kernels(), 2) != chosen
+
+
+def test_the_debug_package_is_of_the_same_version() -> None:
+    (one,) = [k for k in kernels() if k.build_id == "s390x7.3"]
+    package = sampling.debug_package(one)
+    assert package == ("linux-image-7.3.1-s390x-dbg", "7.3.1-1~1", "s390x")
+    assert package.file == "linux-image-7.3.1-s390x-dbg_7.3.1-1~1_s390x.deb"
+    with pytest.raises(SourceError, match="vmlinux is no Debian package"):
+        sampling.debug_package(kernel(source="vmlinux"))
+
+
+def test_what_cannot_be_verified_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: List[Path] = []
+
+    def fetch(package: sampling.DebugPackage, path: Path) -> None:
+        places.append(path)
+        if package.arch == "arm64":
+            raise SourceError(f"{package.name} is gone")
+        path.write_bytes(b"")
+
+    def judge(entry: KernelEntry, path: Path) -> verify.Verdict:
+        assert path.exists()
+        assert [p for p in places if p.exists()] == [path]
+        wrong = (verify.Disagreement("struct sock.sk_protocol", 1, "table", 2, "DWARF"),)
+        witnesses = ("table", f"DWARF read by drgn, in {path.name}")
+        return verify.Verdict(entry, witnesses, 7, True, wrong if entry.arch == "s390x" else ())
+
+    monkeypatch.setattr(sampling, "verify_dwarf", judge)
+    found = list(sampling.verify_sample(sampling.sample(kernels(), 1), 6, fetch))
+    assert sum(s.verdict is not None for s in found) == 6
+    assert {s.kernel.arch for s in found if s.reason} == {"aarch64"}
+    assert not any(p.exists() for p in places)
+    report = verify_report.document(found, 1, 99)
+    page = verify_report.page(report)
+    for part in ("**6 kernels of 2 architectures", "disagree.**", "is gone", "--sample 6 --seed 1", "(drgn)"):
+        assert part in page
+    assert "* struct sock.sk_protocol: 1 (table); 2 (DWARF)" in page
+
+
+def test_a_sample_ends_even_if_nothing_can_be_had() -> None:
+    def fetch(_package: Any, _path: Path) -> None:
+        raise SourceError("no network")
+
+    found = list(sampling.verify_sample(kernels(), 4, fetch))
+    assert len(found) == 4 * sampling.TRIES
+    assert {s.reason for s in found} == {"no network"}
+
+
+class Repository(NamedTuple):
+    """Stands in for apt.Repository: one suite has one version, another has no such architecture."""
+
+    state: Path
+    suites: Tuple[str, ...]
+    arch: str
+
+    def age(self) -> float:
+        return float("inf")
+
+    def update(self) -> None:
+        if (self.suites, self.arch) == (("old",), "riscv64"):
+            raise SourceError("no such architecture")
+
+    def packages(self, _prefix: str) -> List[apt.Package]:
+        version = {"old": "1-1", "new": "1-2"}[self.suites[0]]
+        return [
+            apt.Package(n, version, "", 1, f"hash{version}", f"uri{version}") for n in ("linux-image-1-dbg", "linux-x")
+        ]
+
+
+def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: List[Any] = []
+    monkeypatch.setattr(apt, "download", lambda *arguments: fetched.append(arguments))
+    monkeypatch.setattr(apt, "Repository", Repository)
+    fetcher = sampling.Fetcher(tmp_path, ("old", "new"))
+    for arch, version in (("arm64", "1-1"), ("arm64", "1-2"), ("riscv64", "1-2")):
+        fetcher(sampling.DebugPackage("linux-image-1-dbg", version, arch), tmp_path / "x")
+        assert fetched.pop() == (f"uri{version}", f"hash{version}", tmp_path / "x")
+    for package in (("linux-image-1-dbg", "1-3", "arm64"), ("linux-image-1-dbg", "1-1", "riscv64")):
+        with pytest.raises(SourceError, match="is in none of old, new"):
+            fetcher(sampling.DebugPackage(*package), tmp_path / "x")
