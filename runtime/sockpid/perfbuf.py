@@ -91,7 +91,7 @@ class PerfBuffer:
         self._lost = 0
         self._held: List[bytes] = []
         self._bound = 0
-        self._round = 0.0
+        self._due = 0.0
         try:
             for cpu in cpus("online"):
                 ring = _Ring(cpu)
@@ -105,7 +105,7 @@ class PerfBuffer:
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         if self._held:
-            time.sleep(max(0.0, min(timeout, self._round + ROUND - time.monotonic())))
+            time.sleep(max(0.0, min(timeout, self._due - time.monotonic())))
             return True
         return bool(self._epoll.poll(timeout))
 
@@ -116,13 +116,13 @@ class PerfBuffer:
             records, lost = ring.read()
             self._held += (record[: self._record_size] for record in records)
             self._lost += lost
-        if not (last or now - self._round >= ROUND):
+        if not last and now < self._due:
             return []
         self._held.sort(key=_time)
         due = len(self._held) if last else bisect.bisect_right([_time(record) for record in self._held], self._bound)
         if self._held:
             self._bound = max(self._bound, _time(self._held[-1]))
-        self._round = time.monotonic()  # reading may have taken long itself
+        self._due = time.monotonic() + ROUND  # reading may have taken long itself
         given, self._held = self._held[:due], self._held[due:]
         return given
 
