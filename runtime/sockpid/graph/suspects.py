@@ -20,6 +20,7 @@ LEAST_RATIO = 3.0
 LEAST_SCORE = 5.0
 MOST = 5
 
+Edges = Dict[Tuple[Node, Node], Edge]
 Entity = Tuple[str, str]
 """What it is - "host", "process", "label", "address", "pair" - and its name."""
 
@@ -43,10 +44,12 @@ class Suspect(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """An edge as evidence: its nodes, who is at either of them, events there and back, connections."""
+    """An edge as evidence: its nodes, who is at either of them, all that it is evidence about, events there and back,
+    connections."""
 
     nodes: Tuple[Node, Node]
     entities: Tuple[Tuple[Entity, ...], Tuple[Entity, ...]]
+    touching: Tuple[Entity, ...]
     events: Tuple[int, int]
     connections: int
 
@@ -65,9 +68,12 @@ class _Sum:
         self.squares += total * total / row.connections
 
 
-def suspects(graph: TransportGraph, most: int = MOST) -> List[Suspect]:
-    """At most so many, the one that stands out most first. None is a good answer, too."""
-    rows = [_row(graph.processes, pair, edge) for pair, edge in graph.edges().items()]
+def suspects(graph: TransportGraph, most: int = MOST, edges: Optional[Edges] = None) -> List[Suspect]:
+    """At most so many, the one that stands out most first. None is a good answer, too.
+
+    edges: those of the graph, if they are at hand.
+    """
+    rows = [_row(graph.processes, pair, edge) for pair, edge in (edges or graph.edges()).items()]
     total = sum(sum(row.events) for row in rows)
     found: List[Suspect] = []
     while len(found) < most:
@@ -75,15 +81,17 @@ def suspects(graph: TransportGraph, most: int = MOST) -> List[Suspect]:
         if best is None:
             break
         entity, score, expected = best
-        chosen = [row for row in rows if entity in _touching(row)]
+        chosen = [row for row in rows if entity in row.touching]
         found.append(_suspect(entity, score, expected, chosen, rows, total))
-        rows = [row for row in rows if entity not in _touching(row)]
+        rows = [row for row in rows if entity not in row.touching]
     return found
 
 
 def _row(processes: Dict[Node, Process], pair: Tuple[Node, Node], edge: Edge) -> _Row:
     low, high = (tuple(_entities(processes, node)) for node in pair)
-    return _Row(pair, (low, high), (edge.traffic[0].events, edge.traffic[1].events), max(1, edge.connections))
+    both: Entity = "pair", f"{_short(low)} and {_short(high)}"
+    touching = tuple(dict.fromkeys((*low, *high, both)))
+    return _Row(pair, (low, high), touching, (edge.traffic[0].events, edge.traffic[1].events), max(1, edge.connections))
 
 
 def _entities(processes: Dict[Node, Process], node: Node) -> Iterable[Entity]:
@@ -103,13 +111,6 @@ def _entities(processes: Dict[Node, Process], node: Node) -> Iterable[Entity]:
                 yield "label", f"{name}={labels[name]}"
 
 
-def _touching(row: _Row) -> List[Entity]:
-    """Everything an edge is evidence about, each once."""
-    low, high = row.entities
-    pair = "pair", f"{_short(low)} and {_short(high)}"
-    return list(dict.fromkeys((*low, *high, pair)))
-
-
 def _short(entities: Tuple[Entity, ...]) -> str:
     return next((name for kind, name in entities if kind == "process"), entities[0][1])
 
@@ -119,7 +120,7 @@ def _best(rows: List[_Row]) -> Optional[Tuple[Entity, float, float]]:
     sums: Dict[Entity, _Sum] = {}
     for row in rows:
         whole.add(row)
-        for entity in _touching(row):
+        for entity in row.touching:
             found = sums.get(entity)
             if found is None:
                 found = sums[entity] = _Sum()

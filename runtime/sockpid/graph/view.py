@@ -21,13 +21,14 @@ class View(NamedTuple):
     @classmethod
     def of(cls, graph: TransportGraph, max_edges: int = 5000) -> View:
         """max_edges: the largest so many are told one by one; `omitted` says what the others hold."""
-        edges = sorted(graph.edges().items(), key=lambda item: (-item[1].events(), item[0]))
+        every = graph.edges()
+        edges = sorted(every.items(), key=lambda item: (-item[1].events(), item[0]))
         shown, rest = edges[:max_edges], edges[max_edges:]
         nodes: Dict[Node, int] = {}
         for pair, _ in shown:
             for node in pair:
                 nodes.setdefault(node, len(nodes))
-        found = suspects(graph)
+        found = suspects(graph, edges=every)
         return cls(
             {
                 "schema": SCHEMA,
