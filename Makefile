@@ -48,6 +48,10 @@ check-generated: setup setup-test  ## the committed images are what the sources 
 		cmp bpf_bytecode/sockpid.$$order.json build/check/sockpid.$$order.json || exit 1; done
 	@echo "images are up to date"
 
+table-figures: setup  ## kernels, layouts and bytes of the published table, into docs/table.md
+	$(BIN)/python -m sockpid_gen.figures > docs/table.md.new
+	@mv docs/table.md.new docs/table.md
+
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
 
@@ -78,4 +82,4 @@ dist: setup  ## wheel and sdist, reproducible
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table accuracy bench bench-gen fuzz dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures accuracy bench bench-gen fuzz dist clean calibration
