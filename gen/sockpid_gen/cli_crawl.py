@@ -153,7 +153,7 @@ def _lacking(refreshed: List[Any], quiet: bool) -> None:
 def _crawling(total: int, quiet: bool) -> Generator[Any, None, None]:
     """Shows how many kernels are read, and the names of those that are being read, on a terminal only."""
     if quiet or not err.is_terminal:
-        yield lambda *_: None
+        yield _say_nothing
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
@@ -168,3 +168,7 @@ def _crawling(total: int, quiet: bool) -> Generator[Any, None, None]:
                 progress.console.print(f"[red]not read[/red] {escape(outcome.error)}")
 
         yield report
+
+
+def _say_nothing(_task: Any, _outcome: Any) -> None:
+    """For pipes."""
