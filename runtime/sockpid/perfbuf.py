@@ -18,7 +18,7 @@ from typing import List, Tuple
 
 from . import perf, uapi
 from .map import Map, cpus
-from .ringbuf import Barrier
+from .ringbuf import ULONG_MAX, Barrier
 
 ROUND = 0.02
 RING_SIZE = 1 << 17
@@ -53,14 +53,14 @@ class _Ring:
         lost = 0
         tail, head = self._tail[0], self._head[0]
         self._barrier.cross()
-        while tail < head:
+        while tail != head:
             kind, _, size = struct.unpack("=IHH", self._take(tail, 8))
             body = self._take(tail + 8, size - 8)
             if kind == uapi.PERF_RECORD_SAMPLE:
                 records.append(body[4 : 4 + struct.unpack_from("=I", body)[0]])
             elif kind == uapi.PERF_RECORD_LOST:  # id, lost
                 lost += struct.unpack_from("=QQ", body)[1]
-            tail += size
+            tail = (tail + size) & ULONG_MAX
         self._barrier.cross()
         self._tail[0] = tail
         return records, lost

@@ -14,6 +14,10 @@ from typing import List
 from . import uapi
 from .map import Map
 
+LONG = struct.calcsize("L")
+ULONG_MAX = (1 << 8 * LONG) - 1
+"""Positions in the kernel's rings are unsigned longs, and wrap: on 32 bits after four gigabytes."""
+
 
 class Barrier:
     """Orders our loads and stores against the kernel's on weakly ordered machines.
@@ -39,8 +43,9 @@ class RingBuffer:
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(ring.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
         self._producer = mmap.mmap(ring.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        self._position = memoryview(self._consumer)[:8].cast("Q")
-        self._produced = memoryview(self._producer)[:8].cast("Q")
+        # On 32 bits newer kernels have another position, pending_pos, right behind the producer's.
+        self._position = memoryview(self._consumer)[:LONG].cast("L")
+        self._produced = memoryview(self._producer)[:LONG].cast("L")
         self._data = memoryview(self._producer)[page:]
         self._barrier = Barrier().cross
         self._epoll = select.epoll()
@@ -57,7 +62,7 @@ class RingBuffer:
         position = self._position[0]
         produced = self._produced[0]
         self._barrier()
-        while position < produced:
+        while position != produced:
             start = position & self._mask
             (header,) = struct.unpack_from("=I", data, start)
             if header & uapi.BPF_RINGBUF_BUSY_BIT:
@@ -67,7 +72,7 @@ class RingBuffer:
             start += uapi.BPF_RINGBUF_HDR_SZ
             if not header & uapi.BPF_RINGBUF_DISCARD_BIT:
                 records.append(bytes(data[start : start + length]))
-            position += (length + uapi.BPF_RINGBUF_HDR_SZ + 7) & ~7
+            position = (position + (length + uapi.BPF_RINGBUF_HDR_SZ + 7 & ~7)) & ULONG_MAX
         self._barrier()
         self._position[0] = position
         return records
