@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
-APT_TEST := bpftool chromium-headless-shell clang-14 libbpf-dev libc6-dev groff iproute2 openssh-client pahole zsh fish qemu-system-x86 qemu-system-arm \
-	rpm rsyslog systemd-journal-remote util-linux
+APT_TEST := bpftool chromium-headless-shell clang-14 fish groff iproute2 libbpf-dev libc6-dev openssh-client opensbi \
+	pahole qemu-system-arm qemu-system-misc qemu-system-ppc qemu-system-x86 rpm rsyslog systemd-journal-remote \
+	util-linux zsh
 PYTEST := $(BIN)/python -m pytest
 
 help:  ## list the targets
@@ -63,6 +64,9 @@ accuracy: setup setup-test  ## every scenario against the truth, here and in vir
 calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
 	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
 
+lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
+	$(BIN)/python -m tests.vm matrix $(LAB)
+
 bench: setup  ## what starting and sending cost, as ratios
 	@$(BIN)/python -m tests.bench
 
@@ -82,4 +86,4 @@ dist: setup  ## wheel and sdist, reproducible
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures accuracy bench bench-gen fuzz dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures accuracy lab bench bench-gen fuzz dist clean calibration

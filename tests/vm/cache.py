@@ -37,6 +37,7 @@ def write(path: Path, content: bytes) -> Path:
     try:
         with os.fdopen(fd, "wb") as file:
             file.write(content)
+        os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

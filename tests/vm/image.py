@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import lzma
+import re
 import struct
 import subprocess
-import tarfile
 import zlib
 from pathlib import Path
 
 from . import cache
+from .packages import PackageError
+from .unpack import members
 
 # The first bytes of a compressed payload (scripts/extract-vmlinux knows the same), and who unpacks it.
 _TOOLS = {b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"), b"\x02\x21\x4c\x18": ("lz4", "-dcq")}
@@ -32,7 +33,9 @@ def extract(deb: Path, release: str) -> Path:
 
 
 def unpack(image: bytes) -> bytes:
-    """What QEMU boots without any unpacking in the guest: vmlinux of a bzImage, Image of an arm64 vmlinuz.
+    """What QEMU boots with least unpacking in the guest: vmlinux of a bzImage, Image of an arm64 or riscv64 vmlinuz.
+
+    A zImage of 32-bit ARM and a bzImage of s390x unpack themselves: what is in them has no header to be booted by.
 
     QEMU enters an x86 vmlinux through its PVH note (CONFIG_PVH, Documentation/arch/x86/boot.rst does not apply). That
     spares the emulated decompressor, two seconds, and with it KASLR.
@@ -66,11 +69,11 @@ def _decompress(payload: bytes) -> bytes:
 
 
 def _vmlinuz(deb: Path, release: str) -> bytes:
-    # Debian 6.19 and later: linux-binary-RELEASE, which installs below usr/lib/modules.
-    wanted = {f"./boot/vmlinuz-{release}", f"./usr/lib/modules/{release}/vmlinuz"}
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True)
-    with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as members:
-        for member in members:
-            if member.name in wanted and (content := members.extractfile(member)):
-                return content.read()
+    # ppc64el installs vmlinux. linux-binary-RELEASE (Debian 6.19 and later) installs below usr/lib/modules.
+    names = rf"(boot/vmlinu[xz]-{re.escape(release)}|usr/lib/modules/{re.escape(release)}/vmlinu[xz])"
+    try:
+        for _, entry in members(deb, names):
+            return entry.content
+    except PackageError:
+        pass
     raise ImageError(f"{deb.name} has no kernel image for {release}")

@@ -1,76 +1,88 @@
 """What a guest runs on: busybox, a Python of the standard library, and sockpid as it lies in the checkout.
 
 Nothing else of a distribution is there, so a command that works in the guest needs nothing else. The archives are not
-compressed: the kernel would unpack them in emulation.
+compressed, but for the smallest guests: the kernel would unpack them in emulation.
 """
 
 from __future__ import annotations
 
+import functools
+import gzip
 import hashlib
-import importlib.util
-import io
-import marshal
 import re
 import shlex
-import subprocess
-import sys
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import cache, packages
+from . import cache, packages, python
 from .newc import DIRECTORY, FILE, PROGRAM, SYMLINK, Entry, archive
+from .unpack import members
 
 INIT = Path(__file__).with_name("init")
-SUITE = "bookworm"
-PYTHON = "3.11"
-
-# Extension modules that need no library but those of PACKAGES. The standard library falls back where one is missing.
-_EXTENSIONS = "_asyncio|_contextvars|_ctypes|_json|_multiprocessing|_queue|_typing|_zoneinfo|mmap|resource|termios"
-_UNUSED = (
-    "__pycache__|config-.*|ctypes/test|curses|dbm|distutils|ensurepip|idlelib|lib2to3|pydoc_data|sitecustomize|"
-    "sqlite3|test|tkinter|turtledemo|unittest|venv|wsgiref|xml|xmlrpc|"
-    rf"lib-dynload(?!/({_EXTENSIONS})\.)|"
-    "encodings/(big5|cp(?!437)|euc|gb|hp|hz|iso|johab|koi8|kz|mac|palm|ptcp|shift|tis)"
-)
-_STDLIB = rf"usr/lib/python{PYTHON}/(?!{_UNUSED}).*"
-
-# package: which of its files
-PACKAGES: Mapping[str, str] = {
-    "busybox-static": r"bin/busybox",
-    f"python{PYTHON}-minimal": rf"usr/bin/python{PYTHON}",
-    f"libpython{PYTHON}-minimal": _STDLIB,
-    f"libpython{PYTHON}-stdlib": _STDLIB,
-    "libc6": r"lib(64)?/(.*/)?(ld-linux.*|libc|libm)\.so\.\d",
-    "libexpat1": r".*/libexpat\.so\.1.*",
-    "libffi8": r".*/libffi\.so\.8.*",
-    "zlib1g": r".*/libz\.so\.1.*",
-}
+RUNTIME = cache.CHECKOUT / "runtime"
+STALE = 24 * 3600
+BUSYBOX = r"(usr/)?bin/busybox"
+_OURS = (INIT, Path(__file__), Path(python.__file__))
 
 
-def base(arch: str) -> Path:
-    """The archive that every guest of `arch` boots from, cached under the hash of what went into it."""
-    debs = [packages.fetch(package, SUITE, arch) for package in PACKAGES]
-    recipe = hashlib.sha256(repr((sorted(PACKAGES.items()), sys.version_info[:2])).encode())
-    for path in (INIT, Path(__file__), *debs):
+def base(arch: str, *, minimal: bool = False) -> Path:
+    """The archive that every guest of `arch` boots from, cached under the hash of what went into it.
+
+    minimal: of the standard library only what sockpid imports, and that as bytecode alone.
+    """
+    chosen = python.PYTHONS[arch]
+    wanted = {"busybox-static": BUSYBOX, **chosen.packages}
+    debs = {packages.fetch(package, chosen.suite, arch): pattern for package, pattern in wanted.items()}
+    recipe = hashlib.sha256()
+    for path in (*_OURS, *debs, *(sorted(RUNTIME.glob("**/*.py")) if minimal else ())):
         recipe.update(path.name.encode() if path in debs else path.read_bytes())
     directory = cache.directory("initramfs")
-    path = directory / f"{arch}-{recipe.hexdigest()[:16]}.cpio"
+    kind = f"{arch}-minimal" if minimal else arch
+    path = directory / f"{kind}-{recipe.hexdigest()[:16]}.cpio"
     with cache.locked(directory):
         if not path.exists():
-            for stale in directory.glob(f"{arch}-*.cpio"):
-                stale.unlink()
-            cache.write(path, archive(_base_entries(debs)))
+            # Other checkouts may use the same cache: only what is old goes.
+            for stale in directory.glob(f"{kind}-{'[0-9a-f]' * 16}.cpio"):
+                if time.time() - stale.stat().st_mtime > STALE:
+                    stale.unlink()
+            entries = _base_entries(chosen, debs)
+            # While it unpacks, an archive is in memory twice.
+            content = gzip.compress(archive(_minimal(chosen, entries)), mtime=0) if minimal else archive(entries)
+            cache.write(path, content + bytes(-len(content) % 4))
     return path
 
 
-def checkout() -> bytes:
-    """The archive of sockpid itself, below /sockpid, laid out as in the checkout."""
-    entries: dict[str, Entry] = {"sockpid/runtime": Entry(DIRECTORY)}
-    for pattern in ("runtime/**/*.py", "runtime/**/py.typed", "offsets/**/*.json", "bpf_bytecode/*.json"):
+def _minimal(chosen: python.Python, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    needed = python.needed(chosen, RUNTIME)
+    library = f"usr/lib/python{chosen.version}/"
+    kept: dict[str, Entry] = {}
+    for path, entry in entries.items():
+        if not path.startswith(library) or (path in needed and not path.endswith(".py")):
+            kept[path] = entry
+        elif "/__pycache__/" in path:
+            name = re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc$", r"\1.py", path)
+            if name in needed:
+                kept[f"{name}c"] = entry  # found without a source
+    return kept
+
+
+@functools.cache
+def checkout(arch: str, table: str) -> bytes:
+    """The archive of sockpid itself, below /sockpid, laid out as in the checkout.
+
+    Of the offset tables those that match `table` (a pattern below offsets/). The bytecode caches are for the Python of
+    `arch`.
+    """
+    sources: dict[str, bytes] = {}
+    others: dict[str, Entry] = {"sockpid/runtime": Entry(DIRECTORY)}
+    for pattern in ("runtime/**/*.py", "runtime/**/py.typed", f"offsets/{table}", "bpf_bytecode/*.json"):
         for path in cache.CHECKOUT.glob(pattern):
-            entries[f"sockpid/{path.relative_to(cache.CHECKOUT)}"] = Entry(FILE, path.read_bytes())
-    return archive({**entries, **_compiled(entries)})
+            name, content = f"sockpid/{path.relative_to(cache.CHECKOUT)}", path.read_bytes()
+            others[name] = Entry(FILE, content)
+            if path.suffix == ".py":
+                sources[name] = content
+    return archive({**others, **_compiled(python.PYTHONS[arch], sources)})
 
 
 def order(command: Sequence[str], files: Mapping[str, bytes]) -> bytes:
@@ -80,47 +92,16 @@ def order(command: Sequence[str], files: Mapping[str, bytes]) -> bytes:
     return archive(entries)
 
 
-def _base_entries(debs: Sequence[Path]) -> dict[str, Entry]:
+def _base_entries(chosen: python.Python, debs: Mapping[Path, str]) -> dict[str, Entry]:
     entries = {path: Entry(DIRECTORY) for path in ("dev", "proc", "run", "sys", "tmp")}
+    entries |= {path: Entry(SYMLINK, f"usr/{path}".encode()) for path in ("bin", "lib", "lib64")}
     entries["init"] = Entry(PROGRAM, INIT.read_bytes())
-    entries["usr/bin/python3"] = Entry(SYMLINK, f"python{PYTHON}".encode())
-    for deb, wanted in zip(debs, PACKAGES.values(), strict=True):
-        selected = dict(_members(deb, wanted))
-        if not selected:
-            raise packages.PackageError(f"{deb.name} has no file {wanted}")
-        entries.update(selected)
-    return {**entries, **_compiled(entries)}
+    entries["usr/bin/python3"] = Entry(SYMLINK, f"python{chosen.version}".encode())
+    for deb, wanted in debs.items():
+        entries.update(members(deb, wanted))
+    sources = {path: entry.content for path, entry in entries.items() if path.endswith(".py")}
+    return {**entries, **_compiled(chosen, sources)}
 
 
-def _members(deb: Path, wanted: str) -> Iterator[tuple[str, Entry]]:
-    unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True)
-    with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as members:
-        for member in members:
-            path = member.name.removeprefix("./")
-            if not re.fullmatch(wanted, path):
-                continue
-            if member.issym():
-                yield path, Entry(SYMLINK, member.linkname.encode())
-            elif content := members.extractfile(member):
-                yield path, Entry(PROGRAM if member.mode & 0o100 else FILE, content.read())
-
-
-def _compiled(entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The bytecode caches of all modules in `entries`, if the Python that runs us is of the guest's version.
-
-    Compiling what `import ctypes, json, socket` needs takes a guest two seconds. The caches are of the unchecked kind
-    (PEP 552): the guest never looks at a source file's time.
-    """
-    if sys.version_info[:2] != tuple(map(int, PYTHON.split("."))):
-        return {}
-    tag = f"cpython-{PYTHON.replace('.', '')}"
-    unchecked_hash = (1).to_bytes(4, "little")
-    found: dict[str, Entry] = {}
-    for path, entry in entries.items():
-        if not path.endswith(".py"):
-            continue
-        directory, _, name = path.rpartition("/")
-        code = marshal.dumps(compile(entry.content, f"/{path}", "exec", dont_inherit=True, optimize=0))
-        header = importlib.util.MAGIC_NUMBER + unchecked_hash + importlib.util.source_hash(entry.content)
-        found[f"{directory}/__pycache__/{name[:-3]}.{tag}.pyc"] = Entry(FILE, header + code)
-    return found
+def _compiled(chosen: python.Python, sources: Mapping[str, bytes]) -> dict[str, Entry]:
+    return {path: Entry(FILE, content) for path, content in python.compiled(chosen, sources).items()}

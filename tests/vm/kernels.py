@@ -5,30 +5,67 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import image, initramfs, packages, qemu
 
+# uname -m of each Debian architecture, but "arm" for 32-bit ARM.
+MACHINE = {
+    "amd64": "x86_64",
+    "arm64": "aarch64",
+    "armhf": "arm",
+    "ppc64el": "ppc64le",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+
+# Of each architecture the flavour that boots fastest.
+USUAL = {
+    "amd64": "cloud-amd64",
+    "arm64": "cloud-arm64",
+    "armhf": "armmp",
+    "ppc64el": "powerpc64le",
+    "riscv64": "riscv64",
+    "s390x": "s390x",
+}
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """A series of kernels as one Debian suite packages it. Which one exactly is the archive's choice of the day."""
+    """A series of kernels as one Debian suite packages it. Which one exactly is the archive's choice of the day.
+
+    passed_over: packages that the archive lists, but cannot deliver.
+    """
 
     suite: str
     arch: str
     flavour: str
     series: str
+    passed_over: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """What --kernel and test names call it: "6.1/amd64"; flavours other than cloud are spelled out."""
-        flavour = self.flavour.removesuffix(self.arch).strip("-") or "generic"
-        return f"{self.series}/{self.arch}" + ("" if flavour == "cloud" else f"/{flavour}")
+        """What --kernel and test names call it: "6.1/amd64"; other flavours than the usual one are spelled out."""
+        return f"{self.series}/{self.arch}" + ("" if self.flavour == USUAL[self.arch] else f"/{self.flavour}")
 
     @functools.cached_property
     def package(self) -> packages.KernelPackage:
-        return packages.find_kernel(self.suite, self.arch, self.flavour, self.series)
+        return packages.find_kernel(self.suite, self.arch, self.flavour, self.series, self.passed_over)
+
+    def deliverable(self) -> Kernel:
+        """This kernel, or its newest earlier build that the archive delivers: an index can be ahead of its mirror.
+
+        Raises PackageError of the last build that was tried.
+        """
+        try:
+            self.deb()
+        except packages.PackageError as error:
+            earlier = replace(self, passed_over=(*self.passed_over, self.package.name))
+            if "404" not in str(error) or len(earlier.passed_over) > 9:
+                raise
+            return earlier.deliverable()
+        return self
 
     def deb(self) -> Path:
         return packages.fetch(self.package.name, self.suite, self.arch)
@@ -54,6 +91,10 @@ KERNELS: Mapping[str, Kernel] = {
         Kernel("sid", "amd64", "cloud-amd64", "7.2"),
         Kernel("trixie", "arm64", "cloud-arm64", "6.12"),
         Kernel("bookworm", "arm64", "cloud-arm64", "6.1"),
+        Kernel("trixie", "armhf", "armmp", "6.12"),
+        Kernel("trixie", "ppc64el", "powerpc64le", "6.12"),
+        Kernel("trixie", "riscv64", "riscv64", "6.12"),
+        Kernel("trixie", "s390x", "s390x", "6.12"),
     )
 }
 
@@ -75,16 +116,23 @@ class Guest:
         icount: bool = False,
         btf: bool = False,
         append: str = "",
+        minimal: bool = False,
     ) -> qemu.Result:
         """Run `command` as root and return what it did; a non-zero status is no error.
 
         files: more files, or other contents, by path in the guest. smp, icount: see qemu.boot. btf: leave
-        /sys/kernel/btf visible. append: words for the kernel's command line. What the command writes below /run/result
-        comes back in Result.files. Raises GuestTimeout when the command takes longer than `timeout` seconds, GuestPanic
-        when the kernel does not survive.
+        /sys/kernel/btf visible. append: words for the kernel's command line. minimal: a guest with no more than sockpid
+        needs (see initramfs.base), and of the table only the kernel's series. What the command writes below
+        /run/result comes back in Result.files. Raises GuestTimeout when the command takes longer than `timeout`
+        seconds, GuestPanic when the kernel does not survive.
         """
         arch = self.kernel.arch
-        archives = [initramfs.base(arch).read_bytes(), initramfs.checkout(), initramfs.order(command, files or {})]
+        table = f"{MACHINE[arch]}/{self.kernel.series}.json" if minimal else f"{MACHINE[arch]}/*.json"
+        archives = [
+            initramfs.base(arch, minimal=minimal).read_bytes(),
+            initramfs.checkout(arch, table),
+            initramfs.order(command, files or {}),
+        ]
         return qemu.boot(
             self.kernel.vmlinuz(),
             b"".join(archives),

@@ -21,6 +21,10 @@ class Entry(NamedTuple):
     mode: int
     content: bytes = b""
 
+    @property
+    def is_symlink(self) -> bool:
+        return stat.S_ISLNK(self.mode)
+
 
 def archive(entries: Mapping[str, Entry]) -> bytes:
     """The archive of `entries`, by path in the guest. Parent directories come by themselves.

@@ -14,7 +14,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,11 +33,16 @@ class PackageError(Exception):
 
 
 class KernelPackage(NamedTuple):
-    """The package that holds one kernel image. `release` is what `uname -r` says when it runs."""
+    """The package that holds one kernel image.
+
+    release: what `uname -r` says when it runs. series: "6.1". flavour: what the release ends with: "cloud-amd64".
+    """
 
     name: str
     version: str
     release: str
+    series: str
+    flavour: str
 
 
 def fetch(package: str, suite: str, arch: str) -> Path:
@@ -54,25 +59,56 @@ def fetch(package: str, suite: str, arch: str) -> Path:
             return deb.rename(debs / deb.name)
 
 
-def find_kernel(suite: str, arch: str, flavour: str, series: str) -> KernelPackage:
+def find_kernel(suite: str, arch: str, flavour: str, series: str, but: Collection[str] = ()) -> KernelPackage:
     """The newest kernel image of `series` ("6.1") and `flavour` ("cloud-amd64") that `suite` offers now.
 
+    but: names of packages to pass over.
+    """
+    for builds in kernels(suite, arch):
+        if (builds[0].series, builds[0].flavour) == (series, flavour):
+            for kernel in builds:
+                if kernel.name not in but:
+                    return kernel
+    raise PackageError(f"{suite} offers no {series} kernel of flavour {flavour} for {arch}")
+
+
+# 6.1.0-56-cloud-amd64, 6.12.117+deb13-arm64-16k, 6.1.0-0.deb11.52-rt-amd64, 7.3-powerpc64le
+_RELEASE = re.compile(r"(?P<series>\d+\.\d+)(\.\d+)?(\+[^-]+)?(-[\d.]+(deb[\d.]+)?)?-(?P<flavour>[a-z].*)")
+_NO_IMAGE = ("-dbg", "-unsigned", "-template")
+
+
+@functools.cache
+def kernels(suite: str, arch: str) -> Sequence[Sequence[KernelPackage]]:
+    """The kernel images that `suite` offers now: for each series and flavour its builds, the newest first.
+
     The image is in linux-image-RELEASE, and since Debian's 6.19 in linux-binary-RELEASE. Then linux-image-RELEASE is a
-    metapackage, as linux-image-6.1-cloud-amd64 always was; what depends on another image is no image.
+    metapackage, as linux-image-6.1-cloud-amd64 always was; what depends on another image is no image. The -unsigned
+    packages hold the same images as the signed ones.
     """
     with cache.locked(cache.directory("deb", suite, arch)):
         config = _index(suite, arch)
-        pattern = rf"^linux-(image|binary)-{re.escape(series)}([.+-].*)?-{re.escape(flavour)}$"
-        listing = _apt("apt-cache", config, "search", "--names-only", "--full", pattern)
-    found: list[KernelPackage] = []
+        listing = _apt("apt-cache", config, "search", "--names-only", "--full", r"^linux-(image|binary)-[0-9]")
+    found: dict[tuple[str, str], list[KernelPackage]] = {}
+    for kernel in images(listing):
+        found.setdefault((kernel.series, kernel.flavour), []).append(kernel)
+    return [newest_first(builds) for builds in found.values()]
+
+
+def images(listing: str) -> Iterator[KernelPackage]:
+    """The packages of an index that hold a kernel image."""
     for stanza in listing.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Version|Depends): (.*)$", stanza, re.MULTILINE))
-        match = re.fullmatch(r"linux-(?:image|binary)-(.*)", fields.get("Package", ""))
-        if match and not re.search(r"\blinux-(image|binary)-", fields.get("Depends", "")):
-            found.append(KernelPackage(fields["Package"], fields["Version"], match[1]))
-    if not found:
-        raise PackageError(f"{suite} offers no {series} kernel of flavour {flavour} for {arch}")
-    return max(found, key=functools.cmp_to_key(_compare_versions))
+        package = re.fullmatch(r"linux-(?:image|binary)-(.*)", fields.get("Package", ""))
+        release = _RELEASE.fullmatch(package[1]) if package else None
+        if package is None or release is None or package[1].endswith(_NO_IMAGE):
+            continue
+        if not re.search(r"\blinux-(image|binary)-", fields.get("Depends", "")):
+            yield KernelPackage(fields["Package"], fields["Version"], package[1], release["series"], release["flavour"])
+
+
+def newest_first(builds: Sequence[KernelPackage]) -> list[KernelPackage]:
+    """Sorted by Debian version."""
+    return sorted(builds, key=functools.cmp_to_key(_compare_versions), reverse=True)
 
 
 def _compare_versions(left: KernelPackage, right: KernelPackage) -> int:
@@ -95,17 +131,24 @@ def _index(suite: str, arch: str) -> Path:
     for part in ("lists/partial", "archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     cache.write(state / "status", b"")
-    cache.write(state / "sources.list", "".join(_sources(suite)).encode())
     cache.write(config, _CONFIG.format(state=state, arch=arch).encode())
-    try:
-        _apt("apt-get", config, "update", "--error-on=any")
-    except PackageError as error:
-        if not stamp.exists():
-            raise
-        log.warning("%s; the index of %s stays in use", error, time.ctime(stamp.stat().st_mtime))
-        return config
-    stamp.touch()
-    return config
+    sources = _sources(suite)
+    while True:
+        cache.write(state / "sources.list", "".join(sources).encode())
+        try:
+            _apt("apt-get", config, "update", "--error-on=any")
+        except PackageError as error:
+            if stamp.exists():
+                log.warning("%s; the index of %s stays in use", error, time.ctime(stamp.stat().st_mtime))
+                return config
+            # Security updates are not made for every architecture, and a mirror may lag with those of some.
+            if len(sources) == 1:
+                raise
+            log.warning("%s; %s for %s is used without it", error, suite, arch)
+            del sources[-1]
+        else:
+            stamp.touch()
+            return config
 
 
 # The machine's own hooks and pins are about its own packages. The cache may lie where apt's own user cannot go.

@@ -5,8 +5,9 @@ import json
 import os
 import platform
 import socket
+import sys
 
-BPF_CALL = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+BPF_CALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351, "armv7l": 386}
 BPF_MAP_CREATE = 0
 BPF_MAP_TYPE_ARRAY = 2
 
@@ -26,7 +27,7 @@ def create_map() -> int:
     """The errno of bpf(BPF_MAP_CREATE) for an array of four 8-byte values."""
     libc = ctypes.CDLL(None, use_errno=True)
     attr = (ctypes.c_uint32 * 5)(BPF_MAP_TYPE_ARRAY, 4, 8, 4, 0)
-    fd = libc.syscall(BPF_CALL, BPF_MAP_CREATE, ctypes.byref(attr), ctypes.sizeof(attr))
+    fd = libc.syscall(BPF_CALL[platform.machine()], BPF_MAP_CREATE, ctypes.byref(attr), ctypes.sizeof(attr))
     if fd < 0:
         return ctypes.get_errno()
     os.close(fd)
@@ -42,6 +43,8 @@ print(
     json.dumps(
         {
             "release": platform.release(),
+            "byte_order": sys.byteorder,
+            "pointer_size": ctypes.sizeof(ctypes.c_void_p),
             "btf": os.path.exists("/sys/kernel/btf/vmlinux"),
             "ipv4": loopback(socket.AF_INET, "127.0.0.1"),
             "ipv6": loopback(socket.AF_INET6, "::1"),
