@@ -1,4 +1,4 @@
-"""python -m tests.vm --kernel 6.1/amd64 -- COMMAND...: run one command on one kernel of the lab."""
+"""The lab's command line: one command on one kernel, or the matrix of all kernels (python -m tests.vm matrix)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,25 @@ from pathlib import Path
 from . import image, packages, qemu
 from .kernels import KERNELS, Guest
 
+EXAMPLES = """\
+examples:
+  python -m tests.vm --list
+  python -m tests.vm --kernel 6.1/amd64 -- uname -a
+  python -m tests.vm --kernel 6.12/s390x -- python3 -I -S /sockpid/runtime selftest --deny live-btf
+  python -m tests.vm matrix --help                      every kernel there is, every mechanism"""
+
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.vm", description="Run a command on a kernel of the lab.")
+    if sys.argv[1:2] == ["matrix"]:
+        from . import matrix
+
+        return matrix.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.vm",
+        description="Run a command on a kernel of the lab.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--list", action="store_true", help="name the kernels and the packages they come from")
     parser.add_argument("--kernel", action="append", choices=[*KERNELS, "all"], help="may be repeated")
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS")
