@@ -150,7 +150,8 @@ def test_unknown_kernel() -> None:
         errors.UnknownKernelError,
         identity.release,
         identity.build_id or "",
-        "add",
+        "fulfil",
+        "calibrate",
     )
 
 
