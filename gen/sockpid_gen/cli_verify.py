@@ -98,17 +98,19 @@ def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[
     """Verdicts on a sample. Whatever could not be verified is told on stderr, and in the report."""
     from . import sampling, verify_report
 
-    order = sampling.sample(table, seed)
+    fetcher = sampling.Fetcher(state)
+    available = list(fetcher.available(table))
+    order = sampling.sample(available, seed)
     found: List[sampling.Sampled] = []
     with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
-        for sampled in sampling.verify_sample(order, count, sampling.Fetcher(state)):
+        for sampled in sampling.verify_sample(order, count, fetcher):
             found.append(sampled)
             if status is not None:
                 status.update(f"{len(found)}: {escape(sampled.kernel.identity)}")
             if sampled.reason is not None:
                 err.print(f"not verified: {escape(sampled.kernel.identity)}: {escape(sampled.reason)}")
     if report is not None:
-        verify_report.write(report, verify_report.document(found, seed, len(table)))
+        verify_report.write(report, verify_report.document(found, seed, len(table), len(available)))
     verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
     if len(verdicts) < count:
         raise SourceError(f"only {len(verdicts)} of {count} kernels could be verified; the reasons are above")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import tempfile
@@ -111,16 +112,26 @@ class Fetcher:
         self._state, self._suites = state, suites
         self._known: Dict[str, Dict[DebugPackage, apt.Package]] = {}
 
+    def available(self, kernels: Iterable[KernelEntry]) -> Iterator[KernelEntry]:
+        """The kernels whose debug package can be had. Archives keep old images longer than what was built with them."""
+        for kernel in kernels:
+            with contextlib.suppress(SourceError):
+                if self._find(debug_package(kernel)) is not None:
+                    yield kernel
+
     def __call__(self, package: DebugPackage, path: Path) -> None:
         """Fetches a package into `path`. Raises SourceError if no suite has it in this version."""
-        if package.arch not in self._known:
-            self._known[package.arch] = dict(self._index(package.arch))
-        found = self._known[package.arch].get(package)
+        found = self._find(package)
         if found is None:
             raise SourceError(
                 f"{package.name} {package.version} ({package.arch}) is in none of {', '.join(self._suites)}"
             )
         apt.download(found.uri, found.sha256, path)
+
+    def _find(self, package: DebugPackage) -> Optional[apt.Package]:
+        if package.arch not in self._known:
+            self._known[package.arch] = dict(self._index(package.arch))
+        return self._known[package.arch].get(package)
 
     def _index(self, arch: str) -> Iterator[Tuple[DebugPackage, apt.Package]]:
         for suite in self._suites:

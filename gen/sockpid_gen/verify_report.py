@@ -14,8 +14,8 @@ from . import pahole, shard
 from .sampling import Sampled
 
 
-def document(sampled: Sequence[Sampled], seed: int, kernels: int) -> Dict[str, Any]:
-    """The report for programs, of a run that ended now. kernels: how many the table had."""
+def document(sampled: Sequence[Sampled], seed: int, kernels: int, available: int) -> Dict[str, Any]:
+    """The report for programs, of a run that ended now. kernels, available: in the table, with a debug package."""
     import drgn
 
     tools = {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__), "pahole": pahole.version() or "none"}
@@ -40,7 +40,8 @@ def document(sampled: Sequence[Sampled], seed: int, kernels: int) -> Dict[str, A
                 disagreements=[str(d) for d in verdict.disagreements],
             )
         rows.append(row)
-    return {"date": date, "seed": seed, "table_kernels": kernels, "tools": tools, "kernels": rows}
+    found = {"table_kernels": kernels, "available": available, "kernels": rows}
+    return {"date": date, "seed": seed, "tools": tools, **found}
 
 
 def write(path: Path, report: Dict[str, Any]) -> None:
@@ -61,7 +62,8 @@ def page(report: Dict[str, Any]) -> str:
         "# The table against DWARF",
         "",
         f"Made on {report['date']} by `sockpid-gen verify --sample {len(judged)} --seed {report['seed']}` ({tools}) "
-        f"out of the {report['table_kernels']} kernels the table had then. The JSON beside this page says the same.",
+        f"out of {report['table_kernels']} kernels of the table; of {report['available']} of them the archive had "
+        "the debug package. The JSON beside this page says the same.",
         "",
         f"**{len(judged)} kernels of {arches} architectures and {len(series)} series ({', '.join(series)}): "
         + (f"{len(wrong)} disagree.**" if wrong else "no field differs.**"),

@@ -71,7 +71,7 @@ def test_what_cannot_be_verified_is_said_and_replaced(monkeypatch: pytest.Monkey
     assert sum(s.verdict is not None for s in found) == 6
     assert {s.kernel.arch for s in found if s.reason} == {"aarch64"}
     assert not any(p.exists() for p in places)
-    report = verify_report.document(found, 1, 99)
+    report = verify_report.document(found, 1, 99, 50)
     page = verify_report.page(report)
     for part in ("**6 kernels of 2 architectures", "disagree.**", "is gone", "--sample 6 --seed 1", "(drgn)"):
         assert part in page
@@ -113,6 +113,9 @@ def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypat
     monkeypatch.setattr(apt, "download", lambda *arguments: fetched.append(arguments))
     monkeypatch.setattr(apt, "Repository", Repository)
     fetcher = sampling.Fetcher(tmp_path, ("old", "new"))
+    sources = ("linux-image-1_1-2_arm64.deb", "linux-image-1_1-3_arm64.deb", "vmlinux")
+    kernels = [kernel(f"aabb{n}", "1", source=source) for n, source in enumerate(sources)]
+    assert list(fetcher.available(kernels)) == kernels[:1]
     for arch, version in (("arm64", "1-1"), ("arm64", "1-2"), ("riscv64", "1-2")):
         fetcher(sampling.DebugPackage("linux-image-1-dbg", version, arch), tmp_path / "x")
         assert fetched.pop() == (f"uri{version}", f"hash{version}", tmp_path / "x")
