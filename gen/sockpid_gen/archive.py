@@ -121,8 +121,11 @@ def record_of(kernel: KernelSource) -> Kernel:
         return _of_btf(identity, kernel.arch, kernel.btf, kernel.file)
     import drgn
 
+    from . import dwarf
     from .extraction import dwarf_program
 
+    if kernel.dwarf is not None and dwarf.is_split(kernel.dwarf):
+        raise SourceError(f"{kernel.file}: its DWARF is split, so types may be missing from it unnoticed")
     try:
         rows = describe(dwarf_program(kernel))
     except drgn.FaultError as error:

@@ -15,6 +15,7 @@ from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError
 from sockpid.layout import Layout, Wanted
 
+from . import dwarf
 from .difference import compare, words
 from .source import KernelSource
 
@@ -89,7 +90,14 @@ def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[A
         except BtfError as error:
             raise BtfError(f"{kernel.file}: {error}") from None
     if kernel.dwarf is not None:
-        found.append(Answer("DWARF read by drgn", drgn_layout.extract(dwarf_program(kernel), wanted)))
+        layout = drgn_layout.extract(dwarf_program(kernel), wanted)
+        missing = [name for name, row in layout.items() if row is None]
+        if missing and dwarf.is_split(kernel.dwarf):
+            raise SourceError(
+                f"{kernel.file}: its DWARF is split, and {missing[0]} was not found: are all its .dwo files there, or "
+                "the .dwp beside it? (They are not found for a vmlinux in a package.)"
+            )
+        found.append(Answer("DWARF read by drgn", layout))
     return found
 
 

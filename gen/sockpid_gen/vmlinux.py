@@ -14,6 +14,8 @@ from sockpid import notes
 from sockpid.arch import Arch, of_elf
 from sockpid.errors import SourceError
 
+from . import dwarf
+
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER = re.compile(rb"Linux version [0-9][^\n\0]* #[0-9][^\n\0]*")
 
@@ -48,22 +50,22 @@ def read_elf(file: IO[bytes]) -> Facts:
         build_id: Optional[str] = None
         banner: Optional[str] = None
         btf: Optional[bytes] = None
-        dwarf = False
+        has_dwarf = False
         for section in elf.iter_sections():
             kind, flags = section["sh_type"], section["sh_flags"]
             if kind == "SHT_NOBITS":
                 continue
             if section.name == ".BTF":
                 btf = bytes(section.data())
-            elif section.name == ".debug_info":
-                dwarf = True
+            elif section.name in dwarf.SECTIONS:
+                has_dwarf = True
             elif kind == "SHT_NOTE":
                 build_id = build_id or notes.build_id(section.data(), arch.byte_order)
             elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
                 banner = _banner(section.data())
     except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
-    return Facts(arch, banner, build_id, btf, dwarf)
+    return Facts(arch, banner, build_id, btf, has_dwarf)
 
 
 def read_raw(data: bytes, arch: Arch) -> Facts:
