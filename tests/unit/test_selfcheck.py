@@ -82,3 +82,12 @@ def test_a_place_that_misses_some_and_comes_too_early(pair: Pair, monkeypatch: p
     pair.take(retransmit(2), 1)
     assert [info.total_retrans for info in pair.infos] == [1, 2]
     assert differences(pair) == []
+
+
+def test_only_what_is_right_so_far_is_worth_waiting_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not selfcheck._promising([pair], {"pid": 7})  # no event at all
+    answer(monkeypatch, pair, Info(1, 30, 1, 1), Info(2, 30, 1, 2))
+    pair.take(retransmit(1), 0)
+    assert selfcheck._promising([pair], {"pid": 7})
+    pair.take(retransmit(2, cwnd=10), 0)
+    assert not selfcheck._promising([pair], {"pid": 7})
