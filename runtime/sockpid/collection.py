@@ -96,6 +96,8 @@ class Collection:
             try:
                 self.maps[name] = Map.create(spec, self.features.has("obj_name"))
             except SyscallError as error:
+                if error.errno == errno.EPERM:  # a right or a limit of this process, not the map
+                    raise
                 raise ProgError(f"map {name}: {error}") from None
 
     def _spec(self, spec: image.Map) -> image.Map:
