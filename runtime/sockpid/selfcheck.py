@@ -10,6 +10,7 @@ subflow to its MPTCP socket, the tuple of a connection request.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -17,7 +18,7 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from . import event, kernel, proc, syscall, uapi
-from .errors import SelfCheckError
+from .errors import CapabilityError, SelfCheckError
 from .tracer import Tracer
 
 FAMILIES = ("inet", "inet6", "mapped")
@@ -192,8 +193,20 @@ def compare(pair: Pair, seen: event.Event, info: Info, known: Dict[str, object])
     return differ
 
 
+def _not_permitted() -> CapabilityError:
+    lacks = "" if kernel.effective_capabilities() >> uapi.CAP_NET_ADMIN & 1 else ": this process lacks CAP_NET_ADMIN"
+    return CapabilityError(
+        f"attach a filter to the sockets of the self-check (SO_ATTACH_FILTER): Operation not permitted{lacks}; without "
+        f"the self-check no offset is proved. Run it as root, or with CAP_NET_ADMIN (given up once attached)",
+        "CAP_NET_ADMIN",
+    )
+
+
 def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: float = TIMEOUT) -> List[Result]:
-    """Makes all families retransmit and compares. Events of other sockets go to `others`. Raises nothing of its own."""
+    """Makes all families retransmit and compares. Events of other sockets go to `others`.
+
+    Raises CapabilityError where this process may not make the sockets deaf: nothing would be proved then.
+    """
     pairs: List[Pair] = []
     results: List[Result] = []
     strangers: List[event.Event] = []
@@ -201,6 +214,10 @@ def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: flo
         try:
             pairs.append(Pair(family))
         except OSError as error:
+            if error.errno == errno.EPERM:
+                for pair in pairs:
+                    pair.close()
+                raise _not_permitted() from None
             results.append(
                 Result(family, [], [], f"{'no IPv6 here' if family != 'inet' else 'no such sockets'}: {error.strerror}")
             )

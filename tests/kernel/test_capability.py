@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import capability, kernel, uapi
+from sockpid import capability, errors, kernel, uapi
 from tests import truth
 
 from .conftest import ROOT, RUNTIME, sockpid
@@ -88,6 +88,29 @@ def test_three_capabilities_are_enough_for_the_start() -> None:
     done = sockpid("selftest", "--json", before=before)
     assert done.status == 0, done
     assert json.loads(done.stdout)["ok"]
+
+
+FILTER = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, 26, bytes(16))  # SO_ATTACH_FILTER, of no instructions
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("command", [("run", "--duration", "1"), ("selftest",)])
+def test_without_a_self_check_nothing_is_reported(command: tuple[str, ...]) -> None:
+    """Where the kernel keeps the filter from a process, that process gets a refusal, not events nobody has proved."""
+    before = (sys.executable, "-c", SELFTEST_WITH, f"{uapi.CAP_BPF},{uapi.CAP_PERFMON}")
+    tried = subprocess.run([*before, sys.executable, "-c", FILTER], capture_output=True, text=True, check=True)
+    done = sockpid(*command, before=before)
+    if tried.stdout.strip() == "PermissionError":
+        assert (done.status, done.stdout) == (errors.CapabilityError.exit_code, ""), done
+        assert "lacks CAP_NET_ADMIN" in done.stderr
+    else:
+        assert done.status == 0, done
 
 
 def test_the_trial_puts_everything_back() -> None:
