@@ -57,17 +57,23 @@ def sockpid(*arguments: str, before: tuple[str, ...] = (), timeout: float = 60) 
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
+def attached(probe: subprocess.Popen[str]) -> str:
+    """Waits until a `sockpid run` is ready, and returns what it said until then."""
+    assert probe.stderr is not None
+    said = ""
+    while "sockpid: offsets from" not in said:
+        line = probe.stderr.readline()
+        assert line, f"the probe ended: {said}"
+        said += line
+    return said
+
+
 def trace(workload: list[str], *arguments: str) -> Traced:
     """`sockpid run --json` beside a workload that begins once the probe is ready."""
     with subprocess.Popen(
         [*RUNTIME, "run", "--json", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as probe:
-        assert probe.stderr is not None
-        said = ""
-        while "sockpid: offsets from" not in said:
-            line = probe.stderr.readline()
-            assert line, f"the probe ended: {said}"
-            said += line
+        said = attached(probe)
         try:
             done = subprocess.run(workload, capture_output=True, text=True, check=True, timeout=120)
         finally:

@@ -17,7 +17,7 @@ from sockpid.deniable import FEATURES
 from sockpid.map import cpus
 from sockpid.tracer import Tracer
 from tests import truth
-from tests.kernel.conftest import ROOT, RUNTIME, sockpid
+from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 from tests.unit.test_relocate import images
 
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
@@ -41,12 +41,7 @@ def side_by_side(deny: list[str], before: tuple[str, ...] = ()) -> tuple[list[li
     ]
     try:
         for probe in probes:
-            assert probe.stderr is not None
-            said = ""
-            while "sockpid: offsets from" not in said:
-                line = probe.stderr.readline()
-                assert line, f"the probe ended: {said}"
-                said += line
+            attached(probe)
         arguments = ["--processes", "8", "--seconds", "3"]
         done = subprocess.run([*WORKLOAD, *arguments], capture_output=True, text=True, check=True, timeout=60)
         true = truth.parse_lines(done.stdout)
