@@ -8,6 +8,10 @@ from typing import IO
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
+from sockpid.errors import SourceError
+
+from .sections import content
+
 SECTIONS = (".debug_info", ".zdebug_info")
 """Where DWARF is; the second name is that of the GNU tools for what they compressed before ELF had a way to say so."""
 
@@ -27,7 +31,7 @@ def is_split(file: IO[bytes]) -> bool:
         if section.compressed:
             if section.data_size > _LARGE:
                 return False
-            start = section.data()[:16]
+            start = content(file, section)[:16]
         else:
             file.seek(section["sh_offset"])
             start = file.read(16)
@@ -37,5 +41,5 @@ def is_split(file: IO[bytes]) -> bool:
             return bool(unit_type == _DW_UT_SKELETON)
         # Before, split DWARF was GNU's, and only it had this section.
         return elf.get_section_by_name(".debug_addr") is not None
-    except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError):
+    except (SourceError, ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError):
         return False  # drgn says what is wrong with it

@@ -17,6 +17,7 @@ from sockpid.btf import Btf
 from sockpid.errors import SourceError
 
 from .decompress import KERNEL_MAX, decompress, kind_of
+from .sections import content
 from .vmlinuz import ELF_MAGIC
 
 _VERMAGIC = re.compile(rb"(?:\A|\0)vermagic=(\S+)")
@@ -43,17 +44,18 @@ def read(path: Path, release: str, base: Btf) -> Btf:
 
 def _btf(data: bytes, release: str) -> bytes:
     try:
-        elf = ELFFile(io.BytesIO(data))
+        file = io.BytesIO(data)
+        elf = ELFFile(file)
         sections = {section.name: section for section in elf.iter_sections()}
         if ".modinfo" not in sections:
             raise SourceError("no kernel module: it has no section .modinfo")
-        vermagic = _VERMAGIC.search(sections[".modinfo"].data())
+        vermagic = _VERMAGIC.search(content(file, sections[".modinfo"]))
         if ".BTF.base" in sections:
             # Linux kernel: Documentation/bpf/btf.rst, ".BTF.base": ids are those of a base of its own.
             raise SourceError("its BTF has a base of its own (it was built outside the kernel's tree)")
         if ".BTF" not in sections:
             raise SourceError("the module has no BTF (its kernel was built without CONFIG_DEBUG_INFO_BTF_MODULES)")
-        btf: Optional[bytes] = sections[".BTF"].data()
+        btf: Optional[bytes] = content(file, sections[".BTF"])
     except (ELFError, ValueError, KeyError, OSError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
     built_for = vermagic.group(1).decode("utf-8", "replace") if vermagic else "an unknown release"

@@ -15,6 +15,7 @@ from sockpid.arch import Arch, of_elf
 from sockpid.errors import SourceError
 
 from . import dwarf
+from .sections import content
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER = re.compile(rb"Linux version [0-9][^\n\0]* #[0-9][^\n\0]*")
@@ -56,13 +57,13 @@ def read_elf(file: IO[bytes]) -> Facts:
             if kind == "SHT_NOBITS":
                 continue
             if section.name == ".BTF":
-                btf = bytes(section.data())
+                btf = content(file, section)
             elif section.name in dwarf.SECTIONS:
                 has_dwarf = True
             elif kind == "SHT_NOTE":
-                build_id = build_id or notes.build_id(section.data(), arch.byte_order)
+                build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
             elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
-                banner = _banner(section.data())
+                banner = _banner(content(file, section))
     except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
     return Facts(arch, banner, build_id, btf, has_dwarf)

@@ -42,6 +42,7 @@ def bounded() -> Generator[None, None, None]:
     signal.signal(signal.SIGALRM, old)
 
 
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # it says that inputs are long
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_input(name: str, tmp_path: Path) -> None:
     inputs = damaged(targets.seeds(name))

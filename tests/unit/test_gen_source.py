@@ -182,6 +182,17 @@ def test_damaged_packages_are_errors(file: Path) -> None:
         opened(file, bytes(package))
 
 
+@pytest.mark.parametrize("size", [1 << 40, (1 << 64) - 1])
+def test_section_that_claims_to_be_larger_than_its_file(file: Path, size: int) -> None:
+    elf = bytearray(make.elf())
+    (headers,) = struct.unpack_from("<Q", elf, 0x28)
+    for number in (1, 2, 3):  # .rodata, .notes, .BTF
+        damaged = elf[:]
+        struct.pack_into("<Q", damaged, headers + 64 * number + 32, size)
+        with pytest.raises(SourceError, match="reaches past its end"):
+            opened(file, bytes(damaged))
+
+
 def test_unknown_architecture(file: Path) -> None:
     with pytest.raises(UnsupportedArchError, match="ELF machine 258"):
         opened(file, make.elf(machine=258))
