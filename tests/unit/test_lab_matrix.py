@@ -80,6 +80,7 @@ def test_what_is_done_is_not_done_again_unless_inputs_change(tmp_path: Path, mon
     results = matrix.Results(tmp_path / "matrix.json")  # as the next run reads it
     assert results.missing(KERNEL, ways, again=False, failed=False) == []
     assert results.missing(KERNEL, ways, again=False, failed=True) == [Way("raw_tp")]
+    assert (results.worth(KERNEL, ways), results.worth(KERNEL, ways[:1])) == (1, 2)
     assert results.missing(KERNEL, ways, again=True, failed=False) == ways
     monkeypatch.setattr(cell, "inputs", lambda _: {"runtime": "another"})
     assert results.missing(KERNEL, ways, again=False, failed=False) == ways

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="name the kernels and the packages they come from")
     parser.add_argument("--kernel", action="append", choices=[*KERNELS, "all"], help="may be repeated")
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS")
-    parser.add_argument("--memory", type=int, default=256, metavar="MIB")
+    parser.add_argument("--memory", type=int, metavar="MIB")
     parser.add_argument("--smp", type=int, default=1, metavar="CPUS")
     parser.add_argument("--icount", action="store_true", help="time in the guest counts instructions")
     parser.add_argument("--btf", action="store_true", help="leave /sys/kernel/btf visible")

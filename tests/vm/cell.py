@@ -57,7 +57,7 @@ def inputs(kernel: Kernel) -> Json:
     }
 
 
-def run(kernel: Kernel, ways: Sequence[Way], *, memory: int = 256) -> Json:
+def run(kernel: Kernel, ways: Sequence[Way], *, memory: int | None = None) -> Json:
     """Boots `kernel` once and returns what the result file keeps of it. Raises nothing that a kernel can cause."""
     document: Json = {"arch": kernel.arch, "series": kernel.series, "flavour": kernel.flavour, "suite": kernel.suite}
     names = {f"way{number}": way for number, way in enumerate(ways)}
@@ -83,7 +83,11 @@ def run(kernel: Kernel, ways: Sequence[Way], *, memory: int = 256) -> Json:
         if isinstance(error, GuestError):
             keep_console(kernel, error.console)
         return {**document, "ways": {way.name: {"verdict": "failed", "reason": reason} for way in ways}}
-    document |= {"memory_mib": memory, "boot_seconds": round(result.boot, 1), "seconds": round(result.seconds, 1)}
+    document |= {
+        "memory_mib": memory or kernel.memory,
+        "boot_seconds": round(result.boot, 1),
+        "seconds": round(result.seconds, 1),
+    }
     document["ways"] = {way.name: judge(way, name, result.files) for name, way in names.items()}
     if any(found["verdict"] == "failed" for found in document["ways"].values()):
         keep_console(kernel, result.console + result.stdout + result.stderr)

@@ -49,6 +49,11 @@ class Kernel:
         """What --kernel and test names call it: "6.1/amd64"; other flavours than the usual one are spelled out."""
         return f"{self.series}/{self.arch}" + ("" if self.flavour == USUAL[self.arch] else f"/{self.flavour}")
 
+    @property
+    def memory(self) -> int:
+        """MiB that a guest gets if nothing else is said. A file takes at least a page, be it of 64 KiB."""
+        return 1024 if self.flavour.endswith("-64k") else 256
+
     @functools.cached_property
     def package(self) -> packages.KernelPackage:
         return packages.find_kernel(self.suite, self.arch, self.flavour, self.series, self.passed_over)
@@ -111,7 +116,7 @@ class Guest:
         *,
         timeout: float = 60,
         files: Mapping[str, bytes] | None = None,
-        memory: int = 256,
+        memory: int | None = None,
         smp: int = 1,
         icount: bool = False,
         btf: bool = False,
@@ -120,7 +125,7 @@ class Guest:
     ) -> qemu.Result:
         """Run `command` as root and return what it did; a non-zero status is no error.
 
-        files: more files, or other contents, by path in the guest. smp, icount: see qemu.boot. btf: leave
+        files: more files, or other contents, by path in the guest. memory: MiB. smp, icount: see qemu.boot. btf: leave
         /sys/kernel/btf visible. append: words for the kernel's command line. minimal: a guest with no more than sockpid
         needs (see initramfs.base), and of the table only the kernel's series. What the command writes below
         /run/result comes back in Result.files. Raises GuestTimeout when the command takes longer than `timeout`
@@ -138,7 +143,7 @@ class Guest:
             b"".join(archives),
             arch,
             timeout=timeout,
-            memory=memory,
+            memory=memory or self.kernel.memory,
             smp=smp,
             icount=icount,
             append=f"{append} sockpid.btf=visible" if btf else append,

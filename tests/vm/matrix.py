@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--again", action="store_true", help="also what is done")
     top.add_argument("--failed", action="store_true", help="what failed, even if nothing has changed since")
     top.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="guests at a time")
-    top.add_argument("--memory", type=int, default=256, metavar="MIB", help="of a guest")
+    top.add_argument("--memory", type=int, metavar="MIB", help="of a guest (default: 256; more with pages of 64 KiB)")
     top.add_argument("--list", action="store_true", help="name the kernels, boot none")
     top.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="results; the document lies beside")
     return top
@@ -78,7 +78,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     ways = list(chosen_ways(options.attach, options.deny))
     results = Results(options.results)
-    todo = {k: missing for k in kernels if (missing := results.missing(k, ways, options.again, options.failed))}
+    todo = {
+        kernel: missing
+        for kernel in sorted(kernels, key=lambda kernel: results.worth(kernel, ways))
+        if (missing := results.missing(kernel, ways, options.again, options.failed))
+    }
     try:
         _run_all(todo, results, options.jobs, options.memory)
     except KeyboardInterrupt:
@@ -118,6 +122,11 @@ class Results:
         found: Json | None = self._kernels.get(kernel.name, {}).get("ways", {}).get(way.name)
         return found
 
+    def worth(self, kernel: Kernel, ways: Sequence[Way]) -> int:
+        """What has no result at all comes first, then what failed."""
+        found = [self.of(kernel, way) for way in ways]
+        return 0 if None in found else 1 if any(f and f["verdict"] == "failed" for f in found) else 2
+
     def missing(self, kernel: Kernel, ways: Sequence[Way], again: bool, failed: bool) -> list[Way]:
         """The ways of `kernel` that have no result, or one of other inputs."""
         inputs = cell.inputs(kernel)
@@ -141,7 +150,7 @@ class Results:
             cache.write(self.document, report.document(self._kernels).encode())
 
 
-def _run_all(todo: dict[Kernel, list[Way]], results: Results, jobs: int, memory: int) -> None:
+def _run_all(todo: dict[Kernel, list[Way]], results: Results, jobs: int, memory: int | None) -> None:
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),

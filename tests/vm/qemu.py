@@ -39,7 +39,8 @@ MACHINES: Mapping[str, Machine] = {
     "amd64": Machine(
         "qemu-system-x86_64", ("-machine", "pc", "-cpu", "max,-cx16"), "ttyS0 no_timer_check", "qemu-system-x86"
     ),
-    "arm64": Machine("qemu-system-aarch64", ("-machine", "virt", "-cpu", "cortex-a57"), "ttyAMA0", "qemu-system-arm"),
+    # A cortex-a57 has no pages of 16 KiB.
+    "arm64": Machine("qemu-system-aarch64", ("-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0", "qemu-system-arm"),
     "armhf": Machine("qemu-system-arm", ("-machine", "virt", "-cpu", "cortex-a15"), "ttyAMA0", "qemu-system-arm"),
     # x-vof: an open firmware of QEMU's own, which starts the kernel at once.
     "ppc64el": Machine(
