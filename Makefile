@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
-APT_TEST := bpftool chromium-headless-shell clang-14 fish groff iproute2 libbpf-dev libc6-dev openssh-client opensbi \
+APT_TEST := bpftool chromium-headless-shell clang-14 fish groff iproute2 libbpf-dev libc6-dev musl-tools openssh-client opensbi \
 	pahole qemu-system-arm qemu-system-misc qemu-system-ppc qemu-system-x86 rpm rsyslog systemd-journal-remote \
 	util-linux zsh
 PYTEST := $(BIN)/python -m pytest
@@ -80,8 +80,14 @@ FUZZ_EXAMPLES ?= 20000
 fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES for each
 	SOCKPID_TEST_HYPOTHESIS=fuzz SOCKPID_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) tests/fuzz
 
-dist: setup  ## wheel and sdist, reproducible
+dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a wheelhouse for machines without network
+	rm -rf dist
 	$(BIN)/python -m hatchling build
+	$(BIN)/sockpid-gen bundle -o dist/sockpid.pyz
+	$(BIN)/python packaging/deb.py dist/sockpid.pyz dist
+	$(BIN)/python -m sockpid_gen.man dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir dist/wheelhouse "$$(ls dist/*.whl)[gen,diag]"
+	cd dist && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS
 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)

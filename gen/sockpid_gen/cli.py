@@ -16,6 +16,8 @@ from sockpid.errors import SockpidError, UsageError
 from . import cli_bundle, cli_crawl, cli_fulfil, cli_insight, cli_table, cli_verify
 from .cli_shared import app, err
 
+__all__ = ["app", "main"]
+
 GROUPS = (cli_bundle, cli_crawl, cli_fulfil, cli_insight, cli_table, cli_verify)
 """Modules that register commands as they are imported."""
 

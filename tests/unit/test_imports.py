@@ -13,9 +13,9 @@ RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
     "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "calibration",
-    "consensus", "container", "data", "deniable", "errors", "event", "filters", "findings", "hooks", "image",
-    "inet_sock", "insn", "layout", "notes", "peek_prog", "relocate", "request", "signature", "table", "table_writer",
-    "uapi", "words",
+    "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters", "findings", "hooks",
+    "image", "inet_sock", "insn", "layout", "manual", "notes", "peek_prog", "relocate", "request", "signature", "table",
+    "table_writer", "uapi", "words",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}

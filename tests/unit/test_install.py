@@ -201,3 +201,35 @@ def test_systemd_finds_the_unit_sound_and_hardened(tmp_path: Path) -> None:
 def test_old_kernels_get_the_capability_that_they_know() -> None:
     assert "CapabilityBoundingSet=CAP_BPF CAP_PERFMON CAP_NET_ADMIN" in unit.unit("p", "b")
     assert "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_NET_ADMIN" in unit.unit("p", "b", knows_cap_bpf=False)
+
+
+def test_every_option_of_the_generator_is_in_its_manual(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "sockpid_gen.man", str(tmp_path)], check=True)
+    text = (tmp_path / "sockpid-gen.1").read_text().replace("\\-", "-")
+    for name in ("add", "bundle", "verify-bundle", "check"):
+        assert f".SS sockpid-gen {name}\n" in text
+        done = subprocess.run(
+            [sys.executable, "-m", "sockpid_gen", name, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
+        )
+        section = text.partition(f".SS sockpid-gen {name}\n")[2].partition(".SS ")[0]
+        flags = set(re.findall(r"^. +(?:\\*  )?(--[a-z0-9-]+)", done.stdout, re.MULTILINE))
+        assert flags
+        assert all(f"\\fB{flag}\\fR" in section for flag in flags)
+
+
+def test_a_debian_package_depends_on_the_bundle_alone(bundle: Path, tmp_path: Path) -> None:
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("dpkg-deb is not installed here")
+    made = []
+    for umask in ("022", "077"):
+        command = f"umask {umask}; {sys.executable} {bundles.ROOT}/packaging/deb.py {bundle} {tmp_path}/{umask}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        made.append(Path(done.stdout.strip()).read_bytes())
+    assert made[0] == made[1]
+    listing = subprocess.run(["dpkg-deb", "-c", done.stdout.strip()], capture_output=True, text=True, check=True).stdout
+    for path in ("usr/lib/sockpid/sockpid.pyz", "usr/sbin/sockpid", "lib/systemd/system/sockpid.service"):
+        assert f"./{path}\n" in listing
