@@ -122,20 +122,22 @@ class Guest:
         btf: bool = False,
         append: str = "",
         minimal: bool = False,
+        more: bytes = b"",
     ) -> qemu.Result:
         """Run `command` as root and return what it did; a non-zero status is no error.
 
         files: more files, or other contents, by path in the guest. memory: MiB. smp, icount: see qemu.boot. btf: leave
         /sys/kernel/btf visible. append: words for the kernel's command line. minimal: a guest with no more than sockpid
-        needs (see initramfs.base), and of the table only the kernel's series. What the command writes below
-        /run/result comes back in Result.files. Raises GuestTimeout when the command takes longer than `timeout`
-        seconds, GuestPanic when the kernel does not survive.
+        needs (see initramfs.base), and of the table only the kernel's series. more: another archive to unpack (newc).
+        What the command writes below /run/result comes back in Result.files. Raises GuestTimeout when the command takes
+        longer than `timeout` seconds, GuestPanic when the kernel does not survive.
         """
         arch = self.kernel.arch
         table = f"{MACHINE[arch]}/{self.kernel.series}.json" if minimal else f"{MACHINE[arch]}/*.json"
         archives = [
             initramfs.base(arch, minimal=minimal).read_bytes(),
             initramfs.checkout(arch, table),
+            more,
             initramfs.order(command, files or {}),
         ]
         return qemu.boot(

@@ -59,6 +59,25 @@ def fetch(package: str, suite: str, arch: str) -> Path:
             return deb.rename(debs / deb.name)
 
 
+def fetch_source(package: str, suite: str) -> Path:
+    """The upstream tarball of `package`. Without network if it was fetched before."""
+    sources = cache.directory("source", suite)
+    with cache.locked(sources):
+        for found in sorted(sources.glob(f"{package}_*.orig.tar.*")):
+            return found
+        config = _index(suite, "amd64")
+        with tempfile.TemporaryDirectory(dir=sources, prefix=".download.") as partial:
+            state = Path(partial) / "state"
+            (state / "lists/partial").mkdir(parents=True)
+            listing = Path(partial) / "sources.list"
+            listing.write_text(_sources(suite)[0].replace("deb ", "deb-src ", 1))
+            own = [f"-oDir::State={state}", f"-oDir::Cache={state}", f"-oDir::Etc::sourcelist={listing}"]
+            _apt("apt-get", config, *own, "update", "--error-on=any")
+            _apt("apt-get", config, *own, "--download-only", "source", package, cwd=Path(partial))
+            (found,) = Path(partial).glob("*.orig.tar.*")
+            return found.rename(sources / found.name)
+
+
 def find_kernel(suite: str, arch: str, flavour: str, series: str, but: Collection[str] = ()) -> KernelPackage:
     """The newest kernel image of `series` ("6.1") and `flavour` ("cloud-amd64") that `suite` offers now.
 
