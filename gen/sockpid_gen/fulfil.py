@@ -169,7 +169,7 @@ def _apt(
             repository = apt.Repository(state / f"{suite}-{arch}", (suite,), arch)
             if repository.age() > INDEX_LIFETIME:
                 repository.update()
-            found = [p for name in names for p in repository.packages(name) if p.name in names]
+            found = [p for p in repository.packages("linux-") if p.name in names]
         except SockpidError as error:
             refused.append(f"{suite} {arch}: {error}")
             continue

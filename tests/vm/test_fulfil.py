@@ -1,0 +1,87 @@
+"""`sockpid-gen fulfil` with a real archive: a kernel that was taken out of the tables is found, proven, or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sockpid import request, table
+from sockpid.errors import SourceError
+from sockpid_gen import shard as shards
+from sockpid_gen.cli import app
+from sockpid_gen.entry import KernelEntry, extract
+
+from . import cache
+from .kernels import Guest
+from .test_loop import series_path
+
+OTHER = "ff" * 20
+
+
+@pytest.fixture(scope="module")
+def found(guest: Guest) -> KernelEntry:
+    return extract(guest.kernel.deb())
+
+
+def tables(directory: Path, guest: Guest, *more: KernelEntry) -> Path:
+    """The published table of the guest's series without its kernel, and with more builds."""
+    path = directory / series_path(guest).partition("/")[2]
+    _, arch, name = series_path(guest).split("/")
+    document = shards.read(cache.CHECKOUT / series_path(guest), arch, Path(name).stem)
+    document["kernels"] = [k for k in document["kernels"] if k["release"] != guest.kernel.package.release]
+    for entry in more:
+        shards.merge(document, entry, name)
+    shards.save(path, document)
+    return directory
+
+
+def fulfil(asked: KernelEntry, directory: Path, *arguments: str) -> Result:
+    banner = str(asked.banner)
+    text = request.Request(
+        asked.build_id, asked.release, asked.arch, request.without_builder(banner), request.digest(banner)
+    ).text
+    (directory / "host.req").write_text(text)
+    where = ["-o", str(directory / "host.json"), "--offsets", str(directory / "offsets"), "--json"]
+    return CliRunner().invoke(app, ["fulfil", str(directory / "host.req"), *where, *arguments])
+
+
+@pytest.mark.guests("6.1/amd64")
+def test_apt_has_a_kernel_that_the_tables_lack(guest: Guest, found: KernelEntry, tmp_path: Path) -> None:
+    tables(tmp_path / "offsets", guest)
+    suites = [word for s in (guest.kernel.suite, f"{guest.kernel.suite}-security") for word in ("--suite", s)]
+    result = fulfil(found, tmp_path, "--cache", str(tmp_path / "apt"), *suites)
+    assert result.exit_code == 0, result
+    report = json.loads(result.stdout)
+    assert (report["build_id"], report["note"]) == (found.build_id, None)
+    assert guest.kernel.package.name in report["source"]
+    shard = table.parse_shard((tmp_path / "host.json").read_bytes(), "host.json")
+    entry = shard.find(found.build_id, found.release, str(found.banner))
+    assert entry is not None
+    assert shard.layout(entry) == found.layout
+
+
+@pytest.mark.guests("6.1/amd64")
+def test_another_build_is_taken_only_between_equal_ones(guest: Guest, found: KernelEntry, tmp_path: Path) -> None:
+    """The package there is of another build. The build before is a published one, the build after is made up."""
+    asked = found._replace(build_id=OTHER)
+    package = ["--no-apt", "--from", str(guest.kernel.deb())]
+    tables(tmp_path / "offsets", guest)
+    refused = fulfil(asked, tmp_path, *package)
+    assert isinstance(refused.exception, SourceError)
+    assert "not proven equal: the tables have no build of flavour cloud-amd64 after" in str(refused.exception)
+    assert not (tmp_path / "host.json").exists()
+    banner = str(found.banner).replace(f"Debian {guest.kernel.package.version}", "Debian 6.1.999-1")
+    later = found._replace(build_id="ee" * 20, banner=banner)
+    tables(tmp_path / "offsets", guest, later)
+    taken = fulfil(asked, tmp_path, *package)
+    assert taken.exit_code == 0, taken
+    note = json.loads(taken.stdout)["note"]
+    assert "6.1.999-1, the builds before and after it, are equal in every field" in note
+    assert str(found.build_id) in note
+    shard = table.parse_shard((tmp_path / "host.json").read_bytes(), "host.json")
+    entry = shard.find(OTHER, found.release, str(found.banner))
+    assert entry is not None
+    assert entry.provenance["note"] == note
