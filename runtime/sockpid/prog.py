@@ -70,7 +70,7 @@ def load(
             raise RelocationError(f"program {name} needs {field}, which this kernel does not have", field, "")
     if not text:
         raise ProgError(f"program {name}: bpf(BPF_PROG_LOAD): {first.strerror}, and no word from the verifier")
-    raise VerifierError(f"program {name} was refused: {first.strerror}: {telling_line(text)}", text)
+    raise VerifierError(f"program {name} was refused: {first.strerror}: {telling_line(text)}{_advice(text)}", text)
 
 
 def _load(
@@ -102,6 +102,13 @@ def _load(
         # line_info_rec_size, line_info, line_info_cnt, attach_btf_id
         attr += struct.pack("=IIIIQIIQII", 0, uapi.BPF_TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
     return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
+
+
+def _advice(log: str) -> str:
+    """What the user can do about a refusal, if anything."""
+    if "requires BPF JIT" in log:
+        return "; is it switched off? sysctl net.core.bpf_jit_enable=1"
+    return ""
 
 
 def telling_line(log: str) -> str:

@@ -115,6 +115,16 @@ def test_a_right_cell() -> None:
     assert found["accuracy"] == {"right": 3, "wrong": 0, "unknown": 0, "naive_right": 0}
 
 
+def test_advice_that_was_followed_is_told() -> None:
+    advice = "sockpid: refused: needs the JIT; sysctl net.core.bpf_jit_enable=1"
+    found = {**cell.judge(Way("fentry"), "w", files(advice=advice + "\n")), "measured": "2026-01-02"}
+    assert (found["verdict"], found["advice"]) == ("right", advice)
+    kernel = {"arch": "riscv64", "series": "7.2", "flavour": "riscv64", "release": "7.2-riscv64"}
+    ways = {"fentry": found, "raw_tp": found}
+    text = report.document({"7.2/riscv64": {**kernel, "ways": ways}})
+    assert text.count(f"- riscv64 7.2-riscv64: {advice}") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -35,6 +35,7 @@ def document(kernels: Mapping[str, Json]) -> str:
     lines.append("| --- " * (len(names) + 4) + "|")
     reasons: dict[tuple[str, str], list[str]] = {}
     failures: list[str] = []
+    advised: dict[str, list[str]] = {}
     for kernel in rows:
         title = f"{kernel['arch']} {kernel.get('release', kernel['series'] + ' ' + kernel['flavour'])}"
         cells = []
@@ -43,6 +44,8 @@ def document(kernels: Mapping[str, Json]) -> str:
             cells.append(_cell(found))
             if found and found["verdict"] == "absent":
                 reasons.setdefault((TITLES.get(name, name), found["reason"]), []).append(title)
+            if found and "advice" in found and title not in advised.setdefault(found["advice"], []):
+                advised[found["advice"]].append(title)
             if found and found["verdict"] == "failed":
                 failures.append(f"- {title}, {TITLES.get(name, name)}: {found['reason']}")
         table = kernel.get("table", {})
@@ -51,6 +54,9 @@ def document(kernels: Mapping[str, Json]) -> str:
         origin = f"{table.get('kind', '')}, {table.get('origin', '')}".strip(", ")
         lines.append(f"| {title} | {' | '.join(cells)} | {boot} | {origin} | {day} |")
     lines += ["", "## What failed", "", *(failures or ["Nothing."])]
+    if advised:
+        lines += ["", "## What was refused at first, and right when the advice was followed", ""]
+        lines += [f"- {', '.join(titles)}: {advice}" for advice, titles in sorted(advised.items())]
     lines += ["", "## What a kernel does not have, in its own words", ""]
     for (way, reason), titles in sorted(reasons.items()):
         lines.append(f"- {way}: {reason} ({len(titles)}: {', '.join(titles)})")
