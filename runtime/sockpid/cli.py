@@ -6,17 +6,10 @@ import argparse
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, List, Optional
+from typing import List, Optional
 
-from . import __version__
-from .deniable import FEATURES
+from . import __version__, cli_run, cli_shared
 from .errors import BundleError, SockpidError, UsageError
-
-if TYPE_CHECKING:
-    from .collection import Options
-    from .labels import Wanted
-
-LABELS = ("cmdline", "container", "unit")
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -42,31 +35,6 @@ exit status:
   13 table of another kernel   16 bundle damaged   17 not installed   18 output not opened
   19 offsets not found by calibration   1 anything else that the kernel refused"""
 
-RUN_EPILOG = """\
-examples:
-  sockpid run
-  sockpid run --json | jq 'select(.pid == 4711)'
-  sockpid run --labels --label-env RANK,LOCAL_RANK
-  sockpid run --output table --output file:/var/log/sockpid.jsonl,size=100M,keep=7
-  sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
-  sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
-  sockpid run --offsets ./my-kernel.json --duration 10
-
-outputs (any number; docs/outputs.md says more):
-  table | json                  on standard output (default: table, with --json: json)
-  file:PATH                     JSON lines; size=64M age=7d keep=5 mode=0640; SIGHUP opens it anew
-  unix:PATH                     JSON lines to all readers of a socket; mode=0600 buffer=4M
-  syslog[:/dev/log]             RFC 5424; facility=daemon
-  journald[:SOCKET]             fields SOCKPID_PID=...
-  prometheus[:ADDRESS:PORT]     GET /metrics (127.0.0.1:9469); labels=kind+comm series=1000
-  otlp[:URL]                    OTLP/HTTP in JSON (http://127.0.0.1:4318); signals=logs+metrics labels=kind+comm
-                                interval=15s queue-dir=DIR queue-size=64M compress=gzip ca=FILE timeout=10s
-  each: queue=65536             events that may wait for it; more are dropped, and counted per output
-
-The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
-map would have printed."""
-
-
 GRAPH_EPILOG = """\
 examples:
   sockpid run --json --duration 60 > node-1.jsonl      on each host
@@ -89,66 +57,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="machine-readable output, keys stable between releases")
-    common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
-    common.add_argument(
-        "--consensus",
-        action="store_true",
-        help="a kernel that no table has, without BTF: use what all builds of its series agree on, if the self-check "
-        "passes",
-    )
-    common.add_argument(
-        "--attach",
-        choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),
-        help="prefer this mechanism for the hooks that learn owners (default: the best the kernel accepts)",
-    )
-    common.add_argument(
-        "--deny",
-        metavar="NAME,...",
-        default="",
-        help=f"do without these capabilities of the kernel: {', '.join(FEATURES)}",
-    )
-    common.add_argument(
-        "--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"
-    )
-
-    run = commands.add_parser(
-        "run",
-        parents=[common],
-        formatter_class=raw,
-        help="print retransmits with their owners",
-        description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
-        "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
-        epilog=RUN_EPILOG,
-    )
-    run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
-    run.add_argument(
-        "--output", action="append", metavar="KIND[:PLACE][,key=value]", help="where events go (see below)"
-    )
-    run.add_argument(
-        "--labels",
-        nargs="?",
-        const=",".join(LABELS),
-        metavar="KIND,...",
-        help=f"say more of the owners: {', '.join(LABELS)} (default: all)",
-    )
-    run.add_argument("--label-env", metavar="NAME,...", help="say the owners' environment variables of these names")
-    run.add_argument("--host", metavar="NAME", help="what to call this host in events (default: its name)")
-    run.add_argument("--sharers", action="store_true", help="list every process that has the socket open")
-    run.add_argument("--no-seed", action="store_true", help="do not look up the sockets that exist already")
-    run.add_argument("--summary", action="store_true", help="at the end, compare with the kernel's own counters")
-    run.add_argument(
-        "--count", type=float, nargs="?", const=1.0, metavar="SECONDS", help="sum per owner and socket in the kernel"
-    )
-    run.add_argument("--pin", nargs="?", const="", metavar="DIR", help="pin the map for look-ups (`sockpid lookup`)")
-    chosen = run.add_argument_group("filters", "only events that meet all of them")
-    chosen.add_argument("--pid", type=int, help="of this process")
-    chosen.add_argument("--comm", metavar="PATTERN", help="of processes with such a name (* and ? as in a shell)")
-    chosen.add_argument("--cgroup", metavar="PATH", help="of processes in this control group or below it")
-    chosen.add_argument("--netns", metavar="INODE|NAME|pid:N", help="in this network namespace")
-    chosen.add_argument("--port", type=int, help="with this port at either end")
-    chosen.add_argument("--cidr", metavar="NETWORK", help="with either address in this network")
+    common = cli_shared.common()
+    cli_run.add(commands, common)
     commands.add_parser(
         "selftest",
         parents=[common],
@@ -262,52 +172,6 @@ def _install(arguments: argparse.Namespace) -> int:
     return install.install(place, commands(parser()), arguments.start)
 
 
-def _run(options: Options, arguments: argparse.Namespace) -> int:
-    from .filters import Filter, network
-    from .lookup import netns_inode
-    from .run import RunOptions, run
-
-    if arguments.count is not None and arguments.count <= 0:
-        raise UsageError("--count must be more than 0 seconds")
-    if arguments.count and (arguments.comm or arguments.cgroup or arguments.cidr or arguments.summary):
-        raise UsageError("--count sums in the kernel, which knows of --pid, --netns and --port only")
-    wanted = Filter(
-        arguments.pid,
-        arguments.comm,
-        arguments.cgroup,
-        None if arguments.netns is None else netns_inode(arguments.netns),
-        arguments.port,
-        None if arguments.cidr is None else network(arguments.cidr),
-    )
-    if arguments.count and arguments.output:
-        raise UsageError("--count prints sums, which go to no --output")
-    outputs = (arguments.output or []) + (["json"] if arguments.json and "json" not in (arguments.output or []) else [])
-    what = RunOptions(
-        arguments.json,
-        arguments.duration,
-        arguments.sharers,
-        not arguments.no_seed,
-        arguments.summary,
-        arguments.count,
-        arguments.pin,
-        wanted,
-        tuple(outputs or ["table"]),
-        _labels(arguments.labels, arguments.label_env),
-        arguments.host,
-    )
-    return run(options, arguments.offsets, what)
-
-
-def _labels(kinds: Optional[str], env: Optional[str]) -> Wanted:
-    from .labels import KINDS, Wanted
-
-    wanted = Wanted(*(tuple(word for word in (text or "").split(",") if word) for text in (kinds, env)))
-    for kind in wanted.kinds:
-        if kind not in KINDS:
-            raise UsageError(f"--labels: {kind} is none of {', '.join(KINDS)}")
-    return wanted
-
-
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -328,20 +192,9 @@ def main(argv: Optional[List[str]] = None) -> int:
             if arguments.max_edges < 1:
                 raise UsageError("--max-edges must be at least 1")
             return graph(arguments.events, arguments.output, arguments.format, arguments.json, arguments.max_edges)
-        deny = frozenset(name for name in arguments.deny.split(",") if name)
-        if not deny <= FEATURES.keys():
-            raise UsageError(
-                f"--deny: unknown {', '.join(sorted(deny - FEATURES.keys()))}; known: {', '.join(FEATURES)}"
-            )
-        if arguments.max_sockets < 1:
-            raise UsageError("--max-sockets must be at least 1")
-        # Each command imports what it needs and no more: start-up time counts.
-        from .collection import Options
-
-        count = arguments.command == "run" and arguments.count is not None
-        options = Options(deny, arguments.attach, arguments.max_sockets, count, consensus=arguments.consensus)
         if arguments.command == "run":
-            return _run(options, arguments)
+            return cli_run.execute(arguments)
+        options = cli_shared.options(arguments)
         if arguments.command == "calibrate":
             from .calibrate import calibrate
 

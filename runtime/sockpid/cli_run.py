@@ -1,0 +1,96 @@
+"""`sockpid run`: its options, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .cli_shared import add_filters, add_labels, filter_of, labels_of, options
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .run import RunOptions
+
+RUN_EPILOG = """\
+examples:
+  sockpid run
+  sockpid run --json | jq 'select(.pid == 4711)'
+  sockpid run --labels --label-env RANK,LOCAL_RANK
+  sockpid run --output table --output file:/var/log/sockpid.jsonl,size=100M,keep=7
+  sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
+  sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
+  sockpid run --offsets ./my-kernel.json --duration 10
+
+outputs (any number; docs/outputs.md says more):
+  table | json                  on standard output (default: table, with --json: json)
+  file:PATH                     JSON lines; size=64M age=7d keep=5 mode=0640; SIGHUP opens it anew
+  unix:PATH                     JSON lines to all readers of a socket; mode=0600 buffer=4M
+  syslog[:/dev/log]             RFC 5424; facility=daemon
+  journald[:SOCKET]             fields SOCKPID_PID=...
+  prometheus[:ADDRESS:PORT]     GET /metrics (127.0.0.1:9469); labels=kind+comm series=1000
+  otlp[:URL]                    OTLP/HTTP in JSON (http://127.0.0.1:4318); signals=logs+metrics labels=kind+comm
+                                interval=15s queue-dir=DIR queue-size=64M compress=gzip ca=FILE timeout=10s
+  each: queue=65536             events that may wait for it; more are dropped, and counted per output
+
+The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
+map would have printed."""
+
+
+def add(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Adds the command to the parser of all."""
+    run = commands.add_parser(
+        "run",
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        help="print retransmits with their owners",
+        description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
+        "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
+        epilog=RUN_EPILOG,
+    )
+    run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
+    run.add_argument(
+        "--output", action="append", metavar="KIND[:PLACE][,key=value]", help="where events go (see below)"
+    )
+    add_labels(run)
+    run.add_argument("--sharers", action="store_true", help="list every process that has the socket open")
+    run.add_argument("--no-seed", action="store_true", help="do not look up the sockets that exist already")
+    run.add_argument("--summary", action="store_true", help="at the end, compare with the kernel's own counters")
+    run.add_argument(
+        "--count", type=float, nargs="?", const=1.0, metavar="SECONDS", help="sum per owner and socket in the kernel"
+    )
+    run.add_argument("--pin", nargs="?", const="", metavar="DIR", help="pin the map for look-ups (`sockpid lookup`)")
+    add_filters(run)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    from .run import run
+
+    return run(options(arguments), arguments.offsets, wishes(arguments))
+
+
+def wishes(arguments: argparse.Namespace) -> RunOptions:
+    """What is asked for, but for how to attach the probe. Raises UsageError."""
+    from .run import RunOptions
+
+    if arguments.count is not None and arguments.count <= 0:
+        raise UsageError("--count must be more than 0 seconds")
+    if arguments.count and (arguments.comm or arguments.cgroup or arguments.cidr or arguments.summary):
+        raise UsageError("--count sums in the kernel, which knows of --pid, --netns and --port only")
+    if arguments.count and arguments.output:
+        raise UsageError("--count prints sums, which go to no --output")
+    outputs = list(arguments.output or [])
+    if arguments.json and "json" not in outputs:
+        outputs.append("json")
+    return RunOptions(
+        arguments.json,
+        arguments.duration,
+        arguments.sharers,
+        not arguments.no_seed,
+        arguments.summary,
+        arguments.count,
+        arguments.pin,
+        filter_of(arguments),
+        tuple(outputs or ["table"]),
+        labels_of(arguments),
+        arguments.host,
+    )

@@ -1,0 +1,149 @@
+"""The events of one run: told to outputs, and counted."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any, Counter, Dict, List, Optional
+
+from .describe import Describer
+from .event import Event
+from .outputs import Gone, Outputs
+from .start import say
+from .tracer import Tracer
+
+if TYPE_CHECKING:
+    from .run import RunOptions
+
+POLL_SECONDS = 0.5
+WATCH_SECONDS = 10.0
+STATUS_SECONDS = 1.0
+
+
+class Session:
+    """The events of one run, told and counted."""
+
+    def __init__(self, tracer: Tracer, what: RunOptions, outputs: Outputs) -> None:
+        self._tracer = tracer
+        self._what = what
+        self._outputs = outputs
+        self._describer = Describer(tracer, what.sharers, what.labels)
+        self._host = what.host or os.uname().nodename
+        self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
+        self._shown = self._unknown = 0
+        self._warned = False
+        self._started = time.monotonic()
+        self._watch = self._started + WATCH_SECONDS
+        self._report = self._started
+        self._since = 0
+
+    def follow(self, waiting: List[Event], stop: List[int]) -> int:
+        before = self._kernel_counters()
+        end = None if self._what.duration is None else time.monotonic() + self._what.duration
+        status = 0
+        try:
+            self._outputs.start()
+            self._tell_until(waiting, stop, end)
+        except Gone as error:
+            if error.exit_code:
+                say(str(error))
+            status = error.exit_code
+        finally:
+            self._outputs.close()
+        lost = self._tracer.lost()
+        say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
+        self._summary(before, lost)
+        return status
+
+    def _tell_until(self, waiting: List[Event], stop: List[int], end: Optional[float]) -> None:
+        last = False
+        while True:
+            self._outputs.offer([document for document in map(self._document, waiting) if document is not None])
+            if last:
+                break
+            self._watch_evictions()
+            self._report_status()
+            remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
+            last = bool(stop) or remaining <= 0
+            waiting = self._tracer.finish() if last else self._tracer.events(remaining)
+        self._report_status(at_once=True)
+
+    def _document(self, seen: Event) -> Optional[Dict[str, Any]]:
+        """The event as it is told; None if it does not meet the filter."""
+        if seen.ts_ns >= self._since:
+            self._kinds[seen.tuple.netns][seen.kind] += 1
+        document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
+        document["host"] = self._host
+        if not self._what.filter.matches(seen, document):
+            return None
+        self._shown += 1
+        self._unknown += seen.owner is None
+        return document
+
+    def _report_status(self, at_once: bool = False) -> None:
+        """Once a second, what was counted, for outputs that pass it on."""
+        now = time.monotonic()
+        if at_once or now >= self._report:
+            self._report = now + STATUS_SECONDS
+            self._outputs.status(self._totals())
+
+    def _totals(self) -> Dict[str, int]:
+        tracer = self._tracer
+        return {
+            "raised": tracer.raised(),
+            "delivered": tracer.delivered,
+            "lost": tracer.lost(),
+            "evicted": tracer.evicted(),
+        }
+
+    def _watch_evictions(self) -> None:
+        """Says once that the maps are too small, and what would have been enough."""
+        now = time.monotonic()
+        if self._warned or now < self._watch:
+            return
+        self._watch = now + WATCH_SECONDS
+        evicted = self._tracer.evicted()
+        if evicted:
+            self._warned = True
+            enough = 1 << (2 * self._tracer.living()).bit_length()
+            rate = evicted / (now - self._started)
+            say(
+                f"{evicted} living sockets lost their owner to make room (about {rate:.0f} a second); "
+                f"--max-sockets {enough} would have sufficed"
+            )
+
+    def _kernel_counters(self) -> Dict[int, Any]:
+        if not self._what.summary:
+            return {}
+        from . import netstat
+
+        counters = dict(netstat.read())
+        self._since = time.monotonic_ns()
+        return counters
+
+    def _summary(self, before: Dict[int, Any], lost: int) -> None:
+        """What outputs dropped; with --summary, our counts beside the kernel's over the same time, per network
+        namespace."""
+        outputs = self._outputs.report()
+        for row in outputs:
+            if row["dropped"] and not (self._what.summary and self._what.json):
+                say(f"output {row['output']}: {row['dropped']} of {row['offered']} events dropped")
+        if not self._what.summary:
+            return
+        from . import netstat
+
+        lines = netstat.reconcile(self._kinds, netstat.difference(netstat.read(), before), lost)
+        totals = {**self._totals(), "lost": lost}
+        if self._what.json:
+            rows = [line._asdict() for line in lines]
+            say(json.dumps({"summary": rows, **totals, "unknown": self._unknown, "outputs": outputs}))
+            return
+        say("{raised} events raised, {delivered} read, {lost} lost; {evicted} owners evicted".format(**totals))
+        for row in outputs:
+            say("output {output}: {offered} events, {written} written, {dropped} dropped".format(**row))
+        for line in lines:
+            if line.ours or line.kernel:
+                verdict = {True: "agrees", False: "DIFFERS", None: "cannot be told"}[line.agrees]
+                say(f"netns {line.netns} {line.name}: ours {line.ours}, the kernel's {line.kernel}: {verdict}")

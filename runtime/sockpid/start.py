@@ -1,0 +1,38 @@
+"""From nothing to a probe that is attached and proved, with no right left that it does not need."""
+
+from __future__ import annotations
+
+import sys
+from typing import List
+
+from . import capability, selfcheck
+from .event import Event
+from .tracer import Tracer
+
+
+def say(line: str) -> None:
+    print(f"sockpid: {line}", file=sys.stderr, flush=True)
+
+
+def begin(tracer: Tracer, seed: bool = True) -> List[Event]:
+    """Seeding and self-check. Returns the events of others that were raised meanwhile. Raises SelfCheckError."""
+    waiting: List[Event] = []
+    warnings = tracer.seed() if seed else []
+    results = selfcheck.run(tracer, waiting)
+    warnings += [f"self-check: {line}" for line in selfcheck.demand(results, tracer.offsets.needs_proof)]
+    for line in warnings + tracer.collection.flaws():
+        say(line)
+    return [tracer.resolve(seen) for seen in waiting]
+
+
+def give_up_rights(tracer: Tracer, sharers: bool = False, environ: bool = False, summary: bool = False) -> None:
+    """Gives up every capability that nothing from here on needs."""
+    keep = capability.for_run(sharers=sharers, environ=environ, summary=summary)
+    dropped = capability.drop(keep | capability.for_maps(tracer.raised))
+    if dropped.threads:
+        say(f"{dropped.threads} threads that had started before keep {', '.join(capability.names(dropped.gone))}")
+
+
+def tell(tracer: Tracer) -> None:
+    how = ", ".join(f"{name}: {link or 'none'}" for name, link in tracer.collection.mechanisms().items())
+    say(f"offsets from {tracer.offsets.source}; {how}")
