@@ -53,6 +53,9 @@ table-figures: setup  ## kernels, layouts and bytes of the published table, into
 	$(BIN)/python -m sockpid_gen.figures > docs/table.md.new
 	@mv docs/table.md.new docs/table.md
 
+docs-cli: setup  ## docs/cli.md, from what --help says
+	$(BIN)/python -m tests.docs.reference
+
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
 
@@ -92,4 +95,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures accuracy lab bench bench-gen fuzz dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-gen fuzz dist clean calibration

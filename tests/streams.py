@@ -1,11 +1,22 @@
-"""Event documents for tests that need no kernel: one, or the streams of many hosts of an imagined cluster."""
+"""Event documents where there is no kernel to raise them: one, or the streams of many hosts of an imagined cluster.
+
+`python3 tests/streams.py --hosts 8 --culprit 5 DIRECTORY` writes node-0000.jsonl and so on.
+"""
 
 from __future__ import annotations
 
+import argparse
 import ipaddress
+import json
+import os
 import random
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # run as a script: the runtime lies beside the tests
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtime"))
 
 from sockpid import event
 
@@ -89,3 +100,27 @@ class Cluster:
                 "srtt_us": chance.randrange(80, 400),
                 "labels": {"env": {"RANK": str(rank)}, "reason": None},
             }
+
+
+def record(cluster: Cluster, count: int, directory: Path) -> None:
+    """Writes NAME.jsonl for each host of a cluster."""
+    lines: dict[str, list[str]] = {}
+    for made in cluster.events(count):
+        lines.setdefault(made["host"], []).append(json.dumps(made) + "\n")
+    for host, of_host in sorted(lines.items()):
+        (directory / f"{host}.jsonl").write_text("".join(of_host))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--hosts", type=int, default=8)
+    parser.add_argument("--ranks", type=int, default=4, help="processes per host (default: %(default)s)")
+    parser.add_argument("--events", type=int, default=4000)
+    parser.add_argument("--culprit", type=int, help="number of the host whose connections suffer (default: none)")
+    options = parser.parse_args()
+    record(Cluster(options.hosts, options.ranks, 3, options.culprit), options.events, options.directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What the documentation's commands find where they are run: things that a reader has, and a test has to make."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+
+from sockpid.request import Request, digest, without_builder
+from sockpid.table import parse_shard
+from tests import kernel_files
+from tests.streams import Cluster, record
+
+from .page import ROOT
+from .shell import Shell
+
+
+def checkout(shell: Shell) -> None:
+    """The project's tree, as `git clone` leaves it, but for the table: that is a stage of its own."""
+    for each in ("runtime", "tests", "bpf_bytecode", "docs", "packaging", "README.md"):
+        (shell.here / each).symlink_to(ROOT / each)
+
+
+def traffic(shell: Shell) -> None:
+    """Programs whose peers never answer, as long as the page is read, beside two that only burn CPU."""
+    workload = f"{sys.executable} -I -S {ROOT}/tests/workload.py --name trainer --families inet,inet6"
+    shell.run(f"(for i in $(seq 100); do {workload} --processes 3 --seconds 3; done) >/dev/null 2>&1 &")
+
+
+CONNECTION = """
+import socket, time
+listening = socket.create_server(("10.0.0.2", 9000))
+near = socket.create_connection(("10.0.0.2", 9000), source_address=("10.0.0.1", 40034))
+far = listening.accept()[0]
+while True:
+    near.send(b"x")
+    time.sleep(0.1)
+"""
+
+
+def connection(shell: Shell) -> None:
+    """10.0.0.1:40034, connected to 10.0.0.2:9000."""
+    (shell.here.parent / "connection.py").write_text(CONNECTION)
+    shell.run("ip address add 10.0.0.1/32 dev lo; ip address add 10.0.0.2/32 dev lo")
+    shell.run("python3 $SCRATCH/connection.py &")
+
+
+def pinned(shell: Shell) -> None:
+    """A `sockpid run --pin` in the background."""
+    shell.run("sockpid run --pin --output file:$SCRATCH/pinned.jsonl &")
+    ran = shell.run("for i in $(seq 300); do sockpid lookup --all >/dev/null 2>&1 && break; sleep 0.1; done")
+    assert ran.status == 0, ran.lines
+
+
+def program(shell: Shell) -> None:
+    """my.bpf.o: a program that declares the map socket_to_pid."""
+    source = ROOT / "tests/kernel/independent.bpf.c"
+    ran = shell.run(f"clang-14 -g -O2 -target bpf -I{ROOT}/bpf_bytecode -I/usr/include/$(clang-14 -print-multiarch) "
+                    f"-c {source} -o my.bpf.o")  # fmt: skip
+    assert ran.status == 0, ran.lines
+
+
+def events(shell: Shell) -> None:
+    """node-*.jsonl: a cluster's events, one file a host. node-0005 is the culprit."""
+    record(Cluster(8, 4, 3, culprit=5), 4000, shell.here)
+
+
+def table(shell: Shell) -> None:
+    """offsets/: a part of the published table."""
+    for name in ("x86_64/6.1.json", "x86_64/6.12.json"):
+        (shell.here / "offsets" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "offsets" / name, shell.here / "offsets" / name)
+    for each in (ROOT / "offsets").iterdir():
+        if each.is_file():
+            shutil.copy(each, shell.here / "offsets" / each.name)
+
+
+def request(shell: Shell) -> None:
+    """other-host.req: of a host with a kernel that the table knows."""
+    known = parse_shard((ROOT / "offsets/x86_64/6.1.json").read_bytes(), "6.1.json")
+    entry = next(entry for entry in known.entries if entry.release == "6.1.0-50-amd64")
+    assert entry.banner is not None
+    asked = Request(entry.build_id, entry.release, "x86_64", without_builder(entry.banner), digest(entry.banner))
+    (shell.here / "other-host.req").write_text(asked.text)
+
+
+def vmlinux(shell: Shell) -> None:
+    """vmlinux, kernel.btf, linux-image-6.1.0-1-test_6.1.1_amd64.deb: a small kernel."""
+    package = kernel_files.deb({"./boot/vmlinux-6.1.0-1-test": kernel_files.elf()})
+    (shell.here / "linux-image-6.1.0-1-test_6.1.1_amd64.deb").write_bytes(package)
+    (shell.here / "vmlinux").write_bytes(kernel_files.elf())
+    (shell.here / "kernel.btf").write_bytes(kernel_files.btf())
+
+
+def key(shell: Shell) -> None:
+    """~/.ssh/id_ed25519, and its public half in allowed_signers."""
+    shell.run("mkdir -p ~/.ssh && rm -f ~/.ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && "
+              "echo \"me@example.org $(cat ~/.ssh/id_ed25519.pub)\" > allowed_signers")  # fmt: skip
+
+
+STAGES: dict[str, Callable[[Shell], None]] = {
+    function.__name__: function
+    for function in (checkout, traffic, connection, pinned, program, events, table, request, vmlinux, key)
+}
