@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.vm import cell, matrix, packages, report
+from sockpid import table
+from tests.vm import catalogue, cell, matrix, packages, report, smallest
 from tests.vm.cell import Way
 from tests.vm.kernels import Kernel
 
@@ -121,7 +122,7 @@ def test_advice_that_was_followed_is_told() -> None:
     assert (found["verdict"], found["advice"]) == ("right", advice)
     kernel = {"arch": "riscv64", "series": "7.2", "flavour": "riscv64", "release": "7.2-riscv64"}
     ways = {"fentry": found, "raw_tp": found}
-    text = report.document({"7.2/riscv64": {**kernel, "ways": ways}})
+    text = report.document({"7.2/riscv64": {**kernel, "ways": ways}}, {})
     assert text.count(f"- riscv64 7.2-riscv64: {advice}") == 1
 
 
@@ -160,9 +161,59 @@ def test_the_document_tells_right_absent_and_failed() -> None:
         "kprobe-pmu": {"verdict": "failed", "reason": "it broke", "measured": "2026-01-01"},
     }
     kernel = {"arch": "amd64", "series": "6.1", "flavour": "rt-amd64", "release": PACKAGE.release, "ways": ways}
-    text = report.document({KERNEL.name: kernel})
+    text = report.document({KERNEL.name: kernel}, {})
     assert "1 kernels of 1 architectures and 1 series: 1 cells right, 1 failed, 1 of mechanisms" in text
     assert "| amd64 6.1.0-56-rt-amd64 | 3 / 3 (0) | - | **FAILED** |" in text
     assert "2026-01-02 |" in text
     assert "- amd64 6.1.0-56-rt-amd64, kprobe-pmu: it broke" in text
     assert "- raw_tp: no such thing (1: amd64 6.1.0-56-rt-amd64)" in text
+
+
+@pytest.mark.parametrize("least", [32, 40, 96, 248, 256])
+def test_the_least_memory_is_found(least: int) -> None:
+    tried: list[int] = []
+
+    def right(mib: int) -> bool:
+        tried.append(mib)
+        return mib >= least
+
+    assert smallest.bisect(right) == least
+    assert len(tried) <= 6
+    assert least - smallest.STEP in tried or least == smallest.LEAST
+
+
+def test_no_memory_is_enough() -> None:
+    assert smallest.bisect(lambda mib: False) is None
+
+
+def test_the_smallest_guests_stay_with_the_results(tmp_path: Path) -> None:
+    found = {"release": "6.12-s390x", "mib": 88, "available_mib": 60, "userland_mib": 13.8}
+    results = matrix.Results(tmp_path / "matrix.json")
+    results.enter_smallest("s390x", {**found, "less": "panic", "measured": "2026-01-02"})
+    ways = {"fentry": {"verdict": "absent", "reason": "no such thing"}}
+    done = {"arch": "amd64", "series": "6.1", "flavour": "rt-amd64", "release": PACKAGE.release, "ways": ways}
+    matrix.Results(tmp_path / "matrix.json").enter(KERNEL, done)
+    text = (tmp_path / "matrix.md").read_text()
+    assert "| s390x 6.12-s390x | 88 MiB | 60 MiB | 13.8 MiB | panic | 2026-01-02 |" in text
+
+
+def test_a_table_that_was_published_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    then = table.Entry("ab12", PACKAGE.release, None, None, "layout", {"tcp_connect": 7}, {})
+    published: list[table.Entry | None] = [None]
+    monkeypatch.setattr(catalogue, "committed", lambda _: published[0])
+    monkeypatch.setattr(catalogue, "generated", lambda _: tmp_path)
+    monkeypatch.setattr(catalogue, "entries", lambda _: (then,))
+    ways = {"fentry": {"verdict": "absent", "reason": "no such thing"}}
+    told = {"origin": "generated", "build_id": "ab12", "kind": "btf"}
+    results = matrix.Results(tmp_path / "matrix.json")
+    done = {"arch": "amd64", "series": "6.1", "flavour": "rt-amd64", "release": PACKAGE.release}
+    results.enter(KERNEL, {**done, "ways": ways, "table": told})
+    for entry, origin in (
+        (None, "generated"),
+        (then._replace(layout="another"), "generated"),
+        (then._replace(btf_ids={"tcp_connect": 8}), "generated"),
+        (then, "committed"),
+    ):
+        published[0] = entry
+        results.settle(KERNEL)
+        assert f"btf, {origin} |" in (tmp_path / "matrix.md").read_text()

@@ -14,7 +14,8 @@ examples:
   python -m tests.vm --list
   python -m tests.vm --kernel 6.1/amd64 -- uname -a
   python -m tests.vm --kernel 6.12/s390x -- python3 -I -S /sockpid/runtime selftest --deny live-btf
-  python -m tests.vm matrix --help                      every kernel there is, every mechanism"""
+  python -m tests.vm matrix --help                      every kernel there is, every mechanism
+  python -m tests.vm smallest                           the least memory for each architecture"""
 
 
 def main() -> int:
@@ -22,6 +23,10 @@ def main() -> int:
         from . import matrix
 
         return matrix.main(sys.argv[2:])
+    if sys.argv[1:2] == ["smallest"]:
+        from . import smallest
+
+        return smallest.main(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m tests.vm",
         description="Run a command on a kernel of the lab.",

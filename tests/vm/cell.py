@@ -151,6 +151,16 @@ def offsets(kernel: Kernel) -> tuple[bytes, Json]:
     return path.read_bytes(), {"origin": origin, "build_id": entry.build_id, "kind": entry.provenance["kind"]}
 
 
+def committed_since(kernel: Kernel, told: Json) -> bool:
+    """Whether a table that was generated for a run has come into the published one, unchanged. told: of offsets()."""
+    now = catalogue.committed(kernel)
+    if now is None or told["origin"] != "generated":
+        return False
+    (then,) = catalogue.entries(catalogue.generated(kernel))
+    facts = (now.build_id, now.layout, now.btf_ids)
+    return facts == (then.build_id, then.layout, then.btf_ids) and now.build_id == told["build_id"]
+
+
 def _image_name(kernel: Kernel) -> str:
     order = arch.ARCHES[MACHINE[kernel.arch]].byte_order
     return {"little": "sockpid.bpfel.json", "big": "sockpid.bpfeb.json"}[order]

@@ -37,15 +37,16 @@ def guest(request: pytest.FixtureRequest) -> Guest:
     """One kernel of the lab, its package fetched."""
     kernel = KERNELS[request.param]
     if missing := kernel.missing():
-        _unavailable(missing)
+        unavailable(missing)
     try:
         kernel.vmlinuz()
     except (packages.PackageError, image.ImageError) as error:
-        _unavailable(str(error))
+        unavailable(str(error))
     return Guest(kernel)
 
 
-def _unavailable(reason: str) -> None:
+def unavailable(reason: str) -> None:
+    """Ends a test that this machine cannot run."""
     if os.environ.get("SOCKPID_REQUIRE_VM") == "1":
         pytest.fail(f"SOCKPID_REQUIRE_VM=1, but {reason}", pytrace=False)
     pytest.skip(reason)

@@ -83,6 +83,8 @@ def main(argv: Sequence[str]) -> int:
         for kernel in sorted(kernels, key=lambda kernel: results.worth(kernel, ways))
         if (missing := results.missing(kernel, ways, options.again, options.failed))
     }
+    for kernel in set(kernels) - set(todo):
+        results.settle(kernel)
     try:
         _run_all(todo, results, options.jobs, options.memory)
     except KeyboardInterrupt:
@@ -116,7 +118,8 @@ class Results:
         self.path = path
         self.document = path.with_suffix(".md")
         self._lock = threading.Lock()
-        self._kernels: Json = json.loads(path.read_bytes())["kernels"] if path.exists() else {}
+        self._content: Json = json.loads(path.read_bytes()) if path.exists() else {"schema": 1, "kernels": {}}
+        self._kernels: Json = self._content["kernels"]
 
     def of(self, kernel: Kernel, way: Way) -> Json | None:
         found: Json | None = self._kernels.get(kernel.name, {}).get("ways", {}).get(way.name)
@@ -144,10 +147,26 @@ class Results:
         with self._lock:
             before = self._kernels.get(kernel.name, {}).get("ways", {})
             self._kernels[kernel.name] = {**document, "ways": {**before, **document["ways"]}}
-            content = json.dumps({"schema": 1, "kernels": self._kernels}, indent=1, sort_keys=True) + "\n"
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            cache.write(self.path, content.encode())
-            cache.write(self.document, report.document(self._kernels).encode())
+            self._write()
+
+    def settle(self, kernel: Kernel) -> None:
+        """Says that the table of a result is published, if it has become so since."""
+        document = self._kernels.get(kernel.name, {})
+        if "table" in document and cell.committed_since(kernel, document["table"]):
+            with self._lock:
+                document["table"]["origin"] = "committed"
+                self._write()
+
+    def enter_smallest(self, arch: str, found: Json) -> None:
+        """The least memory of a guest of `arch`."""
+        with self._lock:
+            self._content.setdefault("smallest", {})[arch] = found
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        cache.write(self.path, (json.dumps(self._content, indent=1, sort_keys=True) + "\n").encode())
+        cache.write(self.document, report.document(self._kernels, self._content.get("smallest", {})).encode())
 
 
 def _run_all(todo: dict[Kernel, list[Way]], results: Results, jobs: int, memory: int | None) -> None:

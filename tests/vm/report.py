@@ -27,7 +27,7 @@ The entry of the offset table comes from the kernel's BTF, or from DWARF where i
 TITLES = {"without ringbuf": "perf buffer"}
 
 
-def document(kernels: Mapping[str, Json]) -> str:
+def document(kernels: Mapping[str, Json], smallest: Mapping[str, Json]) -> str:
     names = list(dict.fromkeys([*(way.name for way in STANDARD), *(w for k in kernels.values() for w in k["ways"])]))
     rows = sorted(kernels.values(), key=lambda k: (k["arch"], _numbers(k["series"]), k["flavour"]))
     lines = [HEAD, _summary(rows), ""]
@@ -60,7 +60,28 @@ def document(kernels: Mapping[str, Json]) -> str:
     lines += ["", "## What a kernel does not have, in its own words", ""]
     for (way, reason), titles in sorted(reasons.items()):
         lines.append(f"- {way}: {reason} ({len(titles)}: {', '.join(titles)})")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_smallest(smallest)]) + "\n"
+
+
+def _smallest(found: Mapping[str, Json]) -> list[str]:
+    if not found:
+        return []
+    lines = [
+        "",
+        "## The smallest guests",
+        "",
+        "Machines without a disk, with busybox, sockpid and as much of Python as",
+    ]
+    lines[-1] += (
+        " it imports, in steps of 8 MiB (`python -m tests.vm smallest`). The userland is unpacked in this memory."
+    )
+    lines += ["", "| kernel | RAM | of it left by the kernel | userland | with 8 MiB less | measured |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for arch, one in sorted(found.items()):
+        size = f"{one['mib']} MiB | {one['available_mib']} MiB" if "mib" in one else "**FAILED** |"
+        less = one.get("less", one.get("reason"))
+        lines.append(f"| {arch} {one['release']} | {size} | {one['userland_mib']} MiB | {less} | {one['measured']} |")
+    return lines
 
 
 def _summary(rows: list[Json]) -> str:

@@ -1,12 +1,15 @@
-"""A slice of the matrix: each architecture once, each way of attaching at least once, and the smallest guest."""
+"""A slice of the matrix: each architecture and series once, each way of attaching at least once, the smallest guest."""
 
 from __future__ import annotations
+
+import concurrent.futures
 
 import pytest
 
 from . import catalogue, cell
 from .cell import Way
-from .kernels import Guest
+from .conftest import unavailable
+from .kernels import KERNELS, USUAL, Guest
 
 FENTRY, RAW_TP, PMU, TRACEFS = (Way(mechanism) for mechanism in cell.MECHANISMS)
 PERF_BUFFER = Way(deny=("ringbuf",))
@@ -40,6 +43,24 @@ def test_every_architecture(guest: Guest) -> None:
         assert found["families"] == ["inet", "inet6", "mapped"]
         if way.attach:
             assert found["hooks"]["connect"].startswith(f"{way.attach} ")
+
+
+@pytest.mark.vm
+@pytest.mark.download
+def test_every_series() -> None:
+    """The series that no other test boots, as the mirrors have them today."""
+    if missing := KERNELS["6.1/amd64"].missing():
+        unavailable(missing)
+    booted = {kernel.series for kernel in KERNELS.values() if kernel.arch == "amd64"}
+    offered = {kernel.series: kernel for kernel in catalogue.discover(["amd64"]) if kernel.flavour == USUAL["amd64"]}
+    assert booted <= set(offered), "an index could not be had"
+    others = [kernel for series, kernel in offered.items() if series not in booted]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        documents = list(pool.map(lambda kernel: cell.run(kernel, [FENTRY]), others))
+    found = {document["series"]: document["ways"]["fentry"] for document in documents}
+    assert {series: (one["verdict"], one.get("reason")) for series, one in found.items()} == {
+        kernel.series: ("right", None) for kernel in others
+    }
 
 
 @pytest.mark.guests("6.1/amd64")
