@@ -10,6 +10,7 @@ from typing import List, Optional
 
 from . import __version__, cli_run, cli_shared
 from .errors import BundleError, SockpidError, UsageError
+from .top import command as top
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -21,6 +22,7 @@ EPILOG = """\
 examples:
   sockpid run                       print retransmits with their owners until Ctrl-C
   sockpid run --json --duration 60  one JSON object a line, for a minute
+  sockpid top                       the same on a screen: who, how often, to whom
   sockpid selftest                  prove on this host that every field and PID is right
   sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
   sockpid graph *.jsonl -o g.html   who retransmits to whom, over many hosts, and who stands out
@@ -48,17 +50,18 @@ Where addresses are translated on the way (NAT) the two ends of a connection do 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="sockpid", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
-    top.add_argument("--version", action="version", version=f"sockpid {__version__}")
-    top.add_argument(
+    whole = argparse.ArgumentParser(prog="sockpid", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
+    whole.add_argument("--version", action="version", version=f"sockpid {__version__}")
+    whole.add_argument(
         "--require-signature",
         metavar="KEYRING",
         help="refuse to run unless the bundle is signed (FILE.sig) by one of these allowed signers (see ssh-keygen(1))",
     )
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     common = cli_shared.common()
     cli_run.add(commands, common)
+    top.add(commands, common)
     commands.add_parser(
         "selftest",
         parents=[common],
@@ -145,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         description="Removes exactly what was installed. A file that was changed since stays, and is named.",
         epilog="examples:\n  sockpid uninstall",
     )
-    return top
+    return whole
 
 
 def _demand_signature(keyring: str) -> None:
@@ -194,6 +197,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             return graph(arguments.events, arguments.output, arguments.format, arguments.json, arguments.max_edges)
         if arguments.command == "run":
             return cli_run.execute(arguments)
+        if arguments.command == "top":
+            return top.execute(arguments)
         options = cli_shared.options(arguments)
         if arguments.command == "calibrate":
             from .calibrate import calibrate

@@ -102,6 +102,10 @@ class PerfBuffer:
             self.close()
             raise
 
+    def fileno(self) -> int:
+        """Readable when there may be new records. Some may be held back for a moment besides."""
+        return self._epoll.fileno()
+
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         if self._held:

@@ -51,6 +51,10 @@ class RingBuffer:
         self._epoll = select.epoll()
         self._epoll.register(ring.fd, select.EPOLLIN)
 
+    def fileno(self) -> int:
+        """Readable when wait() would not wait."""
+        return self._epoll.fileno()
+
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         return bool(self._epoll.poll(timeout))

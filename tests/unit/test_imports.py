@@ -16,6 +16,7 @@ PURE = {
     "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters", "findings", "hooks",
     "image", "inet_sock", "insn", "layout", "manual", "notes", "peek_prog", "relocate", "request", "signature", "table",
     "table_writer", "uapi", "words",
+    "top.__init__", "top.model", "top.state", "top.view",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
