@@ -52,6 +52,15 @@ def test_series_and_flavour_of_a_release(release: str, series: str, flavour: str
     assert (kernel.release, kernel.series, kernel.flavour) == (release, series, flavour)
 
 
+def test_large_pages_take_more_memory() -> None:
+    large = [
+        Kernel("bookworm", "ppc64el", "powerpc64le", "6.1"),
+        Kernel("trixie", "ppc64el", "powerpc64le-64k", "6.12"),
+    ]
+    small = [Kernel("trixie", "ppc64el", "powerpc64le", "6.12"), Kernel("bookworm", "amd64", "cloud-amd64", "6.1")]
+    assert [kernel.memory for kernel in large + small] == [1024, 1024, 256, 256]
+
+
 def test_what_is_no_kernel_image() -> None:
     stanzas = [
         "Package: linux-image-6.1.0-56-amd64-dbg\nVersion: 1\n",

@@ -51,8 +51,10 @@ class Kernel:
 
     @property
     def memory(self) -> int:
-        """MiB that a guest gets if nothing else is said. A file takes at least a page, be it of 64 KiB."""
-        return 1024 if self.flavour.endswith("-64k") else 256
+        """MiB that a guest gets if nothing else is said. A file takes at least a page, be it of 64 KiB, as Debian's
+        usual kernels for ppc64el had it before there were two flavours."""
+        before = self.arch == "ppc64el" and tuple(map(int, self.series.split("."))) < (6, 12)
+        return 1024 if before or self.flavour.endswith("-64k") else 256
 
     @functools.cached_property
     def package(self) -> packages.KernelPackage:
