@@ -11,13 +11,11 @@ from .model import LEVELS, Row
 RTO, FAST, TLP = (KINDS.index(kind) for kind in ("rto", "fast", "tlp"))
 
 
-class Sort(NamedTuple):
+class Sort:
     """A column to sort by: its key on the keyboard, title, and value; greatest first unless `up`."""
 
-    key: str
-    title: str
-    value: Callable[[Row], Any]
-    up: bool = False
+    def __init__(self, key: str, title: str, value: Callable[[Row], Any], up: bool = False) -> None:
+        self.key, self.title, self.value, self.up = key, title, value, up
 
 
 SORTS = {

@@ -45,17 +45,25 @@ class Now(NamedTuple):
     over: bool = False
 
 
-class Column(NamedTuple):
+Value = Callable[[Row, Now], str]
+
+
+class Column:
     """width: cells, at least; grows: gets what is left over. drop: the order in which columns are left out; 0: never.
     sort: by which name of SORTS it is sorted."""
 
-    title: str
-    width: int
-    value: Callable[[Row, Now], str]
-    right: bool = False
-    drop: int = 0
-    sort: str = ""
-    grows: bool = False
+    def __init__(
+        self,
+        title: str,
+        width: int,
+        value: Value,
+        right: bool = False,
+        drop: int = 0,
+        sort: str = "",
+        grows: bool = False,
+    ) -> None:
+        self.title, self.width, self.value, self.right = title, width, value, right
+        self.drop, self.sort, self.grows = drop, sort, grows
 
 
 def number(value: float) -> str:
@@ -113,7 +121,7 @@ _OWNER = (
     Column("OWNER", 18, lambda row, _: row.title, sort="name"),
     Column("PID", 8, lambda row, _: "-" if row.pid is None else str(row.pid), True, sort="pid"),
 )
-_OF_OWNER = tuple(column._replace(drop=drop) for column, drop in zip(_OWNER, (10, 9)))
+_OF_OWNER = tuple(Column(c.title, c.width, c.value, c.right, drop, c.sort) for c, drop in zip(_OWNER, (10, 9)))
 COLUMNS: Dict[str, Tuple[Column, ...]] = {
     "owners": (*_OWNER, *_NUMBERS, *_COUNTS, _LAST, Column("", 0, lambda row, _: row.labels, grows=True, drop=8)),
     "sockets": (
