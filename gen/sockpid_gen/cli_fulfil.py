@@ -10,7 +10,7 @@ from typing import Annotated, List, Optional
 import typer
 from rich.markup import escape
 
-from sockpid import request
+from sockpid import request, scanned
 from sockpid.errors import UsageError
 
 from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
@@ -18,7 +18,12 @@ from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_
 
 @app.command()
 def fulfil(
-    file: Annotated[Path, typer.Argument(metavar="REQUEST", help="What `sockpid doctor --request` printed.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="REQUEST", help="What `sockpid doctor --request` printed, or what was read of its QR codes."
+        ),
+    ],
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", metavar="FILE", help="Default: RELEASE.json, here.")
     ] = None,
@@ -54,6 +59,8 @@ def fulfil(
 
       sockpid-gen fulfil host.req -o host.json
 
+      sockpid-gen fulfil scanned.txt   [dim]# the texts of all QR codes of `doctor --request --qr`[/dim]
+
       [dim]# on the host[/dim]
 
       sockpid run --offsets host.json   [dim]# or put it into /etc/sockpid/offsets.d/[/dim]
@@ -62,7 +69,8 @@ def fulfil(
     from . import shard
 
     try:
-        asked = request.parse(file.read_text(encoding="utf-8", errors="replace"), str(file))
+        text = file.read_text(encoding="utf-8", errors="replace")
+        asked = request.parse(scanned.join(text, str(file)) if scanned.is_scanned(text) else text, str(file))
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     state = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sockpid-gen"

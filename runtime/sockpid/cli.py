@@ -107,9 +107,13 @@ def parser() -> argparse.ArgumentParser:
         description="Attaches the probe, tells how each hook was attached and why the better mechanisms were not, and "
         "detaches.",
         epilog="examples:\n  sockpid doctor\n  sockpid doctor --json --deny raw_tp\n"
-        "  sockpid doctor --request > host.req   for `sockpid-gen fulfil` on a connected machine",
+        "  sockpid doctor --request > host.req   for `sockpid-gen fulfil` on a connected machine\n"
+        "  sockpid doctor --request --qr         the same, to be photographed",
     )
     doctor.add_argument("--request", action="store_true", help="print what makes a table entry for this kernel instead")
+    doctor.add_argument(
+        "--qr", action="store_true", help="print the request as QR codes, for hosts that have no way out"
+    )
     calibrate = commands.add_parser(
         "calibrate",
         parents=[common],
@@ -175,6 +179,24 @@ def _install(arguments: argparse.Namespace) -> int:
     return install.install(place, commands(parser()), arguments.start)
 
 
+def _request(as_codes: bool) -> int:
+    from .survey import survey
+
+    text = survey().text
+    if not as_codes:
+        print(text, end="")
+        return 0
+    import shutil
+
+    from .scanned import codes
+
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        raise UsageError(f"--qr: QR codes take a UTF-8 terminal, and this one is {sys.stdout.encoding} (see LC_ALL)")
+    print("\n".join(codes(text, shutil.get_terminal_size((120, 60)).columns, sys.stdout.isatty())))
+    print("sockpid: what is read of all codes goes into one file, for `sockpid-gen fulfil`", file=sys.stderr)
+    return 0
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -208,11 +230,10 @@ def main(argv: Optional[List[str]] = None) -> int:
             from .selftest import selftest
 
             return selftest(options, arguments.offsets, arguments.json)
+        if arguments.qr and not arguments.request:
+            raise UsageError("--qr is for --request: sockpid doctor --request --qr")
         if arguments.request:
-            from .survey import survey
-
-            print(survey().text, end="")
-            return 0
+            return _request(arguments.qr)
         from .doctor import doctor
 
         return doctor(options, arguments.offsets, arguments.json)
