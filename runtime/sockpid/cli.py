@@ -197,6 +197,14 @@ def _request(as_codes: bool) -> int:
     return 0
 
 
+def _command_at(words: List[str]) -> int:
+    """Where among the words of the command line `run` stands as a command: not as the name of a keyring."""
+    at = words.index("run")
+    if at and words[at - 1].startswith("--r") and "=" not in words[at - 1]:
+        at = words.index("run", at + 1)
+    return at
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
     arguments = parser().parse_args(argv)
@@ -218,7 +226,8 @@ def main(argv: Optional[List[str]] = None) -> int:
                 raise UsageError("--max-edges must be at least 1")
             return graph(arguments.events, arguments.output, arguments.format, arguments.json, arguments.max_edges)
         if arguments.command == "run":
-            return cli_run.execute(arguments)
+            words = list(sys.argv[1:] if argv is None else argv)
+            return cli_run.execute(arguments, words[_command_at(words) + 1 :])
         if arguments.command == "top":
             return top.execute(arguments)
         options = cli_shared.options(arguments)

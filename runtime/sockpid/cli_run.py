@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING, Any, Sequence
 
-from .cli_shared import add_filters, add_labels, filter_of, labels_of, options
+from .cli_shared import add_filters, add_labels, common, filter_of, labels_of, options
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ examples:
   sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
   sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
   sockpid run --offsets ./my-kernel.json --duration 10
+  sockpid run --config                    as a service does: options from /etc/sockpid/config.toml (docs/operation.md)
 
 outputs (any number; docs/outputs.md says more):
   table | json                  on standard output (default: table, with --json: json)
@@ -36,9 +38,9 @@ The column INTERRUPTED is the process that happened to run when the kernel retra
 map would have printed."""
 
 
-def add(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Adds the command to the parser of all."""
-    run = commands.add_parser(
+def add(commands: Any, common: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds the command to the parser of all; returns its own."""
+    run: argparse.ArgumentParser = commands.add_parser(
         "run",
         parents=[common],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,6 +48,13 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
         "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
         epilog=RUN_EPILOG,
+    )
+    run.add_argument(
+        "--config",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="take options from this file, too (default: /etc/sockpid/config.toml or .json); SIGHUP reads it again",
     )
     run.add_argument("--duration", type=float, metavar="SECONDS", help="stop after this time (default: at Ctrl-C)")
     run.add_argument(
@@ -60,12 +69,33 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--pin", nargs="?", const="", metavar="DIR", help="pin the map for look-ups (`sockpid lookup`)")
     add_filters(run)
+    return run
 
 
-def execute(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """words: the command line behind the command's name, as `arguments` was made of."""
     from .run import run
 
-    return run(options(arguments), arguments.offsets, wishes(arguments))
+    if arguments.config is None:
+        return run(options(arguments), arguments.offsets, wishes(arguments))
+    read = functools.partial(_with_file, arguments.config, words)
+    arguments = read()
+    return run(options(arguments), arguments.offsets, wishes(arguments), lambda: wishes(read()))
+
+
+def _with_file(path: str, words: Sequence[str]) -> argparse.Namespace:
+    """The arguments with those that the file has; "": the one that is in /etc/sockpid, if there is one."""
+    from . import config
+
+    scratch = argparse.ArgumentParser(prog="sockpid")
+    parser = add(scratch.add_subparsers(), common())
+    where = path or config.place()
+    if where is None:
+        return parser.parse_args(words)
+    found = config.merge(parser, words, where, never=("config",))
+    if found.output and not any(word.startswith("--ou") for word in words):
+        found.json = False  # of the command line: without outputs it means standard output
+    return found
 
 
 def wishes(arguments: argparse.Namespace) -> RunOptions:

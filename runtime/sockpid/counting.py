@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from .event import Count
+from .signals import Signals
 from .start import say
 from .tracer import Tracer
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .run import RunOptions
 
 
-def count(tracer: Tracer, what: RunOptions, stop: List[int]) -> int:
+def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
     """Prints the increase of every row each interval, greatest first."""
     assert what.every is not None
     end = None if what.duration is None else time.monotonic() + what.duration
@@ -25,9 +26,9 @@ def count(tracer: Tracer, what: RunOptions, stop: List[int]) -> int:
         until = time.monotonic() + what.every
         if end is not None:
             until = min(until, end)
-        while time.monotonic() < until and not stop:
+        while time.monotonic() < until and not signals.stop:
             tracer.events(min(0.1, max(0.0, until - time.monotonic())))  # none come; it looks after the maps
-        last = bool(stop) or (end is not None and time.monotonic() >= end)
+        last = signals.stop or (end is not None and time.monotonic() >= end)
         rows: List[Count] = []
         for row in tracer.counts():
             key = row[:-1]

@@ -23,7 +23,10 @@ from .uapi import CAP_BPF
 
 SUMMARY = "says which process owns a TCP socket when the kernel retransmits for it"
 FILES = """
-/etc/default/sockpid: SOCKPID_OPTIONS, more options of the service.
+/etc/sockpid/config.toml or config.json: options of `sockpid run --config` and of the service; keys are the options'
+names. SIGHUP reads it again.
+
+/etc/default/sockpid: SOCKPID_OPTIONS, more options of the service; they win.
 
 /etc/sockpid/offsets.d/*.json: further offset tables.
 """
@@ -51,13 +54,13 @@ class Place(NamedTuple):
 
 
 def files(
-    place: Place, bundle: bytes, commands: Sequence[Command], knows_cap_bpf: bool
+    place: Place, bundle: bytes, commands: Sequence[Command], knows_cap_bpf: bool, systemd: int
 ) -> Dict[str, Tuple[bytes, int]]:
     """What an installation consists of: content and mode by path."""
     prefix, shells = place.prefix, scripts("sockpid", commands)
     wrapper = unit.WRAPPER.format(python=place.python, bundle=place.bundle)
     manual = page("sockpid", 8, __version__, SUMMARY, commands, {"files": FILES})
-    service = unit.unit(place.python, place.bundle, knows_cap_bpf)
+    service = unit.unit(place.python, place.bundle, knows_cap_bpf, systemd)
     texts = {
         f"{prefix}/sbin/sockpid": (wrapper, 0o755),
         f"{prefix}/lib/systemd/system/{unit.NAME}": (service, 0o644),
@@ -76,7 +79,9 @@ def install(place: Place, commands: Sequence[Command], start: bool) -> int:
     if archive is None:
         raise UsageError("install works from a bundle: python3 sockpid.pyz install (`sockpid-gen bundle` makes one)")
     with open(archive, "rb") as file:
-        wanted = files(place, file.read(), commands, kernel.knows_capability(CAP_BPF) or place.root != "/")
+        here = place.root == "/"
+        knows_cap_bpf = kernel.knows_capability(CAP_BPF) or not here
+        wanted = files(place, file.read(), commands, knows_cap_bpf, _systemd_version() if here else 0)
     record = _read_record(place)
     for path, (content, _) in wanted.items():
         _demand_ours(place, path, content, record)
@@ -224,6 +229,14 @@ def _sync(directories: Any) -> None:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _systemd_version() -> int:
+    """Of the systemd that runs here; 0 if there is none."""
+    if os.path.isdir("/run/systemd/system"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(run(["systemctl", "--version"])[1].split()[1])
+    return 0
 
 
 def _systemd(command: List[str]) -> None:

@@ -106,6 +106,10 @@ class PerfBuffer:
         """Readable when there may be new records. Some may be held back for a moment besides."""
         return self._epoll.fileno()
 
+    def wake_by(self, fd: int) -> None:
+        """wait() ends, too, when this descriptor is readable."""
+        self._epoll.register(fd, select.EPOLLIN)
+
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         if self._held:

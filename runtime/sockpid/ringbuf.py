@@ -55,6 +55,10 @@ class RingBuffer:
         """Readable when wait() would not wait."""
         return self._epoll.fileno()
 
+    def wake_by(self, fd: int) -> None:
+        """wait() ends, too, when this descriptor is readable."""
+        self._epoll.register(fd, select.EPOLLIN)
+
     def wait(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds for records; True if there may be some. Signals end the wait."""
         return bool(self._epoll.poll(timeout))

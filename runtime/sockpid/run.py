@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-from typing import List, NamedTuple, Optional, Tuple
+import os
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from . import start
 from .collection import Options
 from .counting import count
 from .filters import Filter
 from .labels import Wanted
+from .notify import Notifier
 from .outputs import Outputs
 from .pin import DIRECTORY, Pins
 from .session import Session
+from .signals import Signals
 from .tracer import Tracer
 
 
@@ -37,18 +39,23 @@ class RunOptions(NamedTuple):
     host: Optional[str] = None
 
 
-def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
-    """Attaches, seeds, proves the offsets, then tells events until a signal or the end of the duration."""
-    stop: List[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: stop.append(received))
-    outputs = None if what.every else Outputs.open(what.outputs, start.say)
-    settings = what.filter.settings() + ((("SETTING_COUNT", 1),) if what.every else ())
+def run(
+    options: Options, offsets_path: Optional[str], what: RunOptions, reread: Optional[Callable[[], RunOptions]] = None
+) -> int:
+    """Attaches, seeds, proves the offsets, then tells events until a signal or the end of the duration.
+
+    reread: what is asked for at SIGHUP. Where it may change, the kernel is told of no filter.
+    """
+    notifier = Notifier.from_environ(os.environ)
+    settings = what.filter.settings() if reread is None else ()
     with contextlib.ExitStack() as stack:
-        if outputs is not None:
+        signals = stack.enter_context(Signals())
+        outputs = None
+        if what.every:
+            settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
+        else:
+            outputs = Outputs.open(what.outputs, start.say)
             stack.callback(outputs.close)
-            reopen = outputs.reopen
-            signal.signal(signal.SIGHUP, lambda _received, _frame: reopen())
         pins = stack.enter_context(Pins(what.pin or DIRECTORY)) if what.pin is not None else None
         tracer = stack.enter_context(Tracer.open(options, offsets_path))
         waiting = start.begin(tracer, what.seed)
@@ -58,4 +65,7 @@ def run(options: Options, offsets_path: Optional[str], what: RunOptions) -> int:
             pins.pin(tracer.collection.maps["socket_to_pid"])
         start.give_up_rights(tracer, what.sharers, bool(what.labels.env), what.summary)
         start.tell(tracer)
-        return count(tracer, what, stop) if outputs is None else Session(tracer, what, outputs).follow(waiting, stop)
+        if outputs is None:
+            notifier.ready("counting TCP retransmits")
+            return count(tracer, what, signals)
+        return Session(tracer, what, outputs, notifier, reread).follow(waiting, signals)

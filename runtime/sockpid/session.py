@@ -6,11 +6,15 @@ import collections
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Counter, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Counter, Dict, List, Optional
 
+from . import kernel, uapi
 from .describe import Describer
+from .errors import SockpidError
 from .event import Event
+from .notify import Notifier
 from .outputs import Gone, Outputs
+from .signals import Signals
 from .start import say
 from .tracer import Tracer
 
@@ -20,12 +24,23 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 10.0
 STATUS_SECONDS = 1.0
+CHANGEABLE = ("filter", "outputs", "labels", "host", "sharers")
+"""Of RunOptions: what a reload takes up."""
 
 
 class Session:
     """The events of one run, told and counted."""
 
-    def __init__(self, tracer: Tracer, what: RunOptions, outputs: Outputs) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        what: RunOptions,
+        outputs: Outputs,
+        notifier: Notifier,
+        reread: Optional[Callable[[], RunOptions]] = None,
+    ) -> None:
+        """reread: gives what is asked for now, at SIGHUP; None: that does not change."""
+        self._notifier, self._reread = notifier, reread
         self._tracer = tracer
         self._what = what
         self._outputs = outputs
@@ -39,25 +54,28 @@ class Session:
         self._report = self._started
         self._since = 0
 
-    def follow(self, waiting: List[Event], stop: List[int]) -> int:
+    def follow(self, waiting: List[Event], signals: Signals) -> int:
+        self._tracer.collection.reader.wake_by(signals.fileno())
         before = self._kernel_counters()
         end = None if self._what.duration is None else time.monotonic() + self._what.duration
         status = 0
         try:
             self._outputs.start()
-            self._tell_until(waiting, stop, end)
+            self._notifier.ready("watching TCP retransmits")
+            self._tell_until(waiting, signals, end)
         except Gone as error:
             if error.exit_code:
                 say(str(error))
             status = error.exit_code
         finally:
+            self._notifier.stopping()
             self._outputs.close()
         lost = self._tracer.lost()
         say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
         self._summary(before, lost)
         return status
 
-    def _tell_until(self, waiting: List[Event], stop: List[int], end: Optional[float]) -> None:
+    def _tell_until(self, waiting: List[Event], signals: Signals, end: Optional[float]) -> None:
         last = False
         while True:
             self._outputs.offer([document for document in map(self._document, waiting) if document is not None])
@@ -65,10 +83,45 @@ class Session:
                 break
             self._watch_evictions()
             self._report_status()
-            remaining = POLL_SECONDS if end is None else min(POLL_SECONDS, end - time.monotonic())
-            last = bool(stop) or remaining <= 0
-            waiting = self._tracer.finish() if last else self._tracer.events(remaining)
+            self._notifier.alive()
+            if signals.reload():
+                self._reload()
+            remaining = min(POLL_SECONDS, self._notifier.due())
+            if end is not None:
+                remaining = min(remaining, end - time.monotonic())
+            last = signals.stop or (end is not None and time.monotonic() >= end)
+            waiting = self._tracer.finish() if last else self._tracer.events(max(0.0, remaining))
         self._report_status(at_once=True)
+
+    def _reload(self) -> None:
+        """Outputs, filters and labels as they are asked for now. The probe goes on; what it raises meanwhile waits."""
+        self._notifier.reloading()
+        try:
+            if self._reread is None:
+                self._outputs.reopen()
+            else:
+                wanted = self._reread()
+                self._outputs.replace(wanted.outputs)
+                self._change(wanted)
+                say("reloaded")
+        except SockpidError as error:
+            say(f"reload refused, all stays as it was: {error}")
+        self._notifier.ready("watching TCP retransmits")
+
+    def _change(self, wanted: RunOptions) -> None:
+        fixed = [
+            name
+            for name, now, then in zip(wanted._fields, self._what, wanted)
+            if name not in CHANGEABLE and now != then
+        ]
+        if fixed:
+            say(f"{', '.join(fixed)}: as before; the next start takes it up")
+        self._what = self._what._replace(**{name: getattr(wanted, name) for name in CHANGEABLE})
+        reads = wanted.sharers or wanted.labels.env
+        if reads and not kernel.effective_capabilities() >> uapi.CAP_SYS_PTRACE & 1:
+            say("CAP_SYS_PTRACE was given up at the start: sharers and label-env of other users need a restart")
+        self._describer = Describer(self._tracer, wanted.sharers, wanted.labels)
+        self._host = wanted.host or os.uname().nodename
 
     def _document(self, seen: Event) -> Optional[Dict[str, Any]]:
         """The event as it is told; None if it does not meet the filter."""
@@ -87,7 +140,11 @@ class Session:
         now = time.monotonic()
         if at_once or now >= self._report:
             self._report = now + STATUS_SECONDS
-            self._outputs.status(self._totals())
+            totals = self._totals()
+            self._outputs.status(totals)
+            self._notifier.status(
+                f"{self._shown} retransmits, {self._unknown} with unknown owner, {totals['lost']} lost"
+            )
 
     def _totals(self) -> Dict[str, int]:
         tracer = self._tracer

@@ -10,8 +10,12 @@ Description=Owners of TCP retransmits
 Documentation=man:sockpid(8)
 
 [Service]
+Type={type}
 EnvironmentFile=-/etc/default/sockpid
-ExecStart={python} -I -S {bundle} run --json $SOCKPID_OPTIONS
+ExecStart={python} -I -S {bundle} run --json --config $SOCKPID_OPTIONS
+{reload}# Signs of life come from the loop that reads the events.
+WatchdogSec=30
+TimeoutStopSec=10
 Restart=on-failure
 RestartSec=5
 # What another try cannot mend: see "exit status" in sockpid(8).
@@ -72,7 +76,18 @@ BEFORE_CAP_BPF = ("CAP_SYS_ADMIN",)
 """What kernels that do not know CAP_BPF and CAP_PERFMON want in their place."""
 
 
-def unit(python: str, bundle: str, knows_cap_bpf: bool = True) -> str:
-    """The unit of a bundle, to be run by a Python."""
+NOTIFY_RELOAD = 253
+"""The version of systemd that brought Type=notify-reload. An older one takes a type that it does not know for none."""
+
+
+def unit(python: str, bundle: str, knows_cap_bpf: bool = True, systemd: int = 0) -> str:
+    """The unit of a bundle, to be run by a Python. systemd: its version, 0: not known."""
+    by_type = systemd >= NOTIFY_RELOAD
     capabilities = CAPABILITIES if knows_cap_bpf else (*BEFORE_CAP_BPF, *CAPABILITIES[2:])
-    return UNIT.format(python=python, bundle=bundle, capabilities=" ".join(capabilities))
+    return UNIT.format(
+        type="notify-reload" if by_type else "notify",
+        reload="" if by_type else "ExecReload=/bin/kill -HUP $MAINPID\n",
+        python=python,
+        bundle=bundle,
+        capabilities=" ".join(capabilities),
+    )

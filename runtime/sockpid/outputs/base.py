@@ -62,6 +62,8 @@ class Output:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.spec = name
+        """As on the command line."""
         self.dropped = 0
         self.warn: Callable[[str], None] = lambda _line: None
         """Tells the user; set by whoever runs the output."""

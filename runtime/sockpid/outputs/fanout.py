@@ -23,7 +23,9 @@ class Outputs:
 
     def __init__(self, outputs: Sequence[Tuple[Output, int]], warn: Callable[[str], None]) -> None:
         """outputs: each with the number of records it may have waiting. warn: told of outputs that fail and recover."""
+        self._warn = warn
         self._sinks = [Sink(output, limit, warn) for output, limit in outputs]
+        self._ended: List[Sink] = []
         self._closed = False
 
     @classmethod
@@ -66,24 +68,57 @@ class Outputs:
         for sink in self._sinks:
             sink.reopen()
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Ends all outputs, within about so many seconds; once."""
-        if self._closed:
-            return
-        self._closed = True
+    def replace(self, specs: Sequence[str]) -> None:
+        """Others from now on. Those that stay open their files anew; those that go write what they have waiting, within
+        0.9 seconds. Raises what open() raises; then the outputs are those of before.
+        """
+        old = {sink.output.spec for sink in self._sinks}
+        fresh = [spec for spec in dict.fromkeys(specs) if spec not in old]
+        gone = [sink for sink in self._sinks if sink.output.spec not in specs]
+        # A file, a socket, a port or standard output is not two outputs' at a time.
+        places = {_place(spec) for spec in fresh}
+        in_the_way = [sink for sink in gone if _place(sink.output.spec) in places]
+        self._end(in_the_way, CLOSE_SECONDS)
+        try:
+            made = Outputs.open(fresh, self._warn)
+        except BaseException:
+            back = Outputs.open([sink.output.spec for sink in in_the_way], self._warn)
+            back.start()
+            self._sinks += back._sinks
+            raise
+        self.reopen()
+        made.start()
+        self._sinks += made._sinks
+        self._end([sink for sink in gone if sink not in in_the_way], CLOSE_SECONDS)
+
+    def _end(self, sinks: Sequence[Sink], seconds: float) -> None:
         deadline = time.monotonic() + seconds
+        self._sinks = [sink for sink in self._sinks if sink not in sinks]
+        self._ended += sinks
         closing = [
-            threading.Thread(target=sink.close, args=(deadline - time.monotonic(),), daemon=True)
-            for sink in self._sinks
+            threading.Thread(target=sink.close, args=(deadline - time.monotonic(),), daemon=True) for sink in sinks
         ]
         for thread in closing:
             thread.start()
         for thread in closing:
             thread.join()
 
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Ends all outputs, within about so many seconds; once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._end(self._sinks, seconds)
+
     def report(self) -> List[Dict[str, Any]]:
         """Per output: its name, events offered, written and dropped."""
         return [
             {"output": s.output.name, "offered": s.offered, "written": s.written, "dropped": s.dropped}
-            for s in self._sinks
+            for s in [*self._ended, *self._sinks]
         ]
+
+
+def _place(spec: str) -> str:
+    """What an output occupies: its kind and place, without the keys."""
+    place = spec.partition(",")[0]
+    return "standard output" if place in ("table", "json") else place

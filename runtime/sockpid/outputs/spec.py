@@ -96,6 +96,7 @@ def open_output(text: str, limit: int) -> Tuple[Output, int]:
     arguments = Arguments(text)
     limit = arguments.number("queue", limit)
     output = _output(arguments)
+    output.spec = text
     return output, limit
 
 
