@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Tuple
+import functools
+import operator
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Tuple
 
 
-def fields(document: Mapping[str, Any], prefix: str = "") -> Iterator[Tuple[str, str]]:
-    """Every key that has a value, with it as text; a key within an object is joined to that one's by "_"."""
-    for key, value in document.items():
-        if value is None or key == "sharers":
-            continue
-        if isinstance(value, dict):
-            yield from fields(value, prefix + key + "_")
-        elif isinstance(value, bool):
-            yield prefix + key, "true" if value else "false"
-        else:
-            yield prefix + key, str(value)
+class Shape:
+    """Which keys of a flat document have values, by their type. Most events of a run have the same shape, so whatever
+    depends on it alone - names, templates - is made once. Templates take the values in the order of `names`."""
+
+    def __init__(self, keys: Iterable[str], types: Iterable[type]) -> None:
+        pairs = list(zip(keys, types))
+        self.strings, self.integers, self.flags = (tuple(k for k, t in pairs if t is kind) for kind in (str, int, bool))
+        self.names = self.strings + self.integers + self.flags
+        self._get_strings, self._get_integers = _getter(self.strings), _getter(self.integers)
+
+    def values(self, document: Mapping[str, Any]) -> Values:
+        flags = tuple(["true" if document[name] else "false" for name in self.flags])
+        return Values(self._get_strings(document), self._get_integers(document), flags)
+
+
+class Values(NamedTuple):
+    strings: Tuple[str, ...]
+    integers: Tuple[int, ...]
+    flags: Tuple[str, ...]
+
+
+def flat(document: Mapping[str, Any]) -> Dict[str, Any]:
+    """Without objects: a key within one is joined to the object's by "_"."""
+    found = dict(document)
+    for key in [key for key, value in document.items() if type(value) is dict]:
+        found.update({f"{key}_{name}": value for name, value in flat(found.pop(key)).items()})
+    return found
+
+
+def shape(document: Mapping[str, Any]) -> Shape:
+    """The shape of a flat document. Keys without a value, and lists, are not in it."""
+    return _shape(tuple(document), tuple(map(type, document.values())))
+
+
+@functools.lru_cache(maxsize=256)
+def _shape(keys: Tuple[str, ...], types: Tuple[type, ...]) -> Shape:
+    return Shape(keys, types)
+
+
+def _getter(names: Tuple[str, ...]) -> Callable[[Mapping[str, Any]], Tuple[Any, ...]]:
+    if len(names) > 1:
+        return operator.itemgetter(*names)
+    return lambda document: tuple(document[name] for name in names)
 
 
 def sentence(document: Mapping[str, Any]) -> str:
@@ -36,4 +70,4 @@ def end(address: str, port: int) -> str:
 
 def printable(name: str) -> str:
     """A process's name without what a terminal would obey: a process names itself as it likes."""
-    return "".join(c if c.isprintable() else "?" for c in name)
+    return name if name.isprintable() else "".join(c if c.isprintable() else "?" for c in name)

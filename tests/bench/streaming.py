@@ -1,17 +1,17 @@
-"""`python -m tests.bench.streaming [--events N] [--hosts N]`: recorded events through outputs and graph.
+"""`make bench-streaming`: recorded events through outputs and graph.
 
-Per case: seconds of CPU and of wall time, events per CPU second, the greatest memory above the start, and whether every
-event was written or counted as dropped. Each case runs in a process of its own. Events are made once, and repeated.
+Each case runs in a process of its own, and what it sends is counted in another one: received + dropped = sent, or the
+bench fails. Per event: CPU time of the sender, and that in units of one json.dumps() of an event, measured just before,
+since machines differ and are not quiet. Memory is what the sender needed at most above what it had before. Needs
+nothing but Python's standard library: targets have no other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
-import socket
+import re
 import sys
 import tempfile
 import threading
@@ -22,174 +22,172 @@ from typing import Any
 
 from sockpid.graph import TransportGraph, View
 from sockpid.outputs import Outputs
+from sockpid.outputs.spec import open_output
+from sockpid.outputs.unix import Unix
+from tests.bench import receivers, stream_report
+from tests.bench.receivers import CONTEXT, Receiver
 from tests.streams import Cluster
 
 BATCH = 500
 LIMIT = 65536
+Result = dict[str, Any]
+POOL = list(Cluster(64, 8, 4, culprit=7).events(20 * BATCH))
 
 
 def batches(count: int) -> Iterator[list[dict[str, Any]]]:
-    pool = list(Cluster(64, 8, 4, culprit=7).events(20 * BATCH))
     for start in range(0, count, BATCH):
-        at = start % len(pool)
-        yield pool[at : at + min(BATCH, count - start)]
+        at = start % len(POOL)
+        yield POOL[at : at + min(BATCH, count - start)]
 
 
-def through(spec: str, count: int) -> dict[str, Any]:
+def through(spec: str, count: int, wait: bool = True, seconds: float = 60) -> Result:
     """Offers as fast as the output takes: whoever is faster than the queue waits for half of it, as a ring buffer
-    would, so that the output's own speed is what is measured."""
-    outputs = Outputs.open([spec], lambda line: print(line, file=sys.stderr))
+    would, so that the output's own speed is what is measured. Without `wait` what does not fit must be counted."""
+    output, limit = open_output(spec, LIMIT)
+    outputs = Outputs([(output, limit)], lambda line: print(line, file=sys.stderr))
     outputs.start()
     (sink,) = outputs._sinks
+    while isinstance(output, Unix) and not output._readers:  # what is sent before is nobody's
+        time.sleep(0.001)
     for batch in batches(count):
-        while len(sink._queue) > LIMIT // 2:
+        while wait and len(sink._queue) > LIMIT // 2:
             time.sleep(0.001)
         outputs.offer(batch)
-    outputs.close(60)
+    scraped = _scrape(output, sink) if spec.startswith("prometheus") else None
+    outputs.close(seconds)
     (report,) = outputs.report()
-    return report
+    return {"sent": report["offered"], "dropped": report["dropped"], "received": scraped}
 
 
-def flooded(spec: str, count: int) -> dict[str, Any]:
-    """Offers without ever waiting: what does not fit must be counted."""
-    outputs = Outputs.open([f"{spec},queue=4096"], lambda line: print(line, file=sys.stderr))
-    outputs.start()
-    for batch in batches(count):
-        outputs.offer(batch)
-    outputs.close(60)
-    (report,) = outputs.report()
-    return report
+def _scrape(output: Any, sink: Any) -> int:
+    """What Prometheus fetches after the last event: the sum of all series."""
+    while sink.written < sink.offered:
+        time.sleep(0.01)
+    return sum(int(n) for n in re.findall(rb"^sockpid_retransmits_total\{.*\} (\d+)$", output.text(), re.MULTILINE))
 
 
-def into_graph(hosts: int, count: int) -> dict[str, Any]:
-    cluster = Cluster(hosts, 8, 4, culprit=hosts // 2)
+def into_graph(hosts: int, count: int) -> Result:
     graph = TransportGraph()
-    for event in cluster.events(count):
+    for event in Cluster(hosts, 8, 4, culprit=hosts // 2).events(count):
         graph.handle_transport_event(event)
-    spent = time.process_time()
+    started = time.process_time()
     document = View.of(graph).document
-    held = sum(edge.events() for edge in graph.edges().values()) + graph.forgotten
     return {
-        "offered": count,
-        "written": held,
-        "dropped": count - held,
+        "sent": count,
+        "received": sum(edge.events() for edge in graph.edges().values()),
+        "dropped": graph.forgotten,
         "hosts": len(graph.hosts),
         "connections": len(list(graph.connections())),
-        "view_cpu_s": round(time.process_time() - spent, 2),
+        "view_s": round(time.process_time() - started, 2),
         "suspects": [suspect["title"] for suspect in document["suspects"]],
     }
 
 
-def generated(hosts: int, count: int) -> dict[str, Any]:
-    """Making the events alone: to be taken off the graph's figures."""
+def generated(hosts: int, count: int) -> Result:
+    """Making the graph's events alone: to be taken off its figures."""
     made = sum(1 for _ in Cluster(hosts, 8, 4, culprit=hosts // 2).events(count))
-    return {"offered": made, "written": made, "dropped": 0}
+    return {"sent": made, "received": made, "dropped": 0}
 
 
-def drained(path: str, kind: int) -> None:
-    """A log daemon, or a reader of the socket, that throws everything away, in a process of its own."""
-    if kind == socket.SOCK_DGRAM:
-        daemon = socket.socket(socket.AF_UNIX, kind)
-        daemon.bind(path)
-    else:
-        daemon = socket.socket(socket.AF_UNIX, kind)
-        while True:
-            try:
-                daemon.connect(path)
-                break
-            except OSError:
-                time.sleep(0.01)
-    while daemon.recv(1 << 20):
-        pass
+def one_dumps() -> float:
+    """Microseconds of CPU for one json.dumps() of an event: what a store of JSON cannot do without."""
+    best = float("inf")
+    for _ in range(5):
+        started = time.process_time()
+        for event in POOL[:1000]:
+            json.dumps(event)
+        best = min(best, time.process_time() - started)
+    return best / 1000 * 1e6
 
 
-def collector(port: Any) -> None:
-    from tests.unit.test_outputs_wire import Collector
-
-    class Forgetting(list[Any]):
-        def append(self, _: Any) -> None:
-            pass
-
-    with Collector() as made:
-        made.got, made.headers = Forgetting(), Forgetting()
-        port.send(made.url)
-        threading.Event().wait()
-
-
-def case(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Runs in a child, for its own memory and CPU time."""
-    ours, theirs = multiprocessing.Pipe()
+def measured(function: Callable[..., Result], *arguments: Any, stdout: str | None = None) -> Result:
+    """Runs in a child, for its own memory and CPU time. stdout: a file that is to be its standard output."""
+    ours, theirs = CONTEXT.Pipe()
 
     def work() -> None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        before = resource.getrusage(resource.RUSAGE_SELF)
-        started = time.perf_counter()
+        os.dup2(os.open(stdout or os.devnull, os.O_WRONLY), 1)
+        unit = one_dumps()
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM anew
+        before, started, rss = time.process_time(), time.perf_counter(), _rss("VmRSS")
         result = function(*arguments)
-        wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cpu, wall = time.process_time() - before, time.perf_counter() - started
+        per_event = cpu / result["sent"] * 1e6
         theirs.send(
             {
                 **result,
-                "cpu_s": round(cpu, 2),
-                "wall_s": round(wall, 2),
-                "per_cpu_s": round(result["offered"] / cpu),
-                "rss_mb": round((after.ru_maxrss - before.ru_maxrss) / 1024, 1),
+                "cpu_us": round(per_event, 2),
+                "dumps_us": round(unit, 2),
+                "wall_s": round(wall, 1),
+                "memory_mb": round((_rss("VmHWM") - rss) / 1024, 1),
             }
         )
 
-    process = multiprocessing.get_context("fork").Process(target=work)
+    process = CONTEXT.Process(target=work)
     process.start()
-    result: dict[str, Any] = ours.recv()
+    theirs.close()
+    result: Result = ours.recv()
     process.join()
-    assert result["offered"] == result["written"] + result["dropped"], result
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def _rss(which: str) -> int:
+    """Kilobytes of this process's memory, of /proc/self/status."""
+    return int(re.search(rf"{which}:\s*(\d+)", Path("/proc/self/status").read_text())[1])  # type: ignore[index] # is there
+
+
+def output_case(receiver: Receiver | None, spec: str, count: int, **how: Any) -> Result:
+    """A case with somebody at the other end. In the spec {} is the receiver's place."""
+    to_stdout = spec.partition(",")[0] in ("json", "table")
+    place = receiver.place if receiver else None
+    whole = measured(lambda: through(spec.format(place), count, **how), stdout=place if to_stdout else None)
+    if receiver is not None:
+        whole["received"] = receiver.finish()
+    return whole
+
+
+def cases(count: int, hosts: int, directory: str) -> dict[str, Callable[[], Result]]:
+    def of(receiver: Callable[..., None] | None, *at: Any, spec: str, **how: Any) -> Callable[[], Result]:
+        return lambda: output_case(Receiver(receiver, *at) if receiver else None, spec, count, **how)
+
+    Path(f"{directory}/files").mkdir()
+    return {
+        "table": of(receivers.lines, 1, spec="table"),
+        "json": of(receivers.lines, 0, spec="json"),
+        "json, a reader that is never waited for": of(receivers.lines, 0, spec="json,queue=4096", wait=False),
+        "file, rotated every 64 MB": of(receivers.files, f"{directory}/files", spec="file:{},size=64M,keep=1000"),
+        "unix, one reader": of(receivers.reader, f"{directory}/unix", spec="unix:{}"),
+        "syslog": of(receivers.datagrams, f"{directory}/syslog", spec="syslog:{}"),
+        "journald": of(receivers.datagrams, f"{directory}/journald", spec="journald:{}"),
+        "prometheus": of(None, spec="prometheus:127.0.0.1:0,labels=kind+env.RANK"),
+        "otlp": of(receivers.collector, spec="otlp:{}"),
+        "making the graph's events": lambda: measured(generated, hosts, count),
+        f"graph, {hosts} hosts": lambda: measured(into_graph, hosts, count),
+        "graph, 64 hosts": lambda: measured(into_graph, 64, count),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--hosts", type=int, default=1000)
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name begins so")
+    parser.add_argument("--report", type=Path, help="add the results to this page and the .json beside it")
     arguments = parser.parse_args()
-    context = multiprocessing.get_context("fork")
-    helpers: list[Any] = []
-
-    def helper(function: Callable[..., None], *of: Any) -> None:
-        helpers.append(context.Process(target=function, args=of, daemon=True))
-        helpers[-1].start()
-
+    status = 0
     with tempfile.TemporaryDirectory() as directory:
-        ours, theirs = multiprocessing.Pipe()
-        helper(drained, f"{directory}/log", socket.SOCK_DGRAM)
-        helper(drained, f"{directory}/unix", socket.SOCK_STREAM)
-        helper(collector, theirs)
-        url = ours.recv()
-        while not Path(f"{directory}/log").exists():
-            time.sleep(0.01)
-        count = arguments.events
-        cases: dict[str, tuple[Any, ...]] = {
-            "table": (through, "table", count),
-            "json": (through, "json", count),
-            "file": (through, f"file:{directory}/events.jsonl,size=64M,keep=2", count),
-            "unix, one reader": (through, f"unix:{directory}/unix", count),
-            "syslog": (through, f"syslog:{directory}/log", count),
-            "journald": (through, f"journald:{directory}/log", count),
-            "prometheus": (through, "prometheus:127.0.0.1:0,labels=kind+env.RANK", count),
-            "otlp": (through, f"otlp:{url}", count),
-            "otlp, no collector, disk": (
-                through, f"otlp:http://127.0.0.1:1,queue-dir={directory}/q,queue-size=64M", count,
-            ),
-            "json, flooded": (flooded, "json", count),
-            "events alone": (generated, 64, count),
-            "graph, 64 hosts": (into_graph, 64, count),
-            f"graph, {arguments.hosts} hosts": (into_graph, arguments.hosts, count),
-        }  # fmt: skip
-        for name, (function, *rest) in cases.items():
-            if arguments.only in name:
-                print(json.dumps({"case": name, **case(function, *rest)}), flush=True)
-    for each in helpers:
-        each.kill()
+        for name, case in cases(arguments.events, arguments.hosts, directory).items():
+            if not name.startswith(arguments.only):
+                continue
+            result = case()
+            print(json.dumps({"case": name, **result}), flush=True)
+            if result["received"] + result["dropped"] != result["sent"]:
+                print(f"{name}: received + dropped is not what was sent", file=sys.stderr)
+                status = 1
+            elif arguments.report:
+                stream_report.enter(arguments.report, "cases", {name: result})
+    assert threading.active_count() == 1
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

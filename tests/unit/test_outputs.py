@@ -373,6 +373,30 @@ def test_a_slow_reader_is_told_what_it_missed_and_disturbs_nobody(tmp_path: Path
     fast.close()
 
 
+def test_readers_get_what_waits_for_them_at_the_end(
+    tmp_path: Path, unix: Callable[..., Unix], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a socket's buffer holds, and more than ours: the rest, and how many are missing, come at the end."""
+    monkeypatch.setattr("sockpid.outputs.unix.LAST_SECONDS", 60)
+    output = unix(buffer=1 << 20)
+    reader = connect(tmp_path / "events.sock")
+    accepted(output, 1)
+    for start in range(0, 5000, 100):
+        output.write(collections.deque(Record(d) for d in numbered(*range(start, start + 100))))
+    got: list[dict[str, Any]] = []
+    with reader.makefile("rb") as file:
+        reading = threading.Thread(target=lambda: got.extend(json.loads(line) for line in file))
+        closing = threading.Thread(target=output.close)
+        closing.start()
+        reading.start()
+        reading.join(60)
+        closing.join(60)
+    reader.close()
+    assert not reading.is_alive()
+    assert sum(d.get("dropped", 1) for d in got) == 5000
+    assert "dropped" in got[-1]
+
+
 def test_a_socket_in_use_is_not_taken_away(tmp_path: Path, unix: Callable[..., Unix]) -> None:
     output = unix()
     with pytest.raises(OutputError, match="in use"):

@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sockpid.outputs import Outputs, Record
+from sockpid.outputs import Outputs, Record, otlp_json
 from sockpid.outputs.base import Busy, Output
 from sockpid.outputs.journald import Journald, message
 from sockpid.outputs.metrics import OTHER, Metrics
@@ -89,6 +89,25 @@ def test_syslog_is_understood_by_rsyslogd(tmp_path: Path) -> None:
     assert rows[1][6].strip().endswith("of an unknown owner (older-than-probe)")
     (params,) = json.loads(rows[2][5]).values()
     assert params["comm"].replace("\\", "") == 'a"b]c'
+
+
+def test_names_of_variables_are_no_templates(tmp_path: Path) -> None:
+    """Names are put into templates once; what is special there stays what it is."""
+    long = "A" * 40
+    odd = document(exited=True, labels={"env": {"A%sB": "50%", long: "x"}, "reason": None})
+    said = Syslog("/dev/null", 3).message(odd).decode()
+    assert re.search(r'\[sockpid@32473 kind="rto" family="inet" .* labels_env_A%sB="50%" .* exited="true"\] ', said)
+    assert "  " not in said
+    assert long not in said
+    assert b"\nSOCKPID_LABELS_ENV_A_SB=50%\n" in message(odd)
+    request = json.loads(otlp_json.logs({}, "1", [odd], 5))
+    (record,) = request["resourceLogs"][0]["scopeLogs"][0]["logRecords"]
+    attributes = {a["key"]: a["value"] for a in record["attributes"]}
+    assert attributes["sockpid.labels_env_A%sB"] == {"stringValue": "50%"}
+    assert attributes["sockpid.exited"] == {"boolValue": True}
+    assert attributes["process.pid"] == {"intValue": "4711"}
+    assert "sockpid.ts_ns" not in attributes
+    assert len(attributes) == len(record["attributes"])
 
 
 def test_syslog_follows_a_daemon_that_restarts(tmp_path: Path) -> None:

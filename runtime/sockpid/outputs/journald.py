@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import struct
-from typing import Any, Deque, Dict, List
+from typing import Any, Deque, Dict, List, Tuple
 
-from sockpid.words import fields, sentence
+from sockpid.words import Shape, flat, sentence, shape
 
 from .base import Output, Record
 from .datagram import Datagrams
@@ -41,12 +42,27 @@ def message(document: Dict[str, Any]) -> bytes:
 
     See "Native Journal Protocol" of systemd's documentation.
     """
-    parts: List[bytes] = [b"PRIORITY=%d\nSYSLOG_IDENTIFIER=sockpid\n" % INFORMATIONAL]
-    parts.append(_field("MESSAGE", sentence(document)))
-    for name, value in fields(document):
+    fields = flat(document)
+    found = shape(fields)
+    strings, integers, flags = found.values(fields)
+    values = (sentence(document), *strings, *integers, *flags)
+    names, template = _template(found)
+    entry = template % values
+    if entry.count("\n") == len(names):
+        return _HEAD + entry.encode()
+    return _HEAD + b"".join([_field(name, str(value)) for name, value in zip(names, values)])
+
+
+_HEAD = f"PRIORITY={INFORMATIONAL}\nSYSLOG_IDENTIFIER=sockpid\n".encode()
+
+
+@functools.lru_cache(maxsize=256)
+def _template(of: Shape) -> Tuple[List[str], str]:
+    names = ["MESSAGE"]
+    for name in of.names:
         capitals = "".join(c if c.isalnum() and c.isascii() else "_" for c in name.upper())
-        parts.append(_field("SOCKPID_" + capitals[:56], value))
-    return b"".join(parts)
+        names.append("SOCKPID_" + capitals[:56])
+    return names, "".join(f"{name}=%s\n" for name in names)
 
 
 def _field(name: str, value: str) -> bytes:

@@ -78,7 +78,7 @@ class Otlp(Output):
         documents = [record.document for record in pending if not record.is_gap]
         if "logs" in self._signals and documents:
             request = otlp_json.logs(self._resource, __version__, documents, time.time_ns())
-            self._deliver(json.dumps(request, separators=(",", ":")).encode(), len(documents))
+            self._deliver(request, len(documents))
         if "metrics" in self._signals:
             self._metrics.add(documents)
         pending.clear()

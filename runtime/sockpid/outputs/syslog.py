@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from typing import Any, Deque, Dict
 
-from sockpid.words import fields, sentence
+from sockpid.words import Shape, flat, printable, sentence, shape
 
 from .base import Output, Record
 from .datagram import Datagrams
@@ -45,9 +46,12 @@ class Syslog(Output):
     def message(self, document: Dict[str, Any]) -> bytes:
         """One event as RFC 5424, section 6: PRI VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID SD MSG."""
         seconds, ns = divmod(document["ts_ns"], 10**9)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns // 1000:06d}Z"
-        data = " ".join(f'{name}="{_quoted(value)}"' for name, value in fields(document) if len(name) <= 32)
-        return f"{self._head}{stamp}{self._tail}[{SD_ID} {data}] {sentence(document)}".encode()
+        stamp = f"{_second(seconds)}.{ns // 1000:06d}Z"
+        fields = flat(document)
+        found = shape(fields)
+        strings, integers, flags = found.values(fields)
+        data = _template(found) % (*map(_quoted, strings), *integers, *flags)
+        return f"{self._head}{stamp}{self._tail}[{data}] {sentence(document)}".encode()
 
     def close(self) -> None:
         self._datagrams.close()
@@ -57,7 +61,22 @@ def _word(text: str) -> str:
     return "".join(c if "!" <= c <= "~" else "?" for c in text)[:255] or "-"
 
 
+@functools.lru_cache(maxsize=256)
+def _template(of: Shape) -> str:
+    """The structured data of an event, up to its values. What a name of RFC 5424 cannot hold is left out."""
+    fields = [f' {name.replace("%", "%%")}="%s"' if len(name) <= 32 else "%.0s" for name in of.names]
+    return SD_ID + "".join(fields)
+
+
+@functools.lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "]": "\\]"})
+
+
+@functools.lru_cache(maxsize=4096)
 def _quoted(value: str) -> str:
     """A PARAM-VALUE: quote, backslash and bracket are escaped; control characters are not shown."""
-    shown = "".join(c if c.isprintable() else "?" for c in value)
-    return shown.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
+    return printable(value).translate(_ESCAPED)

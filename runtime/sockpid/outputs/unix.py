@@ -19,6 +19,9 @@ from .spec import Arguments
 READERS = 256
 """More than these at a time are turned away."""
 
+LAST_SECONDS = 0.3
+"""So long readers have at the end for what still waits for them."""
+
 
 class Reader:
     """One that has connected. A reader that is slow loses events; it alone does, and is told how many, in its lines."""
@@ -34,15 +37,19 @@ class Reader:
 
     def offer(self, lines: List[bytes]) -> None:
         for line in lines:
-            if self._gap and self._waiting <= self._room // 2:
-                told = b'{"schema": %d, "ts_ns": %d, "dropped": %d}\n' % (SCHEMA, time.time_ns(), self._gap)
-                self._keep(told)
-                self._gap = 0
+            if self._waiting <= self._room // 2:
+                self.tell_gap()
             if self._gap or self._waiting + len(line) > self._room:
                 self._gap += 1
                 self.dropped += 1
             else:
                 self._keep(line)
+
+    def tell_gap(self) -> None:
+        """Also when the last event has been offered: what it misses is not left untold."""
+        if self._gap:
+            self._keep(b'{"schema": %d, "ts_ns": %d, "dropped": %d}\n' % (SCHEMA, time.time_ns(), self._gap))
+            self._gap = 0
 
     def _keep(self, line: bytes) -> None:
         self._lines.append(line)
@@ -118,9 +125,19 @@ class Unix(Output):
                         with contextlib.suppress(BlockingIOError):
                             self._woken.recv(4096)
                 self._send(selector)
-            self._send(selector)
+            with self._lock:
+                for reader in self._readers.values():
+                    reader.tell_gap()
+            deadline = time.monotonic() + LAST_SECONDS
+            while self._send(selector) and time.monotonic() < deadline:
+                selector.select(0.05)
             for reader in self._readers.values():
                 reader.connection.close()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for each in (self._listening, self._wake, self._woken):
+            each.close()
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
@@ -135,7 +152,9 @@ class Unix(Output):
             self._readers[connection.fileno()] = Reader(connection, self._buffer)
         selector.register(connection, selectors.EVENT_READ)
 
-    def _send(self, selector: selectors.BaseSelector) -> None:
+    def _send(self, selector: selectors.BaseSelector) -> bool:
+        """To every reader what it takes without waiting. True if something is left."""
+        waiting = False
         for fd, reader in list(self._readers.items()):
             try:
                 with self._lock:
@@ -144,19 +163,21 @@ class Unix(Output):
                     raise ConnectionResetError
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if left else 0)
                 selector.modify(reader.connection, wanted)
+                waiting = waiting or left
             except OSError:
                 selector.unregister(reader.connection)
                 with self._lock:
                     del self._readers[fd]
                 reader.connection.close()
+        return waiting
 
     def close(self) -> None:
         self._over = True
         self._poke()
-        if self._thread.is_alive():
-            self._thread.join(0.2)
-        for each in (self._listening, self._wake, self._woken):
-            each.close()
+        if self._thread.ident is None:
+            self._close_sockets()
+        else:  # closes them itself, now or later
+            self._thread.join(LAST_SECONDS + 0.1)
         with contextlib.suppress(OSError):
             if os.stat(self._path).st_ino == self._inode:  # not one that somebody else has put there
                 os.unlink(self._path)
