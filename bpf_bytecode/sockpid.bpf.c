@@ -33,6 +33,8 @@ enum setting {
 	SETTING_FILTER_PID = 5,     /* only events of this process, or of unknown owners; 0: all */
 	SETTING_FILTER_NETNS = 6,   /* only of this network namespace; 0: all */
 	SETTING_FILTER_PORT = 7,    /* only with this port at either end; 0: all */
+	SETTING_TASK_BTF = 8,       /* the kernel lets programs load fields of the current task */
+	SETTING_SETTLED_MASK = 9,   /* entries of the map settled, a power of two, less one */
 };
 
 #define setting(name) bpf_core_enum_value(enum setting, SETTING_##name)
@@ -52,6 +54,14 @@ struct {
 	__type(key, __u64);
 	__type(value, struct owner);
 } owner_by_sock SEC(".maps");
+
+/* One word for each socket, or for some that share a place, see settled_word(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 32768);
+	__type(key, __u32);
+	__type(value, __u64);
+} settled SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -168,6 +178,50 @@ static __always_inline const struct task_struct *group_leader(const struct task_
 	return (const struct task_struct *)leader;
 }
 
+/*
+ * Looking a socket up among the owners is most of what a send would cost, and nearly every send is by the thread that sent
+ * before. So that is remembered in one word, at a place that the socket's address gives: "the owner of this socket is
+ * settled, and it is this thread". The word is a hash of 57 bits; the six bits below count uses, and when they run over
+ * the word is another one: each USES uses the owner is looked up, which tells the LRU that it is in use, and finds out when
+ * it was evicted.
+ *
+ * The word may stand only while owner_by_sock says the same. Who makes an owner writes the word first, then the owner, then
+ * takes the word back unless it is still there; who makes it without a word, or removes it, clears the word behind that. So
+ * when two processes use a socket at once on two CPUs, the word of the one that lost does not stay.
+ */
+#define USES 64
+#define SPREAD 0x9e3779b97f4a7c15ULL
+
+/* The address as a number to calculate with. To fentry programs it is a pointer, which the verifier lets be negated. */
+static __always_inline __u64 number(__u64 sk)
+{
+	asm volatile("%0 = -%0\n%0 = -%0" : "+r"(sk));
+	return sk;
+}
+
+static __always_inline __u64 *settled_place(__u64 sk)
+{
+	__u32 place = (number(sk) * SPREAD >> 32) & setting(SETTLED_MASK);
+
+	return bpf_map_lookup_elem(&settled, &place);
+}
+
+/* Never the 0 of an empty place. pid_tgid and start_ns are the thread's: together they name it for ever. */
+static __always_inline __u64 settled_word(__u64 sk, __u64 pid_tgid, __u64 start_ns)
+{
+	__u64 mixed = ((number(sk) ^ start_ns) * SPREAD ^ pid_tgid) * 0xd6e8feb86659fd93ULL;
+
+	return (mixed | 1ULL << 63) & ~(__u64)(USES - 1);
+}
+
+static __always_inline void unsettle(__u64 sk)
+{
+	__u64 *place = settled_place(sk);
+
+	if (place)
+		*place = 0;
+}
+
 /* Notes a process among the users of a socket. */
 static __always_inline void note_user(struct owner *owner, __u32 tgid)
 {
@@ -186,7 +240,7 @@ static __always_inline void note_user(struct owner *owner, __u32 tgid)
 
 /*
  * Writes the owner of sk: current, unless that is a kernel thread working for a process that is known already. The slow
- * path of all hooks that learn.
+ * path of all hooks that learn. Returns whether that settles the owner, until another process uses the socket.
  */
 static __always_inline int learn(__u64 sk, const struct owner *known, enum how how)
 {
@@ -233,39 +287,54 @@ static __always_inline int learn(__u64 sk, const struct owner *known, enum how h
 		count(COUNTER_INSERTED);
 	if (how != HOW_KERNEL)
 		note_user(&owner, owner.latest.pid_tgid >> 32);
-	bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY);
-	if (owner.tuple.sport)
-		bpf_map_update_elem(&socket_to_pid, &owner.tuple, &owner.latest, BPF_ANY);
-	return 0;
+	if (bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY))
+		return 0;
+	if (!owner.tuple.sport)
+		return 0;
+	bpf_map_update_elem(&socket_to_pid, &owner.tuple, &owner.latest, BPF_ANY);
+	return how != HOW_KERNEL;
 }
 
-/* The fast path of the hooks that every send and receive goes through. */
+/* When the current thread started. */
+static __always_inline __u64 current_start(void)
+{
+	if (setting(TASK_BTF))
+		return bpf_get_current_task_btf()->start_boottime;
+	return task_start((const struct task_struct *)bpf_get_current_task());
+}
+
+/* The hooks that every send and receive goes through. */
 static __always_inline int use(struct probe_ctx *ctx, enum how how)
 {
-	const struct task_struct *task;
-	__u64 sk = ctx->arg0;
-	__u64 pid_tgid;
-	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
+	__u64 sk = ctx->arg0, pid_tgid = bpf_get_current_pid_tgid(), start_ns = current_start();
+	__u64 word = settled_word(sk, pid_tgid, start_ns), seen, *place = settled_place(sk);
+	struct owner *known;
+	int is_settled = 1;
 
-	if (known && known->task_start_ns) {
-		task = (const struct task_struct *)bpf_get_current_task();
-		pid_tgid = bpf_get_current_pid_tgid();
-		/*
-		 * A thread id may be given out again, and its task_struct may lie where the former one lay: both together
-		 * were seen. With the start it is one thread for ever.
-		 */
-		if (known->latest.pid_tgid == pid_tgid) {
-			if (known->task_start_ns == task_start(task))
-				return 0;
-		} else if (known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
-			   known->latest.start_ns == task_start(group_leader(task))) {
-			/* Another thread of the same process: note it in place. */
-			known->latest.pid_tgid = pid_tgid;
-			known->task_start_ns = task_start(task);
-			return 0;
-		}
+	if (!place)
+		return 0;
+	seen = *place;
+	if ((seen ^ word) < USES) {
+		__sync_fetch_and_add(place, 1);
+		return 0;
 	}
-	return learn(sk, known, how);
+	/* Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is no word. */
+	__sync_fetch_and_add(place, word - seen);
+	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
+	if (known && known->task_start_ns && known->latest.pid_tgid == pid_tgid && known->task_start_ns == start_ns)
+		return 0;
+	if (known && known->task_start_ns && known->latest.pid_tgid != pid_tgid &&
+	    known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
+	    known->latest.start_ns == task_start(group_leader((const struct task_struct *)bpf_get_current_task()))) {
+		/* Another thread of the same process: note it in place. */
+		known->latest.pid_tgid = pid_tgid;
+		known->task_start_ns = start_ns;
+	} else {
+		is_settled = learn(sk, known, how);
+	}
+	if (!is_settled || (*place ^ word) >= USES)
+		*place = 0;
+	return 0;
 }
 
 SEC("probe/tcp_sendmsg")
@@ -288,6 +357,7 @@ static __always_inline void begin(struct probe_ctx *ctx, enum how how, int newst
 	if (newstate && setting(SET_STATE) && (int)ctx->arg2 != newstate)
 		return;
 	learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), how);
+	unsettle(sk);
 }
 
 SEC("probe/tcp_connect")
@@ -318,6 +388,7 @@ static __always_inline void forget(__u64 sk, const struct owner *known)
 	bpf_map_delete_elem(&socket_to_pid, &tuple);
 	bpf_map_delete_elem(&owner_by_sock, &sk);
 	count(COUNTER_DELETED);
+	unsettle(sk);
 }
 
 SEC("probe/tcp_destroy")
@@ -328,6 +399,8 @@ int tcp_destroy(struct probe_ctx *ctx)
 
 	if (known)
 		forget(sk, known);
+	else
+		unsettle(sk);
 	return setting(RETURN);
 }
 
@@ -355,6 +428,7 @@ int tcp_set_state(struct probe_ctx *ctx)
 		forget(sk, known);
 		return setting(RETURN);
 	}
+	unsettle(sk);
 	read_tuple(&tuple, (const struct sock *)sk);
 	read_field(&sport, (const struct inet_sock *)sk, inet_sport);
 	tuple.sport = bpf_ntohs(sport);

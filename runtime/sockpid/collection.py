@@ -74,6 +74,8 @@ class Collection:
         self._calls: Dict[str, Optional[int]] = {}
         self._reader: Union[RingBuffer, PerfBuffer, None] = None
         self._version_code = kernel.version_code()
+        # Four places for each socket, so that few share one.
+        self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
 
     @classmethod
     def attach(cls, image: Image, found: Offsets, options: Options, features: Optional[Features] = None) -> Collection:
@@ -108,6 +110,8 @@ class Collection:
             )
         if spec.name == "counts" and not self._options.counting:
             return spec._replace(max_entries=1)
+        if spec.name == "settled":
+            return spec._replace(max_entries=self._settled)
         if spec.type in ("BPF_MAP_TYPE_LRU_HASH", "BPF_MAP_TYPE_HASH"):
             spec = spec._replace(max_entries=self._options.max_sockets)
         if spec.type == "BPF_MAP_TYPE_LRU_HASH" and not self.features.has("lru_hash"):
@@ -136,8 +140,9 @@ class Collection:
                     f"{self.features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}"
                 )
             self._calls["bpf_probe_read_kernel"] = uapi.BPF_FUNC["bpf_probe_read"]
-        if not self.features.has("cgroup_id"):
-            self._calls["bpf_get_current_cgroup_id"] = None
+        for feature, helper in (("cgroup_id", "bpf_get_current_cgroup_id"), ("task_btf", "bpf_get_current_task_btf")):
+            if not self.features.has(feature):
+                self._calls[helper] = None
 
     def _attach(self, hook: Hook) -> Attached:
         refused: List[Tuple[str, str]] = []
@@ -199,7 +204,11 @@ class Collection:
             program = self._image.programs[name]
             settings = dict.fromkeys(self._image.settings(), 0)
             settings.update(
-                dict.fromkeys(target.settings, 1), SETTING_RETURN=how.returns, **dict(self._options.settings)
+                dict.fromkeys(target.settings, 1),
+                SETTING_RETURN=how.returns,
+                SETTING_TASK_BTF=int(self.features.has("task_btf")),
+                SETTING_SETTLED_MASK=self._settled - 1,
+                **dict(self._options.settings),
             )
             relocated = relocate(program, arch.byte_order, self._layout, context, settings)
             insns = bytearray(relocated.insns)

@@ -22,6 +22,7 @@ FEATURES: Mapping[str, Feature] = {
     "ringbuf": Feature("one ring buffer for all CPUs", "a perf buffer for each"),
     "probe_read_kernel": Feature("bpf_probe_read_kernel()", "bpf_probe_read()"),
     "probe_read": Feature("bpf_probe_read()", "nothing"),
+    "task_btf": Feature("loads from bpf_get_current_task_btf()", "bpf_probe_read_kernel(), which takes longer"),
     "cgroup_id": Feature("bpf_get_current_cgroup_id()", "a cgroup id of 0"),
     "lru_hash": Feature("hash maps that make room by themselves", "plain ones that sockpid trims"),
     "obj_name": Feature("names of maps and programs", "no names"),

@@ -13,7 +13,7 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 from . import image, kernel, link, prog, syscall, uapi
 from .deniable import FEATURES
 from .errors import ProgError, SyscallError
-from .insn import ADD64, CALL, EXIT, MOV64, MOV64_X, Insn
+from .insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
 from .map import Map
 
 PLACES = {
@@ -110,6 +110,17 @@ def call(helper: str) -> None:
     _load(uapi.BPF_PROG_TYPE_TRACEPOINT, b"".join(insn.pack(order) for insn in insns)).close()
 
 
+def _task_btf() -> None:
+    """Loads a word of the current task without a helper.
+
+    Linux kernel commit 3ca1032ab7ab ("bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID") (in v5.11).
+    It takes a kernel with BTF; the first word of a task is read as one on 64 bits alone.
+    """
+    order = syscall.machine().byte_order
+    insns = Insn(CALL, 0, 0, 0, uapi.BPF_FUNC["bpf_get_current_task_btf"]), Insn(LDX_DW, 1, 0, 0, 0)
+    _load(uapi.BPF_PROG_TYPE_TRACEPOINT, b"".join(insn.pack(order) for insn in insns)).close()
+
+
 def _create(map_type: str, key_size: int, value_size: int, max_entries: int, named: bool = False) -> None:
     Map.create(image.Map("trial", map_type, key_size, value_size, max_entries), named).close()
 
@@ -143,6 +154,7 @@ _TRIALS: Mapping[str, Callable[[Features], None]] = {
     "ringbuf": lambda _: _ringbuf(),
     "probe_read_kernel": lambda _: call("bpf_probe_read_kernel"),
     "probe_read": lambda _: call("bpf_probe_read"),
+    "task_btf": lambda _: _task_btf(),
     "cgroup_id": lambda _: call("bpf_get_current_cgroup_id"),
     "lru_hash": lambda _: _create("BPF_MAP_TYPE_LRU_HASH", 4, 4, 1),
     "obj_name": lambda _: _create("BPF_MAP_TYPE_ARRAY", 4, 4, 1, named=True),

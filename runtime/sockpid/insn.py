@@ -19,6 +19,7 @@ SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
 SIZE_CODES = {size: code for code, size in SIZES.items()}
 
 BPF_X = 0x08
+LDX_DW = 0x79  # BPF_LDX | BPF_MEM | BPF_DW
 LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: takes two slots
 CALL = 0x85  # BPF_JMP | BPF_CALL
 EXIT = 0x95  # BPF_JMP | BPF_EXIT

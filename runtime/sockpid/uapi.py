@@ -51,6 +51,7 @@ BPF_FUNC = {
     "bpf_get_current_cgroup_id": 80,
     "bpf_probe_read_kernel": 113,
     "bpf_ringbuf_output": 130,
+    "bpf_get_current_task_btf": 158,
 }
 
 BPF_OBJ_NAME_LEN = 16

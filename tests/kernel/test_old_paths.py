@@ -21,7 +21,7 @@ from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 from tests.unit.test_relocate import images
 
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
-HELPERS = "probe_read_kernel,cgroup_id,lru_hash,obj_name"
+HELPERS = "probe_read_kernel,task_btf,cgroup_id,lru_hash,obj_name"
 WITH_TRACEFS = ("unshare", "--mount", "sh", "-c", 'mount -t tracefs tracefs /sys/kernel/tracing && exec "$@"', "sh")
 TIMES = {"ts_ns", "age_ns"}
 ASKED_LATER = {"ambiguous", "cgroup", "exited", "ns_pid", "sharers"}

@@ -14,7 +14,12 @@ JUMPS = {0x05, 0x15, 0x1D, 0x25, 0x2D, 0x35, 0x3D, 0x45, 0x4D, 0x55, 0x5D, 0x65,
 """Jumps that Linux 4.9 knows: JA, JEQ, JGT, JGE, JSET, JNE, JSGT, JSGE with an immediate or a register (-mcpu=v1)."""
 JA = 0x05
 HELPERS_OF_4_9 = {name for name, number in uapi.BPF_FUNC.items() if number <= uapi.BPF_FUNC["bpf_get_current_task"]}
-REPLACED = {"bpf_probe_read_kernel", "bpf_get_current_cgroup_id", "bpf_ringbuf_output"}
+REPLACED = {
+    "bpf_probe_read_kernel",
+    "bpf_get_current_cgroup_id",
+    "bpf_get_current_task_btf",
+    "bpf_ringbuf_output",
+}
 """Calls that the loader replaces where the kernel has no such helper."""
 
 PROGRAMS = [

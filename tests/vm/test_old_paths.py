@@ -19,7 +19,7 @@ __all__ = ["shard"]  # the fixture
 
 COMMAND = " ".join(SOCKPID)
 MECHANISMS = ("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs")
-HELPERS = "ringbuf,probe_read_kernel,cgroup_id,lru_hash,obj_name"
+HELPERS = "ringbuf,probe_read_kernel,task_btf,cgroup_id,lru_hash,obj_name"
 
 
 def script(guest: Guest, shard: tuple[str, bytes], text: str, append: str = "") -> Result:
