@@ -54,17 +54,22 @@ def base(arch: str, *, minimal: bool = False) -> Path:
 
 
 def _minimal(chosen: python.Python, entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    needed = python.needed(chosen, RUNTIME)
+    needed = {_portable(path) for path in python.needed(chosen, RUNTIME)}
     library = f"usr/lib/python{chosen.version}/"
     kept: dict[str, Entry] = {}
     for path, entry in entries.items():
-        if not path.startswith(library) or (path in needed and not path.endswith(".py")):
+        if not path.startswith(library) or (_portable(path) in needed and not path.endswith(".py")):
             kept[path] = entry
         elif "/__pycache__/" in path:
             name = re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc$", r"\1.py", path)
             if name in needed:
                 kept[f"{name}c"] = entry  # found without a source
     return kept
+
+
+def _portable(path: str) -> str:
+    """A path without what says the architecture of an extension module: needed() is asked of this machine's Python."""
+    return path.partition(".cpython-")[0]
 
 
 @functools.cache
