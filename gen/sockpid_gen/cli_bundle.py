@@ -11,6 +11,8 @@ from typing import Annotated, List, Optional, Tuple
 import typer
 
 from sockpid import signature
+from sockpid.arch import of_machine
+from sockpid.bundle import unpack
 from sockpid.errors import UsageError
 
 from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out
@@ -38,6 +40,10 @@ def bundle(
     sign: Annotated[
         Optional[Path], typer.Option(metavar="KEY", help="Sign with this OpenSSH key, into FILE.sig.")
     ] = None,
+    standalone: Annotated[
+        bool,
+        typer.Option("--standalone", help="Make a program for hosts without Python, with the Python of this machine."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write one file that holds all that a host needs: `python3 sockpid.pyz run`.
@@ -56,35 +62,58 @@ def bundle(
       sockpid-gen bundle -o one.pyz --build-id 3b43fad5 --without-pyroute2
 
       sockpid-gen bundle -o sockpid.pyz --sign ~/.ssh/id_ed25519
+
+      sockpid-gen bundle -o sockpid --standalone   [dim]# `./sockpid --version` says which C library it takes[/dim]
     """
     from . import bundle as bundles
     from . import shard
 
+    if standalone:
+        arch = [_demand_here(arch or [])]
     choice = bundles.Choice(arch or (), series or (), release or (), build_id or ())
     if not offsets.is_dir() and offsets == DEFAULT_OFFSETS:
         offsets = bundles.RUNTIME / "_data/offsets"  # as installed from a wheel
     built = bundles.build(offsets, choice, not without_pyroute2)
-    shard.write(output, built.content, 0o755)
+    content, about = built.content, None
+    if standalone:
+        from . import standalone as programs
+
+        content, about = programs.build(unpack(content, str(output))[1], content)
+    shard.write(output, content, 0o755)
     signed = Path(f"{output}.sig")
     if sign is not None:
         shard.write(signed, signature.sign(str(output), str(sign), _run).encode())
     elif signed.exists():
         signed.unlink()  # it is of the bundle that was here before
-    digest = hashlib.sha256(built.content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     if as_json:
         document = {
             "file": str(output),
-            "bytes": len(built.content),
+            "bytes": len(content),
             "sha256": digest,
             "kernels": [{"arch": machine, "release": name} for machine, name in built.kernels],
             "packages": built.packages,
             "signature": str(signed) if sign is not None else None,
+            "standalone": about,
         }
         print(json.dumps(document, indent=1))
         return
     brought = "".join(f", {name} {about['version']}" for name, about in built.packages.items())
-    out.print(f"[green]wrote[/green] {output}: {len(built.kernels)} kernels{brought}, {len(built.content):,} bytes")
+    out.print(f"[green]wrote[/green] {output}: {len(built.kernels)} kernels{brought}, {len(content):,} bytes")
+    if about:
+        out.print(about.splitlines()[1])
     out.print(f"sha256 {digest}" + (f", signed in {signed}" if sign is not None else ""))
+
+
+def _demand_here(archs: List[str]) -> str:
+    """The one architecture that a standalone program can be for."""
+    from .standalone import architecture
+
+    here = architecture()
+    others = [name for name in archs if of_machine(name).name != here]
+    if others:
+        raise UsageError(f"--standalone takes along the Python of this machine: for {here} alone, not {others[0]}")
+    return here
 
 
 @app.command()

@@ -159,16 +159,25 @@ def _demand_signature(keyring: str) -> None:
     from . import data, signature
     from .process import run
 
-    archive = data.archive()
+    archive = sys.executable if _standalone() else data.archive()
     if archive is None:
         raise BundleError("--require-signature: sockpid does not run from a bundle, so there is nothing that is signed")
     signature.verify(archive, keyring, run)
+
+
+def _standalone() -> bool:
+    """Whether this is a program with a Python of its own (`sockpid-gen bundle --standalone`)."""
+    return bool(getattr(sys, "frozen", False))
 
 
 def _install(arguments: argparse.Namespace) -> int:
     from . import install
     from .commands import commands
 
+    if _standalone():
+        raise UsageError(
+            f"{arguments.command} is for bundles, run by the host's Python; a standalone program is one file to copy"
+        )
     root = os.path.abspath(arguments.root)
     python = "/usr/bin/python3"
     if arguments.command == "install":

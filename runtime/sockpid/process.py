@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from typing import List, Optional, Tuple
+import sys
+from typing import Dict, List, Optional, Tuple
 
 
 def run(command: List[str], stdin: Optional[str] = None) -> Tuple[int, str]:
     """Runs a command with a file (None: nothing) as its standard input. Returns its exit status and all that it
     printed. Raises OSError if there is no such command or file."""
     with open(stdin or "/dev/null", "rb") as given:
-        done = subprocess.run(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(
+            command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=_environment()
+        )
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _environment() -> Dict[str, str]:
+    """Ours, without the path of the libraries that a standalone program has for itself alone."""
+    environment = dict(os.environ)
+    if getattr(sys, "frozen", False):
+        before = environment.pop("LD_LIBRARY_PATH_ORIG", "")
+        environment.pop("LD_LIBRARY_PATH", None)
+        if before:
+            environment["LD_LIBRARY_PATH"] = before
+    return environment

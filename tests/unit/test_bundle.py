@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from sockpid import bundle, table
 from sockpid.errors import BundleError
+from sockpid_gen import standalone
 from tests import bundles
 
 ROOT = bundles.ROOT
@@ -255,3 +257,31 @@ def test_signatures(small: Path, tmp_path: Path) -> None:
     assert (done.returncode, "is not a signature of this file" in done.stderr) == (BundleError.exit_code, True), done
     Path(f"{path}.sig").unlink()
     assert start(path, *demand).returncode == BundleError.exit_code
+
+
+def test_a_standalone_program_is_for_this_machine_alone(tmp_path: Path) -> None:
+    other = "s390x" if os.uname().machine != "s390x" else "x86_64"
+    command = [
+        sys.executable,
+        "-m",
+        "sockpid_gen",
+        "bundle",
+        "-o",
+        str(tmp_path / "it"),
+        "--standalone",
+        "--arch",
+        other,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"not {other}" in done.stderr, (tmp_path / "it").exists()) == (2, True, False), done
+
+
+def test_the_c_library_is_that_of_the_newest_symbol() -> None:
+    """Against what the dynamic linker's own listing of this Python and its modules says."""
+    modules = [str(getattr(module, "__file__", "")) for module in list(sys.modules.values())]
+    paths = [sys.executable, *(path for path in modules if path.endswith(".so"))]
+    found = standalone.libc(paths)
+    listed = subprocess.run(["objdump", "-p", *paths], capture_output=True, text=True, check=True).stdout
+    versions = [tuple(map(int, v.split("."))) for v in re.findall(r"\sGLIBC_([\d.]+)", listed)]
+    assert found == "glibc " + ".".join(map(str, max(versions)))
+    assert standalone.libc([__file__]) == "a C library that was not recognised"
