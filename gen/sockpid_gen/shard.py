@@ -7,13 +7,11 @@ its entries were read. Only the generator needs it.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import sockpid
-from sockpid import data, table, table_writer
+from sockpid import data, table, table_writer, whole_file
 from sockpid.errors import TableError
 from sockpid.layout import Layout
 
@@ -169,24 +167,9 @@ def validate(document: Document, name: str) -> None:
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replaces a file: afterwards, also after a crash, it has the old content or the new, never a part."""
+    """Replaces a file whole or not at all; its directory is made if need be. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    whole_file.write(str(path), content, mode)
 
 
 def _find(kernels: List[Document], entry: Document) -> Optional[Document]:

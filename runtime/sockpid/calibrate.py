@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
-import tempfile
 from typing import Any, Callable, Dict, List, Optional
 
-from . import __version__, calibration, kernel, offsets, proc, selfcheck, table, table_writer, workers
+from . import __version__, calibration, kernel, offsets, proc, selfcheck, table, table_writer, whole_file, workers
 from .calibrate_kern import find_kern
 from .calibrate_sock import Sockets
 from .calibrate_task import find_task
@@ -111,19 +109,8 @@ def encode(identity: kernel.Identity, layout: Layout) -> bytes:
 
 
 def write(path: str, content: bytes) -> None:
-    """Replaces a file: afterwards it has the old content or the new. Raises UsageError where it cannot be written."""
-    directory = os.path.dirname(os.path.abspath(path))
+    """Replaces a file whole. Raises UsageError where it cannot be written."""
     try:
-        fd, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        whole_file.write(path, content)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None

@@ -15,7 +15,7 @@ PURE = {
     "__init__", "arch", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "bundle", "calibration",
     "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters", "findings", "hooks",
     "image", "inet_sock", "insn", "layout", "manual", "notes", "peek_prog", "qr", "relocate", "request", "scanned",
-    "signature", "table", "table_writer", "uapi", "words",
+    "signature", "table", "table_writer", "uapi", "whole_file", "words",
     "top.__init__", "top.model", "top.state", "top.view",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip

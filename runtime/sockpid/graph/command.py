@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, cast
 
+from sockpid import whole_file
 from sockpid.errors import SockpidError, UsageError
 
 from .export import FORMATS
@@ -87,16 +88,9 @@ def _write(output: str, text: str) -> None:
     if output == "-":
         sys.stdout.write(text)
         return
-    temporary = f"{output}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, output)
+        whole_file.write(output, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
         raise SockpidError(f"{output}: {error.strerror}") from None
 
 
