@@ -8,7 +8,7 @@ import os
 import sys
 from typing import List, Optional
 
-from . import __version__, cli_run, cli_shared
+from . import __version__, cli_run, cli_shared, status
 from .errors import BundleError, SockpidError, UsageError
 from .top import command as top
 
@@ -25,6 +25,7 @@ examples:
   sockpid top                       the same on a screen: who, how often, to whom
   sockpid selftest                  prove on this host that every field and PID is right
   sockpid lookup 10.0.0.1:80        who owns this end? (from a running `sockpid run --pin`)
+  sockpid status                    how does the running instance do?
   sockpid graph *.jsonl -o g.html   who retransmits to whom, over many hosts, and who stands out
   sockpid doctor                    what this kernel offers, and what sockpid uses of it
   sockpid doctor --request          what a connected machine must know to make offsets for this kernel
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     common = cli_shared.common()
     cli_run.add(commands, common)
     top.add(commands, common)
+    status.add(commands)
     commands.add_parser(
         "selftest",
         parents=[common],
@@ -228,6 +230,8 @@ def main(argv: Optional[List[str]] = None) -> int:
 
             ends = arguments.source, arguments.destination
             return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
+        if arguments.command == "status":
+            return status.execute(arguments)
         if arguments.command == "graph":
             from .graph.command import graph
 

@@ -68,6 +68,11 @@ def add(commands: Any, common: argparse.ArgumentParser) -> argparse.ArgumentPars
         "--count", type=float, nargs="?", const=1.0, metavar="SECONDS", help="sum per owner and socket in the kernel"
     )
     run.add_argument("--pin", nargs="?", const="", metavar="DIR", help="pin the map for look-ups (`sockpid lookup`)")
+    run.add_argument(
+        "--keep",
+        action="store_true",
+        help="as --pin; leave what is known of sockets to the next run, and take over what the last one left",
+    )
     add_filters(run)
     return run
 
@@ -118,9 +123,10 @@ def wishes(arguments: argparse.Namespace) -> RunOptions:
         not arguments.no_seed,
         arguments.summary,
         arguments.count,
-        arguments.pin,
+        "" if arguments.keep and arguments.pin is None else arguments.pin,
         filter_of(arguments),
         tuple(outputs or ["table"]),
         labels_of(arguments),
         arguments.host,
+        arguments.keep,
     )

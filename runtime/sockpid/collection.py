@@ -60,8 +60,14 @@ ProgKey = Tuple[str, int, str, FrozenSet[str]]
 class Collection:
     """Maps by name, attached hooks in order. Everything ends with close()."""
 
-    def __init__(self, image: Image, found: Offsets, options: Options, features: Features) -> None:
-        self.maps: Dict[str, Map] = {}
+    def __init__(
+        self, image: Image, found: Offsets, options: Options, features: Features, given: Mapping[str, Map]
+    ) -> None:
+        self.maps: Dict[str, Map] = dict(given)
+        self.inherited: List[bytes] = []
+        """Records that waited in a map that was given."""
+        self.base: Dict[int, int] = {}
+        """Of enum counter, what stood in it when it was given."""
         self.hooks: List[Attached] = []
         self.features = features
         self._image = image
@@ -78,12 +84,25 @@ class Collection:
         self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
 
     @classmethod
-    def attach(cls, image: Image, found: Offsets, options: Options, features: Optional[Features] = None) -> Collection:
-        """Creates maps, loads programs, attaches hooks. Raises what they raise, having undone everything."""
-        collection = cls(image, found, options, features or Features(options.deny, found.btf_ids))
+    def attach(
+        cls,
+        image: Image,
+        found: Offsets,
+        options: Options,
+        features: Optional[Features] = None,
+        given: Optional[Mapping[str, Map]] = None,
+    ) -> Collection:
+        """Creates maps, loads programs, attaches hooks. Raises what they raise, having undone everything.
+
+        given: maps to go on with instead of creating them; they are the collection's from here on.
+        """
+        collection = cls(image, found, options, features or Features(options.deny, found.btf_ids), given or {})
         try:
             collection._create_maps()
             collection._open_reader()
+            if given:
+                collection.inherited = collection.reader.drain()
+                collection.base = {index: collection.counter(index) for index in range(2)}
             collection._replace_calls()
             for hook in HOOKS:
                 collection.hooks.append(collection._attach(hook))
@@ -94,6 +113,8 @@ class Collection:
 
     def _create_maps(self) -> None:
         for name, wanted in self._image.maps.items():
+            if name in self.maps:
+                continue
             spec = self._spec(wanted)
             try:
                 self.maps[name] = Map.create(spec, self.features.has("obj_name"))

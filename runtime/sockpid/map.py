@@ -44,7 +44,7 @@ class Map:
             fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
         value_size = spec.value_size
         if spec.type == "BPF_MAP_TYPE_PERCPU_ARRAY":
-            value_size = (spec.value_size + 7) // 8 * 8 * (max(cpus("possible")) + 1)
+            value_size = percpu_size(spec.value_size)
         return cls(spec, fd, value_size)
 
     def _element(self, name: str, cmd: int, key: bytes, value: Optional[bytearray] = None, flags: int = 0) -> None:
@@ -108,6 +108,11 @@ class Map:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def percpu_size(value_size: int) -> int:
+    """Bytes that a look-up in a per-CPU map gives: a value of each possible CPU, padded."""
+    return (value_size + 7) // 8 * 8 * (max(cpus("possible")) + 1)
 
 
 def cpus(which: str) -> List[int]:

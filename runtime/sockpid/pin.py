@@ -21,11 +21,14 @@ from typing import Dict, List, Optional
 
 from . import image, kernel, syscall, uapi
 from .errors import PinError, SockpidError, SyscallError, UsageError
-from .map import Map
+from .map import Map, percpu_size
 
 DIRECTORY = "/sys/fs/bpf/sockpid"
 ABI = 1
 """SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""
+
+OWN = "own"
+"""Directory beside that of the version, for what is nobody else's."""
 
 LOCK_SECONDS = 1.0
 """How long to try for the lock: who only asks whether an instance runs holds it for a moment."""
@@ -75,7 +78,7 @@ class Pins:
         bpffs(directory)
         self._directory = directory
         self._pinned: Dict[str, Map] = {}
-        for made in (directory, f"{directory}/v{ABI}"):
+        for made in (directory, f"{directory}/v{ABI}", f"{directory}/{OWN}"):
             try:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(made, 0o700)
@@ -87,7 +90,12 @@ class Pins:
         while not _lock(self._lock, fcntl.LOCK_EX):
             if time.monotonic() > end:
                 os.close(self._lock)
-                raise PinError(f"{directory} is in use by another sockpid; end that one, or pin in another directory")
+                from .instance import holder
+
+                who = holder(directory)
+                raise PinError(
+                    f"{directory} is in use by another sockpid{who}; end that one, or pin in another directory"
+                )
             time.sleep(0.01)
 
     def pin(self, pinned: Map) -> str:
@@ -97,23 +105,25 @@ class Pins:
         path = path_of(self._directory, spec.name)
         stale = _open(path, spec.key_size, spec.value_size, 0) if os.path.lexists(path) else None
         try:
-            fresh = path + "_new"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(fresh)
-            name = bytearray(os.fsencode(fresh) + b"\0")
-            attr = struct.pack("=QII", syscall.address(name), pinned.fd, 0)
-            syscall.bpf("BPF_OBJ_PIN", uapi.BPF_OBJ_PIN, bytearray(attr))
-            os.chmod(fresh, 0o600)
-            os.rename(fresh, path)
+            pin_fd(pinned.fd, path)
             if stale is not None:
                 _empty(stale)
-        except OSError as error:
-            raise _refused(f"pin {path}", error) from None
         finally:
             if stale is not None:
                 stale.close()
-        self._pinned[path] = Map(spec, os.dup(pinned.fd), pinned.value_size)
+        return self.adopt(pinned)
+
+    def adopt(self, pinned: Map) -> str:
+        """As pin() of the very map that is pinned there already."""
+        path = path_of(self._directory, pinned.spec.name)
+        self._pinned[path] = Map(pinned.spec, os.dup(pinned.fd), pinned.value_size)
         return path
+
+    def leave(self) -> None:
+        """What is pinned stays as it is at close()."""
+        for pinned in self._pinned.values():
+            pinned.close()
+        self._pinned.clear()
 
     def close(self) -> None:
         """Unpins and empties what was pinned, and unlocks. The directories stay."""
@@ -132,6 +142,32 @@ class Pins:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def pin_fd(fd: int, path: str) -> None:
+    """Pins a map, program or link with mode 0600, in the place of what was there. Raises PinError, CapabilityError."""
+    try:
+        fresh = path + "_new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        name = bytearray(os.fsencode(fresh) + b"\0")
+        syscall.bpf("BPF_OBJ_PIN", uapi.BPF_OBJ_PIN, bytearray(struct.pack("=QII", syscall.address(name), fd, 0)))
+        os.chmod(fresh, 0o600)
+        os.rename(fresh, path)
+    except OSError as error:
+        raise _refused(f"pin {path}", error) from None
+
+
+def is_locked(directory: str) -> bool:
+    """Does an instance run that pins there? Raises UsageError as bpffs() does, and PinError."""
+    bpffs(directory)
+    if not os.path.isdir(directory):
+        return False
+    lock = _open_directory(directory)
+    try:
+        return not _lock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
 
 
 def open_running(directory: str, name: str, key_size: int, value_size: int) -> Map:
@@ -163,6 +199,17 @@ def open_pinned(path: str, key_size: int, value_size: int) -> Map:
     Linux kernel commit 6e71b04a8224 ("bpf: Add file mode configuration into bpf maps") (in v4.15)
     """
     return _open(path, key_size, value_size, uapi.BPF_F_RDONLY)
+
+
+def open_for_update(path: str, key_size: int, value_size: int, kind: str) -> Map:
+    """A pinned map, to go on with. Raises PinError as open_pinned(), and if it is of another type."""
+    opened = _open(path, key_size, value_size, 0)
+    if opened.spec.type != kind:
+        opened.close()
+        raise PinError(f"{path} is a {opened.spec.type}, not a {kind}")
+    if kind == "BPF_MAP_TYPE_PERCPU_ARRAY":
+        opened.value_size = percpu_size(value_size)
+    return opened
 
 
 def _open(path: str, key_size: int, value_size: int, flags: int) -> Map:

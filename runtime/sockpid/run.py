@@ -13,7 +13,8 @@ from .filters import Filter
 from .labels import Wanted
 from .notify import Notifier
 from .outputs import Outputs
-from .pin import DIRECTORY, Pins
+from .pin import DIRECTORY
+from .pinning import Pinning
 from .session import Session
 from .signals import Signals
 from .tracer import Tracer
@@ -24,6 +25,7 @@ class RunOptions(NamedTuple):
     seed: ask for the sockets that exist already. summary: compare with the kernel's counters at the end. every: sum in
     the kernel and print every so many seconds. pin: directory to pin socket_to_pid in. filter: which events. outputs:
     where events go, as on the command line. labels: what to say of owners. host: what to call this one, None: its name.
+    keep: leave the maps to the next run that pins there, and go on with those that the last one left.
     """
 
     json: bool = False
@@ -37,6 +39,7 @@ class RunOptions(NamedTuple):
     outputs: Tuple[str, ...] = ("table",)
     labels: Wanted = Wanted()
     host: Optional[str] = None
+    keep: bool = False
 
 
 def run(
@@ -56,16 +59,19 @@ def run(
         else:
             outputs = Outputs.open(what.outputs, start.say)
             stack.callback(outputs.close)
-        pins = stack.enter_context(Pins(what.pin or DIRECTORY)) if what.pin is not None else None
-        tracer = stack.enter_context(Tracer.open(options, offsets_path))
-        waiting = start.begin(tracer, what.seed)
+        pins = stack.enter_context(Pinning(what.pin or DIRECTORY, what.keep)) if what.pin is not None else None
+        tracer = stack.enter_context(Tracer.open(options, offsets_path, pins.inherit if pins is not None else None))
+        if pins is not None:
+            pins.attached(tracer)
+        waiting = tracer.inherited() + start.begin(tracer, what.seed)
         if settings:  # not before: the self-check reads records of its own sockets
             tracer.collection.replace_events(settings)
         if pins is not None:
-            pins.pin(tracer.collection.maps["socket_to_pid"])
+            pins.pin(tracer)
         start.give_up_rights(tracer, what.sharers, bool(what.labels.env), what.summary)
         start.tell(tracer)
         if outputs is None:
             notifier.ready("counting TCP retransmits")
             return count(tracer, what, signals)
-        return Session(tracer, what, outputs, notifier, reread).follow(waiting, signals)
+        beat = pins.beat if pins is not None else None
+        return Session(tracer, what, outputs, notifier, reread, beat).follow(waiting, signals)

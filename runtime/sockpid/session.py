@@ -38,9 +38,11 @@ class Session:
         outputs: Outputs,
         notifier: Notifier,
         reread: Optional[Callable[[], RunOptions]] = None,
+        beat: Optional[Callable[[Dict[str, Any], str], None]] = None,
     ) -> None:
-        """reread: gives what is asked for now, at SIGHUP; None: that does not change."""
-        self._notifier, self._reread = notifier, reread
+        """reread: gives what is asked for now, at SIGHUP; None: that does not change. beat: see Health."""
+        self._notifier, self._reread, self._beat = notifier, reread, beat
+        self._last_event_ns = 0
         self._tracer = tracer
         self._what = what
         self._outputs = outputs
@@ -70,6 +72,7 @@ class Session:
         finally:
             self._notifier.stopping()
             self._outputs.close()
+            self._tell_health("ended")
         lost = self._tracer.lost()
         say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
         self._summary(before, lost)
@@ -91,7 +94,7 @@ class Session:
                 remaining = min(remaining, end - time.monotonic())
             last = signals.stop or (end is not None and time.monotonic() >= end)
             waiting = self._tracer.finish() if last else self._tracer.events(max(0.0, remaining))
-        self._report_status(at_once=True)
+        self._report_status("ending")
 
     def _reload(self) -> None:
         """Outputs, filters and labels as they are asked for now. The probe goes on; what it raises meanwhile waits."""
@@ -129,22 +132,29 @@ class Session:
             self._kinds[seen.tuple.netns][seen.kind] += 1
         document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
         document["host"] = self._host
+        self._last_event_ns = document["ts_ns"]
         if not self._what.filter.matches(seen, document):
             return None
         self._shown += 1
         self._unknown += seen.owner is None
         return document
 
-    def _report_status(self, at_once: bool = False) -> None:
+    def _report_status(self, state: str = "running") -> None:
         """Once a second, what was counted, for outputs that pass it on."""
         now = time.monotonic()
-        if at_once or now >= self._report:
+        if state != "running" or now >= self._report:
             self._report = now + STATUS_SECONDS
             totals = self._totals()
             self._outputs.status(totals)
             self._notifier.status(
                 f"{self._shown} retransmits, {self._unknown} with unknown owner, {totals['lost']} lost"
             )
+            self._tell_health(state)
+
+    def _tell_health(self, state: str) -> None:
+        if self._beat is not None:
+            told = {"told": self._shown, "unknown": self._unknown, "last_event_ns": self._last_event_ns}
+            self._beat({**told, **self._totals(), "outputs": self._outputs.report()}, state)
 
     def _totals(self) -> Dict[str, int]:
         tracer = self._tracer

@@ -6,11 +6,12 @@ import errno
 import os
 import struct
 import time
-from typing import Dict, FrozenSet, List, Mapping, Optional
+from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 from . import data, event, image, kernel, offsets, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
+from .map import Map
 from .trim import Trimmer
 
 # enum counter (bpf_bytecode/sockpid.h)
@@ -20,6 +21,8 @@ COUNTER_INSERTED = 2
 COUNTER_DELETED = 3
 
 LOOK_SECONDS = 1.0
+
+Inherit = Callable[[kernel.Identity, image.Image, offsets.Offsets, Options], Mapping[str, Map]]
 
 
 class Tracer:
@@ -40,21 +43,33 @@ class Tracer:
         self._silent = False
         self._trimmer = Trimmer(collection.maps)
         self._reader = collection.reader
+        owners = collection.maps["owner_by_sock"]
+        if collection.base and owners.spec.max_entries <= 1 << 16:  # of the instance before: what is there counts
+            self._forgiven = self.living() - len(set(owners.keys()))
 
     @classmethod
-    def open(cls, options: Options, offsets_path: Optional[str] = None) -> Tracer:
-        """Attaches the probe to the running kernel. Raises the errors of every step, leaving nothing behind."""
+    def open(cls, options: Options, offsets_path: Optional[str] = None, inherit: Optional[Inherit] = None) -> Tracer:
+        """Attaches the probe to the running kernel. Raises the errors of every step, leaving nothing behind.
+
+        inherit: gives maps to go on with, of an instance before.
+        """
         identity = kernel.identify()
         loaded = load_image(identity.arch.byte_order)
         found = offsets.find(loaded, identity, offsets_path, options.deny, options.consensus)
-        return cls.open_with(options, identity, loaded, found)
+        given = inherit(identity, loaded, found, options) if inherit is not None else {}
+        return cls.open_with(options, identity, loaded, found, given)
 
     @classmethod
     def open_with(
-        cls, options: Options, identity: kernel.Identity, loaded: image.Image, found: offsets.Offsets
+        cls,
+        options: Options,
+        identity: kernel.Identity,
+        loaded: image.Image,
+        found: offsets.Offsets,
+        given: Optional[Mapping[str, Map]] = None,
     ) -> Tracer:
-        """The same with given offsets."""
-        collection = Collection.attach(loaded, found, options)
+        """The same with given offsets, and maps."""
+        collection = Collection.attach(loaded, found, options, given=given)
         try:
             # The BTF ids have served; with them goes the kernel's whole BTF, where it was the source.
             return cls(identity, found._replace(btf_ids=dict), collection)
@@ -188,12 +203,20 @@ class Tracer:
         Before Linux 5.1 a program is not told that its perf buffer is full; the reader is, with the next record that
         fits. What was lost behind the last one shows only after finish(), as missing.
         """
-        told = max(self.collection.counter(COUNTER_LOST), self._reader.lost())
+        told = max(self._since(COUNTER_LOST), self._reader.lost())
         return max(told, self.raised() - self.delivered) if self._silent else told
 
     def raised(self) -> int:
         """Events that the programs raised, those lost among them."""
-        return self.collection.counter(COUNTER_EVENTS)
+        return self._since(COUNTER_EVENTS)
+
+    def _since(self, counter: int) -> int:
+        """Counted since we attached."""
+        return self.collection.counter(counter) - self.collection.base.get(counter, 0)
+
+    def inherited(self) -> List[event.Event]:
+        """What the instance before us raised and did not read."""
+        return [event.decode(record) for record in self.collection.inherited]
 
     def owner_of(self, key: event.Tuple) -> Optional[event.Process]:
         """What the socket_to_pid map says of a socket."""

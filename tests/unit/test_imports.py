@@ -25,6 +25,7 @@ READS_KERNEL_FILES = {
     "calibrate_task",
     "capability",
     "hooks",  # names one
+    "keep",
     "kernel",
     "lookup",
     "map",
