@@ -11,6 +11,7 @@ from sockpid.table import parse_shard
 from tests import kernel_files
 from tests.streams import Cluster, record
 
+from . import promtool as prometheus
 from .page import ROOT
 from .shell import Shell
 
@@ -92,6 +93,49 @@ def vmlinux(shell: Shell) -> None:
     (shell.here / "kernel.btf").write_bytes(kernel_files.btf())
 
 
+def promtool(shell: Shell) -> None:
+    """Prometheus' checker, as a command."""
+    shell.run(f"PATH=$PATH:{prometheus.promtool().parent}")
+
+
+COLLECTOR = """
+import http.server
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from google.protobuf import json_format
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/v1/logs":
+            (found,) = json_format.Parse(body, ExportLogsServiceRequest()).resource_logs
+            host = {a.key: a.value.string_value for a in found.resource.attributes}["host.name"]
+            records = found.scope_logs[0].log_records
+            owner = [a.value.int_value for a in records[0].attributes if a.key == "process.pid"] or "unknown"
+            print(f"logs: {len(records)} records, the first of host {host}, process {owner}", flush=True)
+        else:
+            (found,) = json_format.Parse(body, ExportMetricsServiceRequest()).resource_metrics
+            print(f"metrics: {len(found.scope_metrics[0].metrics)}", flush=True)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+http.server.ThreadingHTTPServer(("127.0.0.1", 4318), Handler).serve_forever()
+"""
+
+
+def collector(shell: Shell) -> None:
+    """Who takes OTLP on port 4318, understands it, and says so in collector.log."""
+    (shell.here.parent / "collector.py").write_text(COLLECTOR)
+    shell.run("python3 $SCRATCH/collector.py > collector.log 2>&1 &")
+    ran = shell.run("for i in $(seq 300); do ss -ltn | grep -q 127.0.0.1:4318 && break; sleep 0.1; done")
+    assert ran.status == 0, ran.lines
+
+
 def key(shell: Shell) -> None:
     """~/.ssh/id_ed25519, and its public half in allowed_signers."""
     shell.run("mkdir -p ~/.ssh && rm -f ~/.ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && "
@@ -100,5 +144,18 @@ def key(shell: Shell) -> None:
 
 STAGES: dict[str, Callable[[Shell], None]] = {
     function.__name__: function
-    for function in (checkout, traffic, connection, pinned, program, events, table, request, vmlinux, key)
+    for function in (
+        checkout,
+        traffic,
+        connection,
+        pinned,
+        program,
+        events,
+        table,
+        request,
+        vmlinux,
+        promtool,
+        collector,
+        key,
+    )
 }
