@@ -50,7 +50,11 @@ def measure(kernel: Kernel) -> Json:
         try:
             result = Guest(kernel).run(["sh", "-c", SELFTEST], timeout=240, files=files, memory=mib, minimal=True)
         except GuestError as error:
-            said[mib] = str(error).splitlines()[0]
+            # QEMU itself tells of a machine that cannot have that much: ppc64el's has 256 MiB or a multiple.
+            emulator = [
+                line for line in error.console.splitlines() if line.startswith("qemu-system-") and "warn" not in line
+            ]
+            said[mib] = [str(error).splitlines()[0], *emulator][-1]
             return False
         said[mib] = " ".join((result.stdout if result.status == 0 else result.stderr).split())
         return result.status == 0
@@ -66,7 +70,12 @@ def measure(kernel: Kernel) -> Json:
     if least is None:
         return {**found, "reason": said[MOST]}
     available = int(said[least].split()[1]) // 1024
-    return {**found, "mib": least, "available_mib": available, "less": said.get(least - STEP, "not tried")}
+    return {
+        **found,
+        "mib": least,
+        "available_mib": available,
+        "less": said.get(least - STEP) or "it did not come to its end",
+    }
 
 
 def bisect(right: Callable[[int], bool]) -> int | None:
