@@ -12,14 +12,23 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid.errors import SourceError
 
 from .shard import write
 
+SUITES = (
+    "bullseye", "bullseye-security", "bookworm", "bookworm-security", "bookworm-backports", "trixie", "trixie-security",
+    "trixie-backports", "forky", "sid", "experimental",
+)  # fmt: skip
+"""Where Debian's kernels of today and of the last releases are."""
+
 APT_TIMEOUT = 1800
 """Seconds after which an apt command is given up: a debug package has up to a gigabyte."""
+
+INDEX_LIFETIME = 24 * 3600
+"""Seconds after which a mirror's index is fetched again."""
 
 _HELPER = "/usr/lib/apt/apt-helper"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -78,17 +87,28 @@ class Repository(NamedTuple):
         state = self.state.resolve()
         for part in ("lists/partial", "archives/partial"):
             (state / part).mkdir(parents=True, exist_ok=True)
-        signed = f" [signed-by={_KEYRING}]" if _KEYRING.exists() else ""
-        sources = [f"deb{signed} {mirror(suite)} {suite} main\n" for suite in self.suites]
         write(state / "status", b"")
-        write(state / "sources.list", "".join(sources).encode())
+        write(state / "sources.list", "".join(map(source_line, self.suites)).encode())
         write(self.config, _CONFIG.format(state=state, arch=self.arch).encode())
         self.run("apt-get", "update", "--error-on=any")
         (state / "updated").touch()
 
-    def run(self, tool: str, *arguments: str) -> str:
-        """What an apt tool says about this repository. Raises SourceError if it refuses."""
-        return run([tool, "-q", "-c", str(self.config.resolve()), *arguments])
+    def current(self, warn: Callable[[str], None]) -> bool:
+        """Whether there is an index; fetched anew if it is a day old.
+
+        When the mirror cannot be reached or does not have a suite for the architecture, `warn` is told, and an older
+        index does.
+        """
+        if self.age() > INDEX_LIFETIME:
+            try:
+                self.update()
+            except SourceError as error:
+                warn(f"{' and '.join(self.suites)} for {self.arch}: {error}")
+        return self.age() < float("inf")
+
+    def run(self, tool: str, *arguments: str, directory: Optional[Path] = None) -> str:
+        """What an apt tool says about this repository, started in `directory`. Raises SourceError if it refuses."""
+        return run([tool, "-q", "-c", str(self.config.resolve()), *arguments], directory)
 
     def packages(self, prefix: str) -> Iterator[Package]:
         """All versions of the packages whose names start with `prefix`, as the index lists them."""
@@ -96,7 +116,7 @@ class Repository(NamedTuple):
         for line in listing.splitlines():
             file, _, base = line.rpartition(" ")
             text = run([_HELPER, "-c", str(self.config.resolve()), "cat-file", file])
-            for stanza in re.findall(rf"^Package: {re.escape(prefix)}.*?(?=^$|\Z)", text, re.MULTILINE | re.DOTALL):
+            for stanza in _stanzas(text, f"Package: {prefix}"):
                 fields: Dict[str, str] = dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", stanza, re.MULTILINE))
                 yield Package(
                     fields["Package"],
@@ -108,10 +128,29 @@ class Repository(NamedTuple):
                 )
 
 
+def _stanzas(text: str, start: str) -> Iterator[str]:
+    """The stanzas of an index that start so. Indices have tens of megabytes, and few of their stanzas are wanted."""
+    at = 0 if text.startswith(start) else text.find("\n" + start) + 1
+    while at or text.startswith(start):
+        end = text.find("\n\n", at)
+        if end < 0:
+            end = len(text)
+        yield text[at:end]
+        at = text.find("\n" + start, end) + 1
+        if not at:
+            return
+
+
 def download(uri: str, sha256: Optional[str], path: Path) -> None:
     """Fetches a file the way apt does: its proxies, its retries, the hash (if known) checked. Raises SourceError."""
     options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]
     run([_HELPER, *options, "download-file", uri, str(path), *([f"SHA256:{sha256}"] if sha256 else [])])
+
+
+def source_line(suite: str) -> str:
+    """What a suite's line in sources.list is (man 5 sources.list). Raises SourceError as mirror() does."""
+    signed = f" [signed-by={_KEYRING}]" if _KEYRING.exists() else ""
+    return f"deb{signed} {mirror(suite)} {suite} main\n"
 
 
 @functools.lru_cache(maxsize=None)
@@ -127,13 +166,19 @@ def mirror(suite: str) -> str:
     raise SourceError(f"apt on this machine has no source labelled {label} (apt-get update may be due)")
 
 
-def run(command: Sequence[str]) -> str:
+def run(command: Sequence[str], directory: Optional[Path] = None) -> str:
     """The output of an apt command. Raises SourceError if it fails, is missing or does not come to an end."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     arguments: List[str] = list(command)
     try:
         done = subprocess.run(
-            arguments, env=environment, capture_output=True, text=True, timeout=APT_TIMEOUT, check=False
+            arguments,
+            cwd=directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=APT_TIMEOUT,
+            check=False,
         )
     except FileNotFoundError:
         raise SourceError(f"{arguments[0]} is not installed on this machine") from None

@@ -107,6 +107,11 @@ ROOTS: Tuple[str, ...] = (
 )
 """What is archived, with everything that lies in it by value. The images read a tenth of it today."""
 
+_INVENTED = "__UNIQUE_ID_"
+"""How names start that the preprocessor made (__UNIQUE_ID() in include/linux/compiler.h). The number in them differs
+from one object file to the next, so one type has many of them, and no code says any. Red Hat's kernels keep former
+members under such names."""
+
 _PREFIX = {drgn.TypeKind.STRUCT: "struct", drgn.TypeKind.UNION: "union"}
 
 
@@ -180,9 +185,9 @@ def members(row: Optional[Row]) -> Iterator[str]:
         return
     yield from row.get("values", ())
     for name, _, _, kind in row.get("members", ()):
-        if name:
+        if name and not name.startswith(_INVENTED):
             yield name
-        elif isinstance(kind, dict):
+        elif not name and isinstance(kind, dict):
             yield from members(kind)
 
 

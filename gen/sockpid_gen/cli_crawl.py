@@ -7,15 +7,19 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Generator, List, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Generator, List, Optional, Set
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sockpid.errors import SourceError, TableError, UsageError
+from sockpid.errors import ConflictError, SourceError, TableError, UsageError
 
 from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out
+from .cli_verify import print_verdict, verdict_json, verify_some
+
+if TYPE_CHECKING:
+    from .verify import Verdict
 
 ARCHITECTURES = ("amd64", "arm64", "armhf", "ppc64el", "riscv64", "s390x")
 """As Debian spells those that sockpid knows."""
@@ -51,6 +55,9 @@ def crawl(
     scheduler: Annotated[
         Optional[str], typer.Option(metavar="ADDRESS", help="Read on this dask.distributed cluster instead.")
     ] = None,
+    verify: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Hold N kernels that were read against their debug packages.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Read every kernel of a repository into archive and tables.
@@ -60,11 +67,15 @@ def crawl(
     and tried again the next time. Equal inputs give equal files, in whatever
     order they are read.
 
+    With --verify, some of the new kernels are read once more, from the DWARF
+    of their debug packages. A disagreement names the field, both values and
+    both sources; the exit status is then 5.
+
     [bold]Examples[/bold]
 
       [dim]# nightly: what is new in these suites, for all six architectures[/dim]
 
-      sockpid-gen crawl --suite trixie --suite trixie-security
+      sockpid-gen crawl --suite trixie --suite trixie-security --verify 3
 
       sockpid-gen crawl --suite bookworm --arch amd64 --limit 10
 
@@ -95,13 +106,16 @@ def crawl(
             crawler.run_on_cluster(tasks, state, scheduler, kept, report)
     folded = crawler.fold(state, archived)
     refreshed = refresher.refresh(archived, offsets)
+    new = {name for kernel in state.kernels() for name, _ in kernel["sources"]}
     state.clear()
+    checked = _checked(verify, new, offsets, places or [], suites or [], state_directory / "apt", as_json)
     failures = [(name, reason) for name, reason in state.failures()] + [("conflict", text) for text in folded.refused]
     result = {
         "planned": len(planned),
         "read": len(tasks),
         "kernels": sum(r.archived for r in refreshed),
         "written": [str(path) for path in folded.written] + [str(r.path) for r in refreshed if r.changed],
+        "verified": [verdict_json(verdict) for verdict in checked],
         "failures": [{"source": name, "reason": reason} for name, reason in failures],
     }
     if as_json:
@@ -113,7 +127,11 @@ def crawl(
             f"{len(planned)} kernels offered, {len(tasks)} read now, {len(failures)} failed; the table has "
             f"{result['kernels']} out of {escape(str(archived))}"
         )
+        for verdict in checked:
+            print_verdict(verdict)
     _lacking(refreshed, as_json)
+    if any(verdict.disagreements for verdict in checked):
+        raise typer.Exit(ConflictError.exit_code)
     if failures:
         raise typer.Exit(SourceError.exit_code)
 
@@ -139,6 +157,26 @@ def refresh(offsets: Offsets = DEFAULT_OFFSETS, archived: Archive = DEFAULT_ARCH
             others = f", {r.others} that the archive does not have" if r.others else ""
             out.print(f"{verb} {escape(str(r.path))}: {r.archived} kernels{others}")
     _lacking(refreshed, as_json)
+
+
+def _checked(
+    count: int, new: Set[str], offsets: Path, places: List[str], suites: List[str], state: Path, quiet: bool
+) -> List[Verdict]:
+    """Verdicts on some of the kernels that this crawl has read, by the names of their files."""
+    if not count:
+        return []
+    from . import Table, sampling
+
+    kernels = [kernel for kernel in Table.load(offsets) if kernel.provenance["source"] in new]
+    files = [file for place in places for file in (Path(place), *sorted(Path(place).rglob("*.deb")))]
+    found: List[sampling.Sampled] = []
+    for fetch in (sampling.Beside(files), sampling.Fetcher(state, suites)):
+        available = list(fetch.available(kernels))
+        found += verify_some(available, count - len(found), 1, fetch, quiet) if available else []
+    verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
+    if len(verdicts) < min(count, len(kernels)) and not quiet:
+        err.print(f"{len(verdicts)} of {len(kernels)} new kernels were verified, {count} were asked for")
+    return verdicts
 
 
 def _lacking(refreshed: List[Any], quiet: bool) -> None:

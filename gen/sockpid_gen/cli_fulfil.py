@@ -67,6 +67,7 @@ def fulfil(
     """
     from . import fulfil as fulfilment
     from . import shard
+    from .apt import SUITES
 
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
@@ -75,7 +76,7 @@ def fulfil(
         raise UsageError(f"{file}: {error.strerror}") from None
     state = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sockpid-gen"
     urls = [url for given in debuginfod or [] for url in given.split()]
-    suites = suite or fulfilment.SUITES
+    suites = suite or SUITES
     places = fulfilment.Places(offsets, paths or [], state if apt else None, suites, urls)
 
     def say(line: str) -> None:

@@ -17,6 +17,8 @@ from .difference import words
 from .verify import Verdict, Witness
 
 if TYPE_CHECKING:
+    from .entry import KernelEntry
+    from .sampling import Fetch, Sampled
     from .table import Table
 
 DEFAULT_STATE = Path(".cache/apt")
@@ -95,26 +97,33 @@ def verify(
 
 
 def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[Path], quiet: bool) -> List[Verdict]:
-    """Verdicts on a sample. Whatever could not be verified is told on stderr, and in the report."""
+    """Verdicts on a sample. Raises SourceError if there are not as many as asked for."""
     from . import sampling, verify_report
 
     fetcher = sampling.Fetcher(state)
     available = list(fetcher.available(table))
-    order = sampling.sample(available, seed)
-    found: List[sampling.Sampled] = []
-    with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
-        for sampled in sampling.verify_sample(order, count, fetcher):
-            found.append(sampled)
-            if status is not None:
-                status.update(f"{len(found)}: {escape(sampled.kernel.identity)}")
-            if sampled.reason is not None:
-                err.print(f"not verified: {escape(sampled.kernel.identity)}: {escape(sampled.reason)}")
+    found = verify_some(available, count, seed, fetcher, quiet)
     if report is not None:
         verify_report.write(report, verify_report.document(found, seed, len(table), len(available)))
     verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
     if len(verdicts) < count:
         raise SourceError(f"only {len(verdicts)} of {count} kernels could be verified; the reasons are above")
     return verdicts
+
+
+def verify_some(kernels: List[KernelEntry], count: int, seed: int, fetch: Fetch, quiet: bool) -> List[Sampled]:
+    """What came of `count` of the kernels, fewer if debug packages fail; those that do are told on stderr at once."""
+    from . import sampling
+
+    found: List[Sampled] = []
+    with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
+        for sampled in sampling.verify_sample(sampling.sample(kernels, seed), count, fetch):
+            found.append(sampled)
+            if status is not None:
+                status.update(f"{len(found)}: {escape(sampled.kernel.identity)}")
+            if sampled.reason is not None:
+                err.print(f"not verified: {escape(sampled.kernel.identity)}: {escape(sampled.reason)}")
+    return found
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -12,13 +12,11 @@ from sockpid.table import series_of
 
 from .apt import Package, Repository
 from .release import flavour, sort_key
+from .stream import sha256_of
 
 _KERNEL = re.compile(r"linux-(?:image|binary)-(?:unsigned-)?([0-9].*?)(?:-unsigned)?\Z")
 _NO_KERNEL = re.compile(r"-(dbg|signed-template)\Z")
 _DEPENDS_ON_KERNEL = re.compile(r"(?:^|, )linux-(image|binary)-")
-
-INDEX_LIFETIME = 24 * 3600
-"""Seconds after which a mirror's index is fetched again."""
 
 WITHOUT_TYPES = frozenset({"armhf"})
 """Debian architectures whose kernels have no BTF in any release: their debug packages are read at once."""
@@ -28,11 +26,15 @@ _IN_DIRECTORIES = re.compile(r"(linux-(image|binary)-.*\.d?deb|kernel-.*\.rpm|.*
 
 
 class File(NamedTuple):
-    """A file to read. uri: its address, or a path. sha256: what it must have, in hex; None: not known. size: bytes."""
+    """A file to read. uri: its address, or a path. sha256: what it must have, in hex; None: not known. size: bytes.
+
+    modified: when a file that is here was last changed before it was read for its sum (st_mtime_ns), else 0.
+    """
 
     uri: str
     sha256: Optional[str] = None
     size: int = 0
+    modified: int = 0
 
     @property
     def name(self) -> str:
@@ -103,12 +105,7 @@ def of_suites(suites: Iterable[str], arch: str, state: Path, warn: Callable[[str
     packages: List[Package] = []
     for suite in suites:
         repository = Repository(state / f"{suite}-{arch}", (suite,), arch)
-        try:
-            if repository.age() > INDEX_LIFETIME:
-                repository.update()
-        except SourceError as error:
-            warn(f"{suite} for {arch}: {error}")
-        if repository.age() < float("inf"):
+        if repository.current(warn):
             packages.extend(repository.packages("linux-"))
     return of_index(packages, arch)
 
@@ -143,23 +140,29 @@ def of_places(places: Iterable[str]) -> List[Task]:
             uris.append(place)
         else:
             raise UsageError(f"{place}: no such file or directory, and no address either")
-    files = {uri: File(uri, None if "://" in uri else sha256_of(Path(uri))) for uri in sorted(set(uris))}
+    files = {uri: File(uri) if "://" in uri else of_path(Path(uri)) for uri in sorted(set(uris))}
     debug = {_image_name(f.name): f for f in files.values() if _image_name(f.name) != f.name}
     tasks = [Task(f, debug.get(re.sub("-unsigned_", "_", f.name))) for f in files.values() if f not in debug.values()]
     images = {re.sub("-unsigned_", "_", task.file.name) for task in tasks}
     return tasks + [Task(f) for name, f in sorted(debug.items()) if name not in images]
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hex. Raises SourceError if it cannot be read."""
-    digest = hashlib.sha256()
+def of_path(path: Path) -> File:
+    """A file that is here. Raises SourceError if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            for chunk in iter(lambda: file.read(1 << 20), b""):
-                digest.update(chunk)
+        modified = path.stat().st_mtime_ns
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from None
-    return digest.hexdigest()
+    return File(str(path), sum_of(path), modified=modified)
+
+
+def sum_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hex. Raises SourceError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return sha256_of(file)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}") from None
 
 
 def _image_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional
 from sockpid.errors import NoTypesError, SockpidError, SourceError
 
 from . import apt, archive, nameless
-from .crawl_plan import File, Task, sha256_of
+from .crawl_plan import File, Task, sum_of
 from .source import open_source
 
 
@@ -41,26 +41,35 @@ def run(task: Task, keep: Optional[str] = None) -> Outcome:
 
 def _read(file: File, keep: Optional[str]) -> Dict[str, Any]:
     if not file.remote:
-        return _record(Path(file.uri), file)
+        path = Path(file.uri)
+        try:
+            changed = path.stat().st_mtime_ns != file.modified
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}") from None
+        return _record(path, file, None if changed else file.sha256)
     if keep is not None:
         kept = Path(keep, file.name)
-        if not kept.exists() or (file.sha256 and sha256_of(kept) != file.sha256):
+        known = sum_of(kept) if kept.exists() else None
+        if known is None or known != (file.sha256 or known):
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetch.", dir=keep) as directory:
                 fetched = Path(directory, file.name)
                 apt.download(file.uri, file.sha256, fetched)
                 fetched.replace(kept)
-        return _record(kept, file)
+            known = file.sha256
+        return _record(kept, file, known)
     with tempfile.TemporaryDirectory(prefix="sockpid-gen.") as directory:
         path = Path(directory, file.name)
         apt.download(file.uri, file.sha256, path)
-        return _record(path, file)
+        return _record(path, file, file.sha256)
 
 
-def _record(path: Path, file: File) -> Dict[str, Any]:
+def _record(path: Path, file: File, known: Optional[str]) -> Dict[str, Any]:
+    """known: the SHA-256 of what is in `path`, if somebody has just read all of it; apt does when it fetches."""
+    sha256 = known or sum_of(path)
+    if file.sha256 not in (None, sha256):
+        raise SourceError(f"{file.name}: its SHA-256 is {sha256}, not {file.sha256}")
     if nameless.is_nameless(path):
-        return archive.record_of_nameless(nameless.read(path), path.name, sha256_of(path))
-    with open_source(path) as kernel:
-        if file.sha256 not in (None, kernel.sha256):
-            raise SourceError(f"{file.name}: its SHA-256 is {kernel.sha256}, not {file.sha256}")
+        return archive.record_of_nameless(nameless.read(path), path.name, sha256)
+    with open_source(path, sha256=sha256) as kernel:
         return archive.record_of(kernel)

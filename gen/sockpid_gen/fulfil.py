@@ -22,7 +22,8 @@ from sockpid.consensus import is_measured
 from sockpid.errors import SockpidError, SourceError
 from sockpid.request import Request
 
-from . import shard
+from . import apt, shard
+from .apt import SUITES
 from .difference import compare
 from .entry import KernelEntry, extract
 from .stream import Tick
@@ -30,11 +31,6 @@ from .stream import Tick
 Say = Callable[[str], None]
 
 DEBUGINFOD_TIMEOUT = 120.0
-INDEX_LIFETIME = 24 * 3600.0
-SUITES = (
-    "bullseye", "bullseye-security", "bookworm", "bookworm-security", "bookworm-backports", "trixie", "trixie-security",
-    "trixie-backports", "forky", "sid", "experimental",
-)  # fmt: skip
 DEBIAN = {
     "x86_64": "amd64", "aarch64": "arm64", "arm": "armhf", "riscv64": "riscv64", "ppc64le": "ppc64el", "s390x": "s390x",
 }  # fmt: skip
@@ -157,18 +153,16 @@ def _debuginfod(url: str, build_id: str, directory: Path) -> Path:
 def _apt(
     request: Request, state: Path, suites: Sequence[str], directory: Path, say: Say, refused: List[str]
 ) -> Iterator[Path]:
-    from . import apt
-
     release, arch = request.release, DEBIAN[request.arch]
     names = [f"linux-image-{release}", f"linux-image-{release}-unsigned", f"linux-binary-{release}"]
     names += [f"linux-image-{release}-dbg"]
     seen: set[str] = set()
     for suite in suites:
         say(f"asking apt for {release} in {suite}")
+        repository = apt.Repository(state / f"{suite}-{arch}", (suite,), arch)
         try:
-            repository = apt.Repository(state / f"{suite}-{arch}", (suite,), arch)
-            if repository.age() > INDEX_LIFETIME:
-                repository.update()
+            if not repository.current(refused.append):
+                continue
             found = [p for p in repository.packages("linux-") if p.name in names]
         except SockpidError as error:
             refused.append(f"{suite} {arch}: {error}")

@@ -14,19 +14,11 @@ from sockpid.errors import SockpidError, SourceError
 from sockpid.table import series_of
 
 from . import apt
+from .apt import SUITES
 from .entry import KernelEntry
 from .verify import Verdict, verify_dwarf
 
 _DEB = re.compile(r"[^_/]+_(?P<version>[^_/]+)_(?P<arch>[^_/]+)\.d?deb")
-
-SUITES = (
-    "bullseye", "bullseye-security", "bookworm", "bookworm-security", "bookworm-backports", "trixie", "trixie-security",
-    "trixie-backports", "forky", "sid", "experimental",
-)  # fmt: skip
-"""Where Debian's kernels of today and of the last releases are."""
-
-INDEX_LIFETIME = 24 * 3600
-"""Seconds after which an index is fetched again."""
 
 TRIES = 3
 """How many kernels are looked at for each one that is wanted, where debug packages are gone."""
@@ -105,6 +97,26 @@ def verify_sample(kernels: Sequence[KernelEntry], count: int, fetch: Fetch) -> I
             yield Sampled(kernel, name, verdict, None)
 
 
+class Beside:
+    """Takes debug packages that are here already, of files by their names."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = {path.name: path for path in paths}
+
+    def available(self, kernels: Iterable[KernelEntry]) -> Iterator[KernelEntry]:
+        """The kernels whose debug package is here."""
+        for kernel in kernels:
+            with contextlib.suppress(SourceError):
+                if debug_package(kernel).file in self._paths:
+                    yield kernel
+
+    def __call__(self, package: DebugPackage, path: Path) -> None:
+        """Puts a link to a package into `path`. Raises SourceError if it is not here."""
+        if package.file not in self._paths:
+            raise SourceError(f"{package.file} is not here")
+        path.symlink_to(self._paths[package.file].resolve())
+
+
 class Fetcher:
     """Fetches debug packages through apt, whose state for each suite and architecture is below a directory."""
 
@@ -136,11 +148,8 @@ class Fetcher:
     def _index(self, arch: str) -> Iterator[Tuple[DebugPackage, apt.Package]]:
         for suite in self._suites:
             repository = apt.Repository(self._state / f"{suite}-{arch}", (suite,), arch)
-            if repository.age() > INDEX_LIFETIME:
-                try:
-                    repository.update()
-                except SourceError:  # not every suite has every architecture; what is missed is missed by name
-                    continue
+            if not repository.current(lambda _: None):  # what is missed is missed by name
+                continue
             for found in repository.packages("linux-image-"):
                 if found.name.endswith("-dbg"):
                     yield DebugPackage(found.name, found.version, arch), found

@@ -7,7 +7,6 @@ file name. Only bare BTF has no identity; there it has to be given.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import tempfile
@@ -20,7 +19,7 @@ from sockpid.errors import NoTypesError, SourceError, UsageError
 
 from . import debuginfo, package, vmlinux
 from .decompress import KERNEL_MAX
-from .stream import Tick, copy
+from .stream import Tick, copy, sha256_of
 from .vmlinuz import ELF_MAGIC, Kernel, unpack
 
 LIVE = Path("/sys/kernel/btf/vmlinux")
@@ -68,15 +67,20 @@ class KernelSource(NamedTuple):
 
 @contextlib.contextmanager
 def open_source(
-    path: Path, given: Given = NOTHING_GIVEN, tick: Tick = lambda _: None, finders: Sequence[str] = ()
+    path: Path,
+    given: Given = NOTHING_GIVEN,
+    tick: Tick = lambda _: None,
+    finders: Sequence[str] = (),
+    sha256: Optional[str] = None,
 ) -> Generator[KernelSource, None, None]:
     """Opens the kernel that `path` holds, of several the first; files made on the way are gone when the context ends.
 
     `tick` is called with numbers of bytes read, to show progress. finders: where to look for the DWARF of a kernel that
-    has no description of its own (debuginfo.FINDERS). Raises SourceError if it cannot be read, NoTypesError if there is
-    neither BTF nor DWARF, UsageError if `given` is incomplete or contradicts it, UnsupportedArchError.
+    has no description of its own (debuginfo.FINDERS). sha256: of the file, if it is known; else the file is read once
+    more for it. Raises SourceError if it cannot be read, NoTypesError if there is neither BTF nor DWARF, UsageError if
+    `given` is incomplete or contradicts it, UnsupportedArchError.
     """
-    kernels = each_source(path, given, tick, finders)
+    kernels = each_source(path, given, tick, finders, sha256)
     try:
         yield next(kernels)
     finally:
@@ -84,7 +88,11 @@ def open_source(
 
 
 def each_source(
-    path: Path, given: Given = NOTHING_GIVEN, tick: Tick = lambda _: None, finders: Sequence[str] = ()
+    path: Path,
+    given: Given = NOTHING_GIVEN,
+    tick: Tick = lambda _: None,
+    finders: Sequence[str] = (),
+    sha256: Optional[str] = None,
 ) -> Generator[KernelSource, None, None]:
     """Every kernel in a directory or archive, or the one in a package or file; as open_source.
 
@@ -100,7 +108,6 @@ def each_source(
     with contextlib.ExitStack() as stack:
         try:
             outer = stack.enter_context(path.open("rb"))
-            sha256 = None
             for file in _kernels(outer, tick):
                 with contextlib.ExitStack() as opened:
                     facts = _facts(path, file, given)
@@ -111,7 +118,9 @@ def each_source(
                             opened.enter_context(dwarf)
                             note = f"DWARF from {os.path.basename(dwarf.name)}, found by its build-id"
                     # Of a package, only after its kernel was read: what is no package or damaged ends sooner.
-                    sha256 = sha256 or _sha256(path)
+                    if sha256 is None:
+                        with path.open("rb") as whole:
+                            sha256 = sha256_of(whole)
                     yield _identified(path, facts, dwarf, given, sha256)._replace(note=note)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from None
@@ -213,11 +222,3 @@ def _identified(
         path.name,
         sha256,
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from typing import IO, Any, Callable, Optional
 
@@ -76,3 +77,11 @@ def copy(stream: IO[bytes], to: IO[bytes], limit: int) -> None:
             raise SourceError("a file in the package is too large for a kernel")
         to.write(data)
     to.seek(0)
+
+
+def sha256_of(file: IO[bytes]) -> str:
+    """Of what is left of `file`, in hex."""
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: file.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()

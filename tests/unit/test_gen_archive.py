@@ -131,6 +131,20 @@ def test_types_that_pahole_did_not_unite_are_one() -> None:
     assert rows.keys() == {"struct sock", "struct twin"}
 
 
+def test_names_that_the_preprocessor_numbered_make_no_other_type() -> None:
+    b = BtfBuilder()
+    u32 = b.integer("u32", 4)
+    for number in (11, 12):
+        hidden = b.struct("", 4, ("old", u32, 0))
+        either = b.struct("", 4, ("new", u32, 0), (f"__UNIQUE_ID_rh_kabi_hide{number}", hidden, 0), kind=5)
+        b.struct("task_struct", 8, ("flags", u32, 0), ("", either, 32))
+    btf = Btf(b.build())
+    rows = describe_btf(btf_finder.program(btf, X86_64), btf, 8, ("struct task_struct",))
+    assert list(members(rows["struct task_struct"])) == ["flags", "new"]
+    fields = {"struct task_struct": frozenset({"flags", "new", "old"})}
+    assert Archived(rows).extract(fields, 8) == btf.extract(fields, 8)
+
+
 def test_two_readers_have_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     btf = types()
     rows = describe(btf_finder.program(btf, X86_64), ("struct sock",))

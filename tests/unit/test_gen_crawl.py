@@ -15,24 +15,31 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
+from sockpid.errors import SourceError
 from sockpid_gen import apt, archive, crawl, crawl_plan, crawl_task, refresh
 from sockpid_gen.crawl_plan import File, Task
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 from tests.dying import Dying
+from tests.unit import test_gen_dwarf
 
 KILLS = 10
 
 
 def kernel(release: str, number: int, shift: int = 0, types: bool = True) -> bytes:
     """A vmlinux of its own banner and build-id, and BTF with a struct that `shift` moves (or none)."""
+    banner = f"\0Linux version {release} (builder@example.invalid) (gcc 12) #1 SMP 2024\n\0".encode()
+    sections = {".rodata": banner, ".notes": make.build_id_note(build_id=f"{number:040x}")}
+    return make.elf({**sections, ".BTF": sock(shift)} if types else sections)
+
+
+def sock(shift: int) -> bytes:
+    """BTF with a struct that `shift` moves, and a function."""
     b = BtfBuilder()
     u16 = b.integer("unsigned short", 2)
     b.struct("sock", 64, ("sk_protocol", u16, 16 * shift), ("sk_type", u16, 16 * shift + 16))
     b.record(12, "tcp_connect", b.record(13, "", 0))
-    banner = f"\0Linux version {release} (builder@example.invalid) (gcc 12) #1 SMP 2024\n\0".encode()
-    sections = {".rodata": banner, ".notes": make.build_id_note(build_id=f"{number:040x}")}
-    return make.elf({**sections, ".BTF": b.build()} if types else sections)
+    return b.build()
 
 
 def package(directory: Path, release: str, number: int, suffix: str = "", **options: Any) -> Path:
@@ -210,18 +217,60 @@ def test_the_debug_package_is_read_if_the_image_has_no_types(tmp_path: Path) -> 
     image = package(tmp_path, "6.1.0-1", 1, types=False)
     debug = package(tmp_path, "6.1.0-1", 1, "-dbg")
     (task,) = crawl_plan.of_places([str(tmp_path)])
-    assert task == Task(File(str(image), crawl_plan.sha256_of(image)), File(str(debug), crawl_plan.sha256_of(debug)))
+    assert task == Task(crawl_plan.of_path(image), crawl_plan.of_path(debug))
     outcome = crawl_task.run(task)
     assert outcome.kernel is not None
-    assert outcome.kernel["sources"] == [[debug.name, crawl_plan.sha256_of(debug)]]
-    assert crawl.todo([task], {crawl_plan.sha256_of(debug)}) == []
+    assert outcome.kernel["sources"] == [[debug.name, crawl_plan.sum_of(debug)]]
+    assert crawl.todo([task], {crawl_plan.sum_of(debug)}) == []
 
 
 def test_content_that_the_index_does_not_name_is_refused(tmp_path: Path) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
     outcome = crawl_task.run(Task(File(str(path), "0" * 64)))
     assert outcome.error is not None
-    assert f"its SHA-256 is {crawl_plan.sha256_of(path)}, not 000" in outcome.error
+    assert f"its SHA-256 is {crawl_plan.sum_of(path)}, not 000" in outcome.error
+
+
+def test_content_that_changed_since_it_was_planned_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = package(tmp_path, "6.1.0-1", 1)
+    (task,) = crawl_plan.of_places([str(path)])
+    with monkeypatch.context() as patched:  # once is enough as long as nothing has changed
+        patched.setattr(crawl_task, "sum_of", lambda path: pytest.fail(f"{path} is summed up again"))
+        assert crawl_task.run(task).kernel is not None
+    package(tmp_path, "6.1.0-1", 2)
+    assert f"not {task.file.sha256}" in str(crawl_task.run(task).error)
+
+
+def test_apt_refuses_a_file_with_another_sum(tmp_path: Path) -> None:
+    path = package(tmp_path, "6.1.0-1", 1)
+    fetched = tmp_path / "fetched"
+    apt.download(path.as_uri(), crawl_plan.sum_of(path), fetched)
+    assert fetched.read_bytes() == path.read_bytes()
+    with pytest.raises(SourceError, match="Hash Sum mismatch"):
+        apt.download(path.as_uri(), "0" * 64, tmp_path / "other")
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_new_kernels_are_held_against_the_dwarf_of_their_debug_packages(tmp_path: Path, shift: int) -> None:
+    """In the image's BTF the field has moved by `shift`, in the DWARF of the same build by 1."""
+    source = "struct sock { short pad; unsigned short sk_protocol, sk_type, rest[29]; } sock;"
+    vmlinux = test_gen_dwarf.build(tmp_path, "-gdwarf-5", f'{source} const char linux_banner[] = "BANNER";')
+    release = "6.1.0-1-test"
+    debug = make.deb({f"./usr/lib/debug/boot/vmlinux-{release}": vmlinux.read_bytes()})
+    (tmp_path / "btf").write_bytes(sock(shift))
+    subprocess.run(["objcopy", "--strip-debug", f"--add-section=.BTF={tmp_path / 'btf'}", vmlinux], check=True)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / f"linux-image-{release}_1_amd64.deb").write_bytes(
+        make.deb({f"./boot/vmlinuz-{release}": vmlinux.read_bytes()})
+    )
+    (mirror / f"linux-image-{release}-dbg_1_amd64.deb").write_bytes(debug)
+    asked = command(mirror, tmp_path / "x", "--verify=1")
+    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=300)
+    (verdict,) = json.loads(done.stdout)["verified"]
+    assert (done.returncode, verdict["agree"]) == ((0, True) if shift == 1 else (5, False))
+    assert verdict["independent"]
+    assert {d["field"] for d in verdict["disagreements"]} == (set() if shift == 1 else {"struct sock.sk_protocol"})
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -229,7 +278,7 @@ def test_addresses_are_fetched_and_forgotten_or_kept(
     tmp_path: Path, keep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
-    task = Task(File(f"https://mirror.invalid/pool/{path.name}", crawl_plan.sha256_of(path)))
+    task = Task(File(f"https://mirror.invalid/pool/{path.name}", crawl_plan.sum_of(path)))
     kept = tmp_path / "kept"
     fetched = []
 

@@ -21,12 +21,12 @@ const char linux_banner[] = "BANNER";
 """
 
 
-def build(directory: Path, form: str) -> Path:
+def build(directory: Path, form: str, source: str = SOURCE) -> Path:
     """A shared library that has of a kernel what is looked at: a banner, a build-id, and DWARF."""
     clang = shutil.which("clang") or shutil.which("clang-14")
     if clang is None:
         pytest.skip("clang is not installed")
-    (directory / "s.c").write_text(SOURCE.replace("BANNER", make.BANNER))
+    (directory / "s.c").write_text(source.replace("BANNER", make.BANNER))
     path = directory / "vmlinux"
     linked = ["-target", "x86_64-linux-gnu", "-shared", "-nostdlib", "-Wl,--build-id", "-o", str(path)]
     for command in ([clang, *form.split(), "-c", "s.c", "-o", "s.o"], [clang, *form.split(), "s.o", *linked]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, List, NamedTuple, Tuple
+from typing import Any, Iterator, List
 
 import pytest
 
@@ -87,25 +87,20 @@ def test_a_sample_ends_even_if_nothing_can_be_had() -> None:
     assert {s.reason for s in found} == {"no network"}
 
 
-class Repository(NamedTuple):
+class Repository(apt.Repository):
     """Stands in for apt.Repository: one suite has one version, another has no such architecture."""
 
-    state: Path
-    suites: Tuple[str, ...]
-    arch: str
-
     def age(self) -> float:
-        return float("inf")
+        return float("inf") if (self.suites, self.arch) == (("old",), "riscv64") else 0
 
     def update(self) -> None:
         if (self.suites, self.arch) == (("old",), "riscv64"):
             raise SourceError("no such architecture")
 
-    def packages(self, _prefix: str) -> List[apt.Package]:
+    def packages(self, prefix: str) -> Iterator[apt.Package]:
         version = {"old": "1-1", "new": "1-2"}[self.suites[0]]
-        return [
-            apt.Package(n, version, "", 1, f"hash{version}", f"uri{version}") for n in ("linux-image-1-dbg", "linux-x")
-        ]
+        for name in (f"{prefix}1-dbg", "linux-x"):
+            yield apt.Package(name, version, "", 1, f"hash{version}", f"uri{version}")
 
 
 def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

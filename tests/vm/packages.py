@@ -1,35 +1,27 @@
-"""Debian packages of any suite and architecture, fetched by apt from the mirror that this machine is set up for.
-
-Each (suite, architecture) gets apt state of its own below the cache, so nothing on the machine changes: no foreign
-architecture, no source, no pin. Mirror addresses come from the machine's own configuration, and so do proxies and the
-keys that are trusted.
-"""
+"""Debian packages of any suite and architecture, through sockpid_gen.apt, in the cache of the lab."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from sockpid.errors import SourceError
+from sockpid_gen import apt
 
 from . import cache
 
 log = logging.getLogger(__name__)
 
-INDEX_LIFETIME = 24 * 3600
-APT_TIMEOUT = 600
+PackageError = SourceError
+"""apt refused, or the archive does not have what was asked for. The message says which."""
+
 WITH_SECURITY = frozenset({"bullseye", "bookworm", "trixie"})
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-
-
-class PackageError(Exception):
-    """apt refused, or the archive does not have what was asked for. The message says which."""
 
 
 class KernelPackage(NamedTuple):
@@ -52,9 +44,9 @@ def fetch(package: str, suite: str, arch: str) -> Path:
         # A package name has no underscore (deb-control(5)), so one name's pattern never matches another's file.
         for deb in sorted(debs.glob(f"{package}_*.deb")):
             return deb
-        config = _index(suite, arch)
+        index = _index(suite, arch)
         with tempfile.TemporaryDirectory(dir=debs, prefix=".download.") as partial:
-            _apt("apt-get", config, "download", f"{package}:{arch}", cwd=Path(partial))
+            index.run("apt-get", "download", f"{package}:{arch}", directory=Path(partial))
             (deb,) = Path(partial).glob("*.deb")
             return deb.rename(debs / deb.name)
 
@@ -65,15 +57,15 @@ def fetch_source(package: str, suite: str) -> Path:
     with cache.locked(sources):
         for found in sorted(sources.glob(f"{package}_*.orig.tar.*")):
             return found
-        config = _index(suite, "amd64")
+        index = _index(suite, "amd64")
         with tempfile.TemporaryDirectory(dir=sources, prefix=".download.") as partial:
             state = Path(partial) / "state"
             (state / "lists/partial").mkdir(parents=True)
             listing = Path(partial) / "sources.list"
-            listing.write_text(_sources(suite)[0].replace("deb ", "deb-src ", 1))
+            listing.write_text(apt.source_line(suite).replace("deb ", "deb-src ", 1))
             own = [f"-oDir::State={state}", f"-oDir::Cache={state}", f"-oDir::Etc::sourcelist={listing}"]
-            _apt("apt-get", config, *own, "update", "--error-on=any")
-            _apt("apt-get", config, *own, "--download-only", "source", package, cwd=Path(partial))
+            index.run("apt-get", *own, "update", "--error-on=any")
+            index.run("apt-get", *own, "--download-only", "source", package, directory=Path(partial))
             (found,) = Path(partial).glob("*.orig.tar.*")
             return found.rename(sources / found.name)
 
@@ -105,8 +97,8 @@ def kernels(suite: str, arch: str) -> Sequence[Sequence[KernelPackage]]:
     packages hold the same images as the signed ones.
     """
     with cache.locked(cache.directory("deb", suite, arch)):
-        config = _index(suite, arch)
-        listing = _apt("apt-cache", config, "search", "--names-only", "--full", r"^linux-(image|binary)-[0-9]")
+        search = ("search", "--names-only", "--full", r"^linux-(image|binary)-[0-9]")
+        listing = _index(suite, arch).run("apt-cache", *search)
     found: dict[tuple[str, str], list[KernelPackage]] = {}
     for kernel in images(listing):
         found.setdefault((kernel.series, kernel.flavour), []).append(kernel)
@@ -138,107 +130,17 @@ def _compare_versions(left: KernelPackage, right: KernelPackage) -> int:
     return 0
 
 
-def _index(suite: str, arch: str) -> Path:
-    """An apt configuration whose index of (suite, arch) is at most a day old. Call it with the cache locked.
-
-    When the mirror cannot be reached, an older index does: what is in the cache stays usable off line.
-    """
+def _index(suite: str, arch: str) -> apt.Repository:
+    """The index of (suite, architecture), with that of its security updates. Call it with the cache locked."""
     state = cache.directory("apt", f"{suite}-{arch}")
-    config, stamp = state / "apt.conf", state / "updated"
-    if stamp.exists() and time.time() - stamp.stat().st_mtime < INDEX_LIFETIME:
-        return config
-    for part in ("lists/partial", "archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
-    cache.write(state / "status", b"")
-    cache.write(config, _CONFIG.format(state=state, arch=arch).encode())
-    sources = _sources(suite)
-    while True:
-        cache.write(state / "sources.list", "".join(sources).encode())
-        try:
-            _apt("apt-get", config, "update", "--error-on=any")
-        except PackageError as error:
-            if stamp.exists():
-                log.warning("%s; the index of %s stays in use", error, time.ctime(stamp.stat().st_mtime))
-                return config
-            # Security updates are not made for every architecture, and a mirror may lag with those of some.
-            if len(sources) == 1:
-                raise
-            log.warning("%s; %s for %s is used without it", error, suite, arch)
-            del sources[-1]
-        else:
-            stamp.touch()
-            return config
-
-
-# The machine's own hooks and pins are about its own packages. The cache may lie where apt's own user cannot go.
-_CONFIG = """\
-#clear APT::Update::Pre-Invoke;
-#clear APT::Update::Post-Invoke;
-#clear APT::Update::Post-Invoke-Success;
-APT::Architecture "{arch}";
-APT::Architectures {{ "{arch}"; }};
-APT::Sandbox::User "root";
-Acquire::Languages "none";
-Acquire::Retries "3";
-Dir::State "{state}";
-Dir::State::status "{state}/status";
-Dir::Cache "{state}";
-Dir::Cache::pkgcache "pkgcache.bin";
-Dir::Cache::srcpkgcache "srcpkgcache.bin";
-Dir::Etc::sourcelist "{state}/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::Etc::preferences "-";
-Dir::Etc::preferencesparts "-";
-"""
-
-
-def _sources(suite: str) -> list[str]:
-    options = f" [signed-by={KEYRING}]" if KEYRING.exists() else ""
-    sources = [f"deb{options} {_mirror('Debian')} {suite} main\n"]
-    if suite in WITH_SECURITY:
-        sources.append(f"deb{options} {_mirror('Debian-Security')} {suite}-security main\n")
-    return sources
-
-
-@functools.cache
-def _mirror(label: str) -> str:
-    """The address from which this machine's apt takes the archive of that label."""
-    targets = _run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(LABEL) $(REPO_URI)",
-            "Created-By: Packages",
-            "Origin: Debian",
-        ]
-    )
-    for line in targets.splitlines():
-        if line.startswith(f"{label} "):
-            return line.split(" ", 1)[1]
-    raise PackageError(f"apt on this machine has no source labelled {label} (apt-get update may be due)")
-
-
-def _apt(tool: str, config: Path, *arguments: str, cwd: Path | None = None) -> str:
-    return _run([tool, "-q", "-c", str(config), *arguments], cwd)
-
-
-def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=APT_TIMEOUT,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise PackageError(f"{command[0]} is not installed on this machine") from None
-    except subprocess.TimeoutExpired:
-        raise PackageError(f"{' '.join(command)}: no answer within {APT_TIMEOUT} s") from None
-    if done.returncode:
-        raise PackageError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    with_security = (suite, f"{suite}-security") if suite in WITH_SECURITY else (suite,)
+    # Security updates are not made for every architecture, and a mirror may lag with those of some.
+    for suites in dict.fromkeys((with_security, (suite,))):
+        refused: list[str] = []
+        repository = apt.Repository(state, suites, arch)
+        if repository.current(refused.append):
+            for reason in refused:
+                log.warning("%s; an older index stays in use", reason)
+            return repository
+        log.warning("%s", *refused)
+    raise PackageError(refused[0])
