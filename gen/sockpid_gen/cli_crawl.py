@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Generator, List, Optional, Set
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sockpid.errors import ConflictError, SourceError, TableError, UsageError
 
@@ -89,26 +88,28 @@ def crawl(
 
     if not places and not suites:
         raise UsageError("give a PLACE or a --suite to read from (`sockpid-gen crawl --help` has examples)")
-    state = crawler.State(state_directory)
-    lists = [crawl_plan.of_places(places or [])]
-    for arch in arches or (ARCHITECTURES if suites else ()):
+    for arch in arches or ():
         if arch not in ARCHITECTURES:
             raise UsageError(f"--arch {arch}: this is not one of {', '.join(ARCHITECTURES)}")
-        lists.append(crawl_plan.of_suites(suites or [], arch, state_directory / "apt", err.print))
-    planned = list(crawl_plan.interleave(lists))
-    tasks = crawler.todo(planned, state.done() | set(archive.sources_of(archived)))
-    tasks = list(itertools.islice(tasks, limit))
-    kept = None if keep is None else str(keep)
-    with _crawling(len(tasks), as_json) as report:
-        if scheduler is None:
-            crawler.run(tasks, state, jobs, kept, report)
-        else:
-            crawler.run_on_cluster(tasks, state, scheduler, kept, report)
-    folded = crawler.fold(state, archived)
-    refreshed = refresher.refresh(archived, offsets)
-    new = {name for kernel in state.kernels() for name, _ in kernel["sources"]}
-    state.clear()
-    checked = _checked(verify, new, offsets, places or [], suites or [], state_directory / "apt", as_json)
+    state = crawler.State(state_directory)
+    with state.locked():
+        lists = [crawl_plan.of_places(places or [])]
+        for arch in arches or (ARCHITECTURES if suites else ()):
+            lists.append(crawl_plan.of_suites(suites or [], arch, state_directory / "apt", err.print))
+        planned = list(crawl_plan.interleave(lists))
+        tasks = crawler.todo(planned, state.done() | set(archive.sources_of(archived)))
+        tasks = list(itertools.islice(tasks, limit))
+        kept = None if keep is None else str(keep)
+        with _crawling(len(tasks), as_json) as report:
+            if scheduler is None:
+                crawler.run(tasks, state, jobs, kept, report)
+            else:
+                crawler.run_on_cluster(tasks, state, scheduler, kept, report)
+        folded = crawler.fold(state, archived)
+        refreshed = refresher.refresh(archived, offsets)
+        new = {name for kernel in state.kernels() for name, _ in kernel["sources"]}
+        state.clear()
+        checked = _checked(verify, new, offsets, places or [], suites or [], state_directory / "apt", as_json)
     failures = [(name, reason) for name, reason in state.failures()] + [("conflict", text) for text in folded.refused]
     result = {
         "planned": len(planned),
@@ -193,6 +194,8 @@ def _crawling(total: int, quiet: bool) -> Generator[Any, None, None]:
     if quiet or not err.is_terminal:
         yield _say_nothing
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         bar = progress.add_task("crawl", total=total)

@@ -10,7 +10,6 @@ from typing import Annotated, Generator
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .stream import Tick
 
@@ -38,6 +37,8 @@ def progress_of(path: Path, quiet: bool) -> Generator[Tick, None, None]:
     if quiet or not err.is_terminal:
         yield lambda _: None
         return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     size = path.stat().st_size if path.is_file() else 0
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:

@@ -14,12 +14,12 @@ from sockpid.errors import ConflictError, SourceError, UsageError
 
 from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
 from .difference import words
-from .verify import Verdict, Witness
 
 if TYPE_CHECKING:
     from .entry import KernelEntry
     from .sampling import Fetch, Sampled
     from .table import Table
+    from .verify import Verdict, Witness
 
 DEFAULT_STATE = Path(".cache/apt")
 

@@ -6,6 +6,8 @@ are there, so it depends on what was read, never on the order or on how often th
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -14,7 +16,7 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from sockpid.errors import SockpidError, UsageError
 
@@ -35,6 +37,17 @@ class State:
 
     def __init__(self, directory: Path) -> None:
         self._outcomes = directory / "outcomes"
+
+    @contextlib.contextmanager
+    def locked(self) -> Generator[None, None, None]:
+        """Holds the directory against other crawls, which would forget what this one has read. Raises UsageError."""
+        self._outcomes.mkdir(parents=True, exist_ok=True)
+        with (self._outcomes.parent / "lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"--state {self._outcomes.parent}: another crawl works in this directory") from None
+            yield
 
     def save(self, task: Task, outcome: Outcome) -> None:
         """Notes what became of a task, in place of what became of it earlier."""

@@ -203,6 +203,16 @@ def test_a_worker_that_dies_costs_its_own_kernel_only(
     assert len(list(state.kernels())) == 12  # 11 others, one of them in two packages
 
 
+def test_two_crawls_do_not_share_a_state(mirror: Path, tmp_path: Path) -> None:
+    with crawl.State(tmp_path / "x/state").locked():
+        asked = command(mirror, tmp_path / "x")
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "another crawl works in this directory" in done.stderr
+    with crawl.State(tmp_path / "x/state").locked():
+        pass
+
+
 def test_damaged_state_is_as_good_as_none(mirror: Path, tmp_path: Path) -> None:
     state = crawl.State(tmp_path / "state")
     task = crawl_plan.of_places([str(mirror)])[0]
