@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
+import os
 import shutil
 import subprocess
+import sys
+import threading
 from pathlib import Path
+from typing import ClassVar, Dict
 
 import pytest
 
 from sockpid.errors import SourceError
 from sockpid.layout import Field, Struct
+from sockpid_gen import Table
 from sockpid_gen.extraction import extract
 from sockpid_gen.source import open_source
 from tests import kernel_files as make
@@ -63,6 +69,66 @@ def check(path: Path) -> None:
     assert found.kind == "dwarf"
     assert isinstance(row, Struct)
     assert row.fields == {"state": Field(16, 5, bitfield=True), "next[1]": Field(128, 64)}
+
+
+@pytest.mark.parametrize("form", SPLIT)
+def test_split_and_packaged(tmp_path: Path, form: str) -> None:
+    dwp = shutil.which("llvm-dwp") or shutil.which("llvm-dwp-14")
+    if dwp is None:
+        pytest.skip("llvm-dwp is not installed")
+    path = build(tmp_path, form)
+    subprocess.run([dwp, "-e", path, "-o", f"{path}.dwp"], cwd=tmp_path, check=True)
+    (tmp_path / "s.dwo").unlink()
+    check(path)
+
+
+class Debuginfod(http.server.BaseHTTPRequestHandler):
+    """Speaks the protocol (man 8 debuginfod): GET /buildid/HEX/debuginfo."""
+
+    files: ClassVar[Dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        content = self.files.get(self.path)
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_debuginfod_server_has_the_dwarf(tmp_path: Path) -> None:
+    """An image without types; a server knows the build by its build-id, another does not."""
+    path = build(tmp_path, "-gdwarf-5")
+    with open_source(path) as kernel:
+        build_id = kernel.build_id
+    Debuginfod.files = {f"/buildid/{build_id}/debuginfo": path.read_bytes()}
+    image = tmp_path / "stripped" / "vmlinux"
+    image.parent.mkdir()
+    subprocess.run(["objcopy", "--strip-debug", path, image], check=True)
+    offsets = tmp_path / "offsets"
+    command = [sys.executable, "-m", "sockpid_gen", "add", str(image), "--find=debuginfod", f"--offsets={offsets}"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Debuginfod) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        own = {"DEBUGINFOD_URLS": url, "DEBUGINFOD_CACHE_PATH": str(tmp_path / "cache"), "NO_PROXY": "*"}
+        environment = {**os.environ, **own}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        Debuginfod.files = {}
+        environment["DEBUGINFOD_CACHE_PATH"] = str(tmp_path / "another")
+        other = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    (entry,) = Table.load(offsets)
+    assert entry.build_id == build_id
+    assert entry.provenance["kind"] == "dwarf"
+    assert "found by its build-id" in entry.provenance["note"]
+    row = entry.layout["struct sock"]
+    assert isinstance(row, Struct)
+    assert row.size == 24
+    assert other.returncode != 0
+    assert "neither BTF nor DWARF" in other.stderr
 
 
 @pytest.mark.parametrize("form", SPLIT)
