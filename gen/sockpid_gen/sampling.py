@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import hashlib
 import re
 import tempfile
 import urllib.parse
@@ -53,14 +53,19 @@ Fetch = Callable[[DebugPackage, Path], None]
 def sample(kernels: Iterable[KernelEntry], seed: int) -> List[KernelEntry]:
     """All kernels, in an order of which any part from the start is spread over architectures, within these over series.
 
-    The order depends on the kernels and on `seed` alone.
+    The order depends on the kernels and on `seed` alone. A kernel more or less does not change that of the others.
     """
-    rng = random.Random(seed)
+
+    def rank(*name: object) -> bytes:
+        return hashlib.sha256(repr((seed, *name)).encode()).digest()
+
     groups: Dict[str, Dict[str, List[KernelEntry]]] = {}
-    for kernel in sorted(kernels, key=lambda k: (k.arch, k.release, k.build_id or "", k.banner or "")):
+    for kernel in sorted(kernels, key=lambda k: rank(*k.key, k.arch)):
         groups.setdefault(kernel.arch, {}).setdefault(series_of(kernel.release), []).append(kernel)
-    queues = [_spread([by_series[series] for series in sorted(by_series)], rng) for by_series in groups.values()]
-    rng.shuffle(queues)
+    queues: List[List[KernelEntry]] = []
+    for arch in sorted(groups, key=rank):
+        by_series = groups[arch]
+        queues.append(_interleave([by_series[series] for series in sorted(by_series, key=lambda s: rank(arch, s))]))
     return _interleave(queues)
 
 
@@ -153,13 +158,6 @@ class Fetcher:
             for found in repository.packages("linux-image-"):
                 if found.name.endswith("-dbg"):
                     yield DebugPackage(found.name, found.version, arch), found
-
-
-def _spread(groups: List[List[KernelEntry]], rng: random.Random) -> List[KernelEntry]:
-    for group in groups:
-        rng.shuffle(group)
-    rng.shuffle(groups)
-    return _interleave(groups)
 
 
 def _interleave(queues: Sequence[Sequence[KernelEntry]]) -> List[KernelEntry]:

@@ -39,6 +39,9 @@ def test_a_sample_is_spread_evenly_and_can_be_drawn_again() -> None:
     assert {series_of(k.release) for k in chosen[:12] if k.arch == "x86_64"} == {"5.10", "6.1", "6.12", "7.3"}
     assert sampling.sample(reversed(kernels()), 1) == chosen
     assert sampling.sample(kernels(), 2) != chosen
+    gone = chosen[4]
+    same = [k for k in sampling.sample((k for k in kernels() if k != gone), 1) if k.arch != gone.arch]
+    assert same == [k for k in chosen if k.arch != gone.arch]
 
 
 def test_the_debug_package_is_of_the_same_version() -> None:
