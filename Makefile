@@ -87,6 +87,9 @@ FUZZ_EXAMPLES ?= 20000
 fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES for each
 	SOCKPID_TEST_HYPOTHESIS=fuzz SOCKPID_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) tests/fuzz
 
+kills: setup  ## a crawl that is killed ten times, at random moments: the tables are those of one that is not
+	SOCKPID_TEST_KILLS=10 $(PYTEST) tests/unit/test_gen_crawl.py -k killed_at_random
+
 dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a wheelhouse for machines without network
 	rm -rf dist
 	$(BIN)/python -m hatchling build
@@ -99,4 +102,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming bench-gen fuzz dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming bench-gen fuzz kills dist clean calibration

@@ -164,6 +164,8 @@ def describe_btf(prog: drgn.Program, btf: Btf, pointer_size: int, roots: Iterabl
     `prog`: a program whose types are those of `btf`. Raises BtfError, naming the field, if the two disagree.
     """
     roots = tuple(roots)
+    # Found all at once they cost no more than one; drgn asks for one after the other.
+    btf.find({name.partition(" ")[2] for name in roots}, frozenset().union(*KEYWORDS.values()))
     shared: FrozenSet[str] = frozenset()
     rows = describe(prog, roots)
     more = shared_names(btf, rows, pointer_size)

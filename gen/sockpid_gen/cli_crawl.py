@@ -110,7 +110,9 @@ def crawl(
         new = {name for kernel in state.kernels() for name, _ in kernel["sources"]}
         state.clear()
         checked = _checked(verify, new, offsets, places or [], suites or [], state_directory / "apt", as_json)
-    failures = [(name, reason) for name, reason in state.failures()] + [("conflict", text) for text in folded.refused]
+    failures = [(name, reason) for name, reason in state.failures(planned)] + [
+        ("conflict", text) for text in folded.refused
+    ]
     result = {
         "planned": len(planned),
         "read": len(tasks),

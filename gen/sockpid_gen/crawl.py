@@ -71,9 +71,10 @@ class State:
                 keys.update(sha256 for _, sha256 in document["kernel"]["sources"])
         return keys
 
-    def failures(self) -> List[Tuple[str, str]]:
-        """Name and reason of every task that failed the last time."""
-        return sorted((d["source"], d["error"]) for _, d in self.load() if d["error"] is not None)
+    def failures(self, tasks: Iterable[Task]) -> List[Tuple[str, str]]:
+        """Name and reason of every one of the tasks that failed the last time."""
+        keys = {task.key for task in tasks}
+        return sorted((d["source"], d["error"]) for key, d in self.load() if key in keys and d["error"] is not None)
 
     def kernels(self) -> Iterator[archive.Kernel]:
         """All kernels that were read."""
