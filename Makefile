@@ -67,6 +67,12 @@ accuracy: setup setup-test  ## every scenario against the truth, here and in vir
 calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
 	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
 
+airgap: setup setup-test  ## the Debian package and the unit under systemd, the standalone program on a host without Python
+	SOCKPID_AIRGAP=1 $(PYTEST) tests/vm/test_systemd.py tests/vm/test_standalone.py tests/vm/test_fulfil.py
+
+tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
+	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/test_bundle.py -k flipped_bytes
+
 lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
 	$(BIN)/python -m tests.vm matrix $(LAB)
 
@@ -102,4 +108,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming bench-gen fuzz kills dist clean calibration
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming bench-gen fuzz kills dist clean calibration airgap tamper

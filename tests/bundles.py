@@ -15,7 +15,7 @@ PYTHONS = ("3.7", "3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
 def make(output: Path, *arguments: str, cwd: Path = ROOT) -> Path:
     """`sockpid-gen bundle -o OUTPUT ARGUMENTS` of this checkout."""
     command = [sys.executable, "-m", "sockpid_gen", "bundle", "-o", str(output), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return output
 
