@@ -48,7 +48,7 @@ ProtectKernelTunables=yes
 ReadWritePaths=-/sys/fs/bpf -/sys/kernel/tracing -/sys/kernel/debug/tracing
 KeyringMode=private
 LockPersonality=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
+{write_execute}RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
@@ -87,6 +87,9 @@ def unit(python: str, bundle: str, knows_cap_bpf: bool = True, systemd: int = 0)
     return UNIT.format(
         type="notify-reload" if by_type else "notify",
         reload="" if by_type else "ExecReload=/bin/kill -HUP $MAINPID\n",
+        write_execute=""
+        if "pypy" in python
+        else "MemoryDenyWriteExecute=yes\n",  # its compiler writes what it executes
         python=python,
         bundle=bundle,
         capabilities=" ".join(capabilities),

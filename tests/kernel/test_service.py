@@ -23,6 +23,7 @@ for n in range(64):
     if n not in keep:
         libc.prctl(24, n, 0, 0, 0)  # PR_CAPBSET_DROP
 libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+libc.prctl(65, 1, 0, 0, 0)  # PR_SET_MDWE, like MemoryDenyWriteExecute; EINVAL before Linux 6.3
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -61,6 +62,17 @@ def test_it_names_owners_and_survives_a_restart(service: list[str]) -> None:
         assert probe.returncode == 0
         verdict = truth.judge(truth.parse_lines(events), truth.parse_lines(done.stdout))
         assert (verdict.wrong, verdict.unknown, verdict.owners) == ([], [], 3)
+
+
+@pytest.mark.parametrize("version", bundles.PYTHONS)
+def test_every_python_does_without_memory_that_is_written_and_executed(service: list[str], version: str) -> None:
+    python = bundles.interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not installed here")
+    command = [python if word == sys.executable and at else word for at, word in enumerate(service)]
+    assert command.count(python) == 1
+    done = subprocess.run([*command, "--duration", "0.1"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "self-check" in done.stderr) == (0, False), done.stderr
 
 
 def test_a_kernel_that_it_does_not_know_is_refused_and_not_tried_again(service: list[str]) -> None:

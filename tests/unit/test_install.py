@@ -203,6 +203,11 @@ def test_old_kernels_get_the_capability_that_they_know() -> None:
     assert "CapabilityBoundingSet=CAP_SYS_ADMIN CAP_NET_ADMIN" in unit.unit("p", "b", knows_cap_bpf=False)
 
 
+def test_pypy_may_write_what_it_executes() -> None:
+    assert "\nMemoryDenyWriteExecute=yes\n" in unit.unit("/usr/bin/python3", "b")
+    assert "MemoryDenyWriteExecute" not in unit.unit("/usr/bin/pypy3", "b")
+
+
 def test_every_option_of_the_generator_is_in_its_manual(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "sockpid_gen.man", str(tmp_path)], check=True)
     text = (tmp_path / "sockpid-gen.1").read_text().replace("\\-", "-")
