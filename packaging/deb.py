@@ -62,6 +62,10 @@ set -e
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true
 fi
+# What the service kept for its next start.
+if [ "$1" = remove ]; then
+    rm -rf /sys/fs/bpf/sockpid || true
+fi
 """,
 }
 

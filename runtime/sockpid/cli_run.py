@@ -71,7 +71,8 @@ def add(commands: Any, common: argparse.ArgumentParser) -> argparse.ArgumentPars
     run.add_argument(
         "--keep",
         action="store_true",
-        help="as --pin; leave what is known of sockets to the next run, and take over what the last one left",
+        help="as --pin, where maps can be pinned; leave what is known of sockets to the next run, and take over what "
+        "the last one left",
     )
     add_filters(run)
     return run
@@ -123,7 +124,7 @@ def wishes(arguments: argparse.Namespace) -> RunOptions:
         not arguments.no_seed,
         arguments.summary,
         arguments.count,
-        "" if arguments.keep and arguments.pin is None else arguments.pin,
+        arguments.pin,
         filter_of(arguments),
         tuple(outputs or ["table"]),
         labels_of(arguments),

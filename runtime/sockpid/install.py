@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from . import __version__, data, kernel, unit
+from . import __version__, data, kernel, pin, unit
 from .commands import Command
 from .completion import scripts
 from .errors import InstallError, UsageError
@@ -108,6 +108,7 @@ def uninstall(place: Place) -> int:
         raise InstallError(f"nothing is installed: there is no {place.at(place.record)}")
     if place.root == "/":
         _systemd(["systemctl", "disable", "--now", unit.NAME])
+        pin.clear(pin.DIRECTORY)
     left = _remove(place, list(record["files"]), record["files"])
     for path in left:
         print(f"sockpid: left {place.at(path)}: it was changed since it was installed", file=sys.stderr)

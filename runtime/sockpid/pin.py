@@ -158,6 +158,14 @@ def pin_fd(fd: int, path: str) -> None:
         raise _refused(f"pin {path}", error) from None
 
 
+def clear(directory: str) -> None:
+    """Takes away what an instance that has ended left, and the programs that are attached through it."""
+    for below in (f"{directory}/v{ABI}", f"{directory}/{OWN}"):
+        with contextlib.suppress(OSError):
+            for name in os.listdir(below):
+                os.unlink(f"{below}/{name}")
+
+
 def is_locked(directory: str) -> bool:
     """Does an instance run that pins there? Raises UsageError as bpffs() does, and PinError."""
     bpffs(directory)

@@ -9,11 +9,12 @@ from typing import Callable, NamedTuple, Optional, Tuple
 from . import start
 from .collection import Options
 from .counting import count
+from .errors import UsageError
 from .filters import Filter
 from .labels import Wanted
 from .notify import Notifier
 from .outputs import Outputs
-from .pin import DIRECTORY
+from .pin import DIRECTORY, bpffs
 from .pinning import Pinning
 from .session import Session
 from .signals import Signals
@@ -59,7 +60,8 @@ def run(
         else:
             outputs = Outputs.open(what.outputs, start.say)
             stack.callback(outputs.close)
-        pins = stack.enter_context(Pinning(what.pin or DIRECTORY, what.keep)) if what.pin is not None else None
+        directory = _directory(what)
+        pins = stack.enter_context(Pinning(directory, what.keep)) if directory is not None else None
         tracer = stack.enter_context(Tracer.open(options, offsets_path, pins.inherit if pins is not None else None))
         if pins is not None:
             pins.attached(tracer)
@@ -75,3 +77,15 @@ def run(
             return count(tracer, what, signals)
         beat = pins.beat if pins is not None else None
         return Session(tracer, what, outputs, notifier, reread, beat).follow(waiting, signals)
+
+
+def _directory(what: RunOptions) -> Optional[str]:
+    """Where to pin. Keeping is no reason not to run: without a bpf file system it is said, and left out."""
+    if what.pin is not None or not what.keep:
+        return what.pin if what.pin != "" else DIRECTORY
+    try:
+        bpffs(DIRECTORY)
+    except UsageError as error:
+        start.say(f"no owner will be kept for the next run: {error}")
+        return None
+    return DIRECTORY

@@ -12,7 +12,7 @@ Documentation=man:sockpid(8)
 [Service]
 Type={type}
 EnvironmentFile=-/etc/default/sockpid
-ExecStart={python} -I -S {bundle} run --json --config $SOCKPID_OPTIONS
+ExecStart={python} -I -S {bundle} run --json --config --keep $SOCKPID_OPTIONS
 {reload}# Signs of life come from the loop that reads the events.
 WatchdogSec=30
 TimeoutStopSec=10
@@ -61,7 +61,7 @@ WantedBy=multi-user.target
 """
 
 TMPFILES = """\
-# Where `sockpid run --pin` pins its maps, and where further offset tables are looked for.
+# Where the service pins its maps, and where further offset tables are looked for.
 d /sys/fs/bpf/sockpid 0700 root root -
 d /etc/sockpid/offsets.d 0755 root root -
 """

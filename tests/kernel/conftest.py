@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.kernel)
         if reason is not None and not REQUIRED:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="module")
+def bpffs() -> Iterator[Path]:
+    """A bpf file system of our own, which other users may enter."""
+    mounted = Path(tempfile.mkdtemp(prefix="sockpid-bpffs-"))
+    mounted.chmod(0o755)
+    subprocess.run(["mount", "-t", "bpf", "bpf", str(mounted)], check=True)
+    try:
+        yield mounted
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+        mounted.rmdir()
 
 
 class Ran(NamedTuple):

@@ -11,7 +11,6 @@ import stat
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,19 +31,6 @@ KEY_SIZE, VALUE_SIZE = 44, 56
 SPEC = image.Map("socket_to_pid", "BPF_MAP_TYPE_LRU_HASH", KEY_SIZE, VALUE_SIZE, 128)
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
 PYTHON = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'runtime')!r})\n"]
-
-
-@pytest.fixture(scope="module")
-def bpffs() -> Iterator[Path]:
-    """A bpf file system of our own, which other users may enter."""
-    mounted = Path(tempfile.mkdtemp(prefix="sockpid-bpffs-"))
-    mounted.chmod(0o755)
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(mounted)], check=True)
-    try:
-        yield mounted
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
-        mounted.rmdir()
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +21,6 @@ from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
-
-
-@pytest.fixture(scope="module")
-def bpffs() -> Iterator[Path]:
-    mounted = Path(tempfile.mkdtemp(prefix="sockpid-bpffs-"))
-    subprocess.run(["mount", "-t", "bpf", "bpf", str(mounted)], check=True)
-    try:
-        yield mounted
-    finally:
-        subprocess.run(["umount", str(mounted)], check=True)
-        mounted.rmdir()
 
 
 @pytest.fixture

@@ -7,13 +7,16 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from sockpid import capability, unit
 from sockpid.errors import UnknownKernelError
+from sockpid.selfcheck import Pair
 from tests import bundles, truth
+from tests.kernel.conftest import attached
 
 WORKLOAD = [sys.executable, "-I", "-S", str(bundles.ROOT / "tests/workload.py"), "--processes", "3", "--seconds", "1"]
 WITH = """
@@ -73,6 +76,28 @@ def test_every_python_does_without_memory_that_is_written_and_executed(service: 
     assert command.count(python) == 1
     done = subprocess.run([*command, "--duration", "0.1"], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, "self-check" in done.stderr) == (0, False), done.stderr
+
+
+def test_it_keeps_owners_across_a_restart(service: list[str], bpffs: Path) -> None:
+    """With the unit's capabilities and no more, for sockets that nobody touches after the first start."""
+    command = [*service, "--pin", str(bpffs / "service"), "--no-seed"]
+    pair = Pair("inet")
+    try:
+        for turn in range(2):
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
+                said = attached(probe)
+                if turn == 0:
+                    pair.send()
+                time.sleep((0.7, 5)[turn])  # sent again after 0.2, 0.6, 1.4, 3, 6.2 seconds
+                probe.terminate()
+                events, _ = probe.communicate(timeout=30)
+            assert probe.returncode == 0
+            assert ("took over" in said) == (turn == 1)
+            mine = [event for event in truth.parse_lines(events) if event["sport"] == pair.tuple.sport]
+            assert mine
+            assert {event["pid"] for event in mine} == {os.getpid()}
+    finally:
+        pair.close()
 
 
 def test_a_kernel_that_it_does_not_know_is_refused_and_not_tried_again(service: list[str]) -> None:
