@@ -142,10 +142,16 @@ def key(shell: Shell) -> None:
               "echo \"me@example.org $(cat ~/.ssh/id_ed25519.pub)\" > allowed_signers")  # fmt: skip
 
 
+def config(shell: Shell) -> None:
+    """config.toml, with an output and a filter."""
+    (shell.here / "config.toml").write_text('output = ["file:events.jsonl"]\ncomm = "trainer-*"\n')
+
+
 STAGES: dict[str, Callable[[Shell], None]] = {
     function.__name__: function
     for function in (
         checkout,
+        config,
         traffic,
         connection,
         pinned,
