@@ -13,7 +13,7 @@ EPILOG = """\
 examples:
   sockpid status
   sockpid status --json | jq .lost
-  sockpid status --pin /sys/fs/bpf/other || systemctl restart sockpid
+  sockpid status --pin /sys/fs/bpf/other
 
 It asks the instance that runs with --pin (or --keep) in this directory; the service does.
 
