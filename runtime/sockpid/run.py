@@ -15,7 +15,6 @@ from .labels import Wanted
 from .notify import Notifier
 from .outputs import Outputs
 from .pin import DIRECTORY, bpffs
-from .pinning import Pinning
 from .session import Session
 from .signals import Signals
 from .tracer import Tracer
@@ -60,8 +59,12 @@ def run(
         else:
             outputs = Outputs.open(what.outputs, start.say)
             stack.callback(outputs.close)
+        pins = None
         directory = _directory(what)
-        pins = stack.enter_context(Pinning(directory, what.keep)) if directory is not None else None
+        if directory is not None:
+            from .pinning import Pinning
+
+            pins = stack.enter_context(Pinning(directory, what.keep))
         tracer = stack.enter_context(Tracer.open(options, offsets_path, pins.inherit if pins is not None else None))
         if pins is not None:
             pins.attached(tracer)

@@ -465,3 +465,33 @@ def test_table_shows_no_control_characters_and_labels() -> None:
     assert line.endswith("  RANK=3? unit=x.service")
     assert "\x1b" not in line
     assert "\x1b[31m" in table_output.row(made, table_output.fit(None), colour=True)
+
+
+def test_outputs_are_replaced_while_events_go_on(said: list[str], tmp_path: Path) -> None:
+    """Each event is in the outputs of its time, none is lost, and what stays is opened anew."""
+    a, b, c = (f"file:{tmp_path}/{name}" for name in "abc")
+    every = Outputs.open([a, b], said.append)
+    every.start()
+    every.offer(numbered(0))
+    every.replace([b, c])
+    every.offer(numbered(1))
+    every.replace([f"{c},keep=9", "unix:" + str(tmp_path / "s")])  # the same file, with another key
+    every.offer(numbered(2))
+    every.close()
+    found = {name: [json.loads(line)["seq"] for line in (tmp_path / name).read_text().splitlines()] for name in "abc"}
+    assert found == {"a": [0], "b": [0, 1], "c": [1, 2]}
+    assert all(row["offered"] == row["written"] for row in every.report())
+    assert sum(row["written"] for row in every.report()) == 6
+    assert not said
+
+
+@pytest.mark.parametrize("wrong", ["file:/no/such/directory/x", "pipe", "unix:{0},mode=x", "file:{0}/a,keep=x"])
+def test_outputs_that_cannot_be_opened_change_nothing(said: list[str], tmp_path: Path, wrong: str) -> None:
+    every = Outputs.open([f"file:{tmp_path}/a"], said.append)
+    every.start()
+    every.offer(numbered(0))
+    with pytest.raises((UsageError, OutputError)):
+        every.replace([f"file:{tmp_path}/b", wrong.format(tmp_path)])
+    every.offer(numbered(1))
+    every.close()
+    assert [json.loads(line)["seq"] for line in (tmp_path / "a").read_text().splitlines()] == [0, 1]

@@ -171,6 +171,15 @@ def test_every_screen_has_its_size(size: tuple[int, int], keys: list[str]) -> No
     assert max(map(len, lines)) <= size[0]
 
 
+def test_help_is_whole_on_a_small_terminal() -> None:
+    chosen = State()
+    press(filled(), chosen, "?")
+    shown = screen(filled(), chosen, 80, 24)
+    assert [line.strip() for line in shown[5:-1]][: len(view.HELP.splitlines())] == [
+        line.strip() for line in view.HELP.splitlines()
+    ]
+
+
 def test_columns_that_have_no_room_are_left_out_whole() -> None:
     model = filled(event(4711, comm="trainer"))
     titles = {width: next(line for line in screen(model, State(), width) if "OWNER" in line) for width in (60, 80, 140)}

@@ -287,19 +287,21 @@ def _details(row: Optional[Row], now: Now) -> List[Line]:
 
 
 HELP = """\
-A TCP segment that is not acknowledged is sent again: a retransmit. Each belongs to a socket, and the socket to a
-process, its owner. This screen shows who has to send again, to whom, and how often.
+A TCP segment that is not acknowledged is sent again: a retransmit. It belongs
+to a socket, and that to a process, its owner: who sends again, and how often?
 
-  RETR/S   retransmits per second, the last seconds counting most      RTT     smoothed round trip time
-  TOTAL    since the start of this screen                              BYTES   sent again
-  RTO      a timer ran out: the worst kind                             LAST    time since the latest
-  FAST     duplicate acknowledgements told of a loss                   OTHER   SYN, SYN-ACK, failed attempts
-  TLP      the last segment was probed for
+ RETR/S  a second, lately               RTT    smoothed round trip time
+ TOTAL   since this screen began        BYTES  sent again
+ RTO     a timer ran out: the worst     LAST   time since the latest
+ FAST    acknowledgements told of it    OTHER  SYN, SYN-ACK, failed attempts
+ TLP     the last segment was probed for
 
-  up down PgUp PgDn   choose a row           /      filter by name, pid, address, port, label, host
-  Enter Esc           open it, and back      p      pause (counting goes on)
-  Tab                 owners, sockets, peers q      quit
-  sort by   s retr/s  c total  t rtt  b bytes  n sockets  l last  i pid  a name   r reverse"""
+ up down PgUp PgDn  choose a row        /      filter by name, pid, address,
+ Enter, Esc         open it, and back          port, label, host
+ Tab                the next view       p      pause; counting goes on
+ r                  reverse             q      quit
+
+ sort by  s retr/s  c total  t rtt  b bytes  n sockets  l last  i pid  a name"""
 
 
 def _help() -> List[Line]:
