@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Iterator, List, Optional
 
 import typer
 from rich.markup import escape
@@ -38,7 +38,7 @@ def verify(
     seed: Annotated[int, typer.Option(metavar="S", help="Which N kernels; the same S, the same kernels.")] = 1,
     report: Annotated[
         Optional[Path],
-        typer.Option(metavar="FILE", help="Write what --sample found as Markdown, and as JSON beside it."),
+        typer.Option(metavar="FILE", help="Put what --sample finds into this page, and JSON beside it."),
     ] = None,
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where --sample keeps package indices.")] = DEFAULT_STATE,
     offsets: Offsets = DEFAULT_OFFSETS,
@@ -102,28 +102,32 @@ def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[
 
     fetcher = sampling.Fetcher(state)
     available = list(fetcher.available(table))
-    found = verify_some(available, count, seed, fetcher, quiet)
-    if report is not None:
-        verify_report.write(report, verify_report.document(found, seed, len(table), len(available)))
-    verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
-    if len(verdicts) < count:
-        raise SourceError(f"only {len(verdicts)} of {count} kernels could be verified; the reasons are above")
+    rows = [] if report is None else verify_report.kept(report, table)
+    known = {row["build_id"] for row in rows}
+    verdicts: List[Verdict] = []
+    wanted = max(0, count - len(rows))
+    for sampled in verify_some([k for k in available if k.build_id not in known], wanted, seed, fetcher, quiet):
+        rows.append(verify_report.row_of(sampled, seed))
+        if sampled.verdict is not None:
+            verdicts.append(sampled.verdict)
+        if report is not None:  # after each: it took minutes
+            verify_report.write(report, verify_report.document(rows, len(table), len(available)))
+    if len(verdicts) < wanted:
+        raise SourceError(f"only {len(verdicts)} of {wanted} kernels could be verified; the reasons are above")
     return verdicts
 
 
-def verify_some(kernels: List[KernelEntry], count: int, seed: int, fetch: Fetch, quiet: bool) -> List[Sampled]:
-    """What came of `count` of the kernels, fewer if debug packages fail; those that do are told on stderr at once."""
+def verify_some(kernels: List[KernelEntry], count: int, seed: int, fetch: Fetch, quiet: bool) -> Iterator[Sampled]:
+    """What comes of `count` of the kernels, fewer if debug packages fail; those that do are told on stderr."""
     from . import sampling
 
-    found: List[Sampled] = []
     with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
         for sampled in sampling.verify_sample(sampling.sample(kernels, seed), count, fetch):
-            found.append(sampled)
             if status is not None:
-                status.update(f"{len(found)}: {escape(sampled.kernel.identity)}")
+                status.update(escape(sampled.kernel.identity))
             if sampled.reason is not None:
                 err.print(f"not verified: {escape(sampled.kernel.identity)}: {escape(sampled.reason)}")
-    return found
+            yield sampled
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -5,43 +5,90 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, Iterable, List, Sequence
 
 import sockpid
+from sockpid import table_writer
+from sockpid.errors import UsageError
+from sockpid.layout import Layout
 from sockpid.table import series_of
 
 from . import pahole, shard
+from .entry import KernelEntry
 from .sampling import Sampled
 
+Row = Dict[str, Any]
+"""One kernel: what the table has of it, what that was held against, when, and what came of it."""
 
-def document(sampled: Sequence[Sampled], seed: int, kernels: int, available: int) -> Dict[str, Any]:
-    """The report for programs, of a run that ended now. kernels, available: in the table, with a debug package."""
+
+def row_of(sampled: Sampled, seed: int) -> Row:
+    """A kernel of a sample that was drawn with `seed`, looked at now."""
+    kernel, package, verdict, reason = sampled
+    row: Row = {
+        "arch": kernel.arch,
+        "series": series_of(kernel.release),
+        "release": kernel.release,
+        "build_id": kernel.build_id,
+        "layout": layout_id(kernel.layout),
+        "table": {"kind": kernel.provenance.get("kind"), "source": kernel.provenance.get("source")},
+        "against": package,
+        "date": _today(),
+        "seed": seed,
+    }
+    if verdict is None:
+        return {**row, "reason": reason}
+    return {
+        **row,
+        "facts": verdict.fields,
+        "independent": verdict.independent,
+        "witnesses": list(verdict.witnesses),
+        "disagreements": [str(d) for d in verdict.disagreements],
+    }
+
+
+def document(rows: Sequence[Row], kernels: int, available: int) -> Dict[str, Any]:
+    """The report for programs. kernels, available: how many the table has, and how many of these a debug package."""
     import drgn
 
     tools = {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__), "pahole": pahole.version() or "none"}
-    date = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    rows: List[Dict[str, Any]] = []
-    for kernel, package, verdict, reason in sampled:
-        row: Dict[str, Any] = {
-            "arch": kernel.arch,
-            "series": series_of(kernel.release),
-            "release": kernel.release,
-            "build_id": kernel.build_id,
-            "table": {"kind": kernel.provenance.get("kind"), "source": kernel.provenance.get("source")},
-            "against": package,
-        }
-        if verdict is None:
-            row["reason"] = reason
-        else:
-            row.update(
-                facts=verdict.fields,
-                independent=verdict.independent,
-                witnesses=list(verdict.witnesses),
-                disagreements=[str(d) for d in verdict.disagreements],
-            )
-        rows.append(row)
-    found = {"table_kernels": kernels, "available": available, "kernels": rows}
-    return {"date": date, "seed": seed, "tools": tools, **found}
+    return {
+        "date": _today(),
+        "tools": tools,
+        "table_kernels": kernels,
+        "available": available,
+        "kernels": list(rows),
+    }
+
+
+def kept(path: Path, table: Iterable[KernelEntry]) -> List[Row]:
+    """The rows of an earlier report that still hold: good ones, of kernels whose entries say what they said then.
+
+    None if there is no report. Raises UsageError if the file is something else.
+    """
+    beside = path.with_suffix(".json")
+    entries = {kernel.build_id: kernel for kernel in table}
+    try:
+        rows = json.loads(beside.read_bytes())["kernels"]
+        return [
+            row
+            for row in rows
+            if row.get("disagreements") == []
+            and row["build_id"] in entries
+            and row["layout"] == layout_id(entries[row["build_id"]].layout)
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{beside} is no report of `sockpid-gen verify --sample`: {error!r}") from None
+
+
+def layout_id(layout: Layout) -> str:
+    """What a layout has as id in a table: two layouts with one id say the same of every field."""
+    return str(table_writer.add({"structs": {}, "layouts": {}, "kernels": []}, {}, layout)["layout"])
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
 
 
 def write(path: Path, report: Dict[str, Any]) -> None:
@@ -61,9 +108,10 @@ def page(report: Dict[str, Any]) -> str:
     lines = [
         "# The table against DWARF",
         "",
-        f"Made on {report['date']} by `sockpid-gen verify --sample {len(judged)} --seed {report['seed']}` ({tools}) "
-        f"out of {report['table_kernels']} kernels of the table; of {report['available']} of them the archive had "
-        "the debug package. The JSON beside this page says the same.",
+        f"Made by `sockpid-gen verify --sample {len(judged)} --report FILE` ({tools}), last on {report['date']}, out "
+        f"of {report['table_kernels']} kernels of the table; of {report['available']} of them the mirrors had the "
+        "debug package. A run keeps what the report has of kernels whose entries have not changed since, and adds what "
+        "is missing. The JSON beside this page says the same, and with which seed and when each kernel was drawn.",
         "",
         f"**{len(judged)} kernels of {arches} architectures and {len(series)} series ({', '.join(series)}): "
         + (f"{len(wrong)} disagree.**" if wrong else "no field differs.**"),

@@ -7,16 +7,21 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
+from typer.testing import CliRunner
 
-from sockpid import arch, kernel
+from sockpid import arch, kernel, table
 from sockpid.btf import Btf
 from sockpid.btf_record import Record
+from sockpid.errors import UsageError
 from sockpid.layout import Struct
-from sockpid_gen import btf_finder, drgn_layout
+from sockpid_gen import Given, Table, btf_finder, drgn_layout
+from sockpid_gen import extract as extract_kernel
+from sockpid_gen.cli import app
 from sockpid_gen.difference import compare
 from sockpid_gen.extraction import extract
 from sockpid_gen.source import LIVE, open_source
@@ -98,6 +103,31 @@ def members_of(struct: Dict[str, Any]) -> List[Any]:
         (m["name"].replace("(anon)", ""), m["type_id"], m["bits_offset"], m.get("bitfield_size", 0))
         for m in struct["members"]
     ]
+
+
+def test_a_collection_of_btf_has_kernels_known_by_release_alone(btf: Btf, machine: arch.Arch, tmp_path: Path) -> None:
+    """This kernel's BTF as RELEASE.btf.tar.xz: in the table with the same layout, but for no running kernel."""
+    release = f"6.1.0-1.el9.{machine.name}"
+    packed = tmp_path / f"{release}.btf.tar.xz"
+    with tarfile.open(packed, "w:xz", preset=0) as tar:
+        tar.add(LIVE.resolve(), f"./{release}.btf")
+    places = [f"--{name}={tmp_path / name}" for name in ("offsets", "archive", "state")]
+    done = CliRunner().invoke(app, ["crawl", str(packed), "--jobs=1", "--json", *places])
+    assert done.exit_code == 0, done.output
+    (entry,) = Table.load(tmp_path / "offsets")
+    known = (entry.release, entry.arch, entry.distribution, entry.build_id, entry.banner, entry.btf_ids)
+    assert known == (release, machine.name, "el", None, None, None)
+    assert compare(entry.layout, btf.extract(wanted_fields(machine), machine.pointer_size)) == []
+    shard = table.parse_shard((tmp_path / f"offsets/{machine.name}/6.1.json").read_bytes(), "6.1.json")
+    assert shard.find("00" * 20, release, f"Linux version {release} (x) #1") is None
+
+    # Whoever knows what build it is adds it as such.
+    with pytest.raises(UsageError, match="also give --arch and --banner"):
+        extract_kernel(packed)
+    banner = f"Linux version {release} (x) #1 SMP"
+    named = extract_kernel(packed, Given(arch=machine.name, banner=banner, build_id="ab" * 20))
+    assert (named.release, named.banner, named.build_id) == (release, banner, "ab" * 20)
+    assert named.layout == entry.layout
 
 
 def test_function_ids_are_those_of_bpftool(btf: Btf) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator, List
 
 import pytest
 
-from sockpid.errors import SourceError
+from sockpid.errors import SourceError, UsageError
+from sockpid.layout import Field, Struct
 from sockpid.table import series_of
-from sockpid_gen import KernelEntry, apt, sampling, verify, verify_report
+from sockpid_gen import KernelEntry, Table, apt, sampling, verify, verify_report
 from tests.unit.test_gen_table import kernel
 
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x"}
@@ -74,11 +76,33 @@ def test_what_cannot_be_verified_is_said_and_replaced(monkeypatch: pytest.Monkey
     assert sum(s.verdict is not None for s in found) == 6
     assert {s.kernel.arch for s in found if s.reason} == {"aarch64"}
     assert not any(p.exists() for p in places)
-    report = verify_report.document(found, 1, 99, 50)
+    report = verify_report.document([verify_report.row_of(s, 1) for s in found], 99, 50)
     page = verify_report.page(report)
-    for part in ("**6 kernels of 2 architectures", "disagree.**", "is gone", "--sample 6 --seed 1", "(drgn)"):
+    for part in ("**6 kernels of 2 architectures", "disagree.**", "is gone", "--sample 6 --report FILE", "(drgn)"):
         assert part in page
     assert "* struct sock.sk_protocol: 1 (table); 2 (DWARF)" in page
+
+
+def test_a_report_keeps_what_still_holds(tmp_path: Path) -> None:
+    one, other, *_ = kernels()
+    path = tmp_path / "verify.md"
+    assert verify_report.kept(path, [one]) == []
+    good = verify.Verdict(one, ("table", "DWARF read by drgn, in x"), 7, True, ())
+    wrong = good._replace(disagreements=(verify.Disagreement("struct sock.sk_protocol", 1, "table", 2, "DWARF"),))
+    sampled = [
+        sampling.Sampled(one, "x", good, None),
+        sampling.Sampled(other, "y", wrong, None),
+        sampling.Sampled(other, "y", None, "gone"),
+    ]
+    rows = [verify_report.row_of(s, 3) for s in sampled]
+    verify_report.write(path, verify_report.document(rows, 99, 50))
+    assert verify_report.kept(path, [one, other]) == rows[:1]
+    assert verify_report.kept(path, [other]) == []
+    moved = Struct("struct sock", 8, {"sk_protocol": Field(8, 16)})
+    assert verify_report.kept(path, [one._replace(layout={"struct sock": moved})]) == []
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(UsageError, match=r"verify\.json is no report"):
+        verify_report.kept(path, [one])
 
 
 def test_a_sample_ends_even_if_nothing_can_be_had() -> None:
@@ -120,3 +144,18 @@ def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypat
     for package in (("linux-image-1-dbg", "1-3", "arm64"), ("linux-image-1-dbg", "1-1", "riscv64")):
         with pytest.raises(SourceError, match="is in none of old, new"):
             fetcher(sampling.DebugPackage(*package), tmp_path / "x")
+
+
+def test_the_committed_report_is_of_the_published_table() -> None:
+    """Twenty kernels of all architectures, each in the table, none of which differs from its DWARF."""
+    root = Path(__file__).parents[2]
+    text = (root / "docs/verify.json").read_text()
+    report = json.loads(text)
+    assert verify_report.page(report) == (root / "docs/verify.md").read_text()
+    table = Table.load(root / "offsets")
+    judged = [row for row in report["kernels"] if "facts" in row]
+    assert (len(judged), len({row["arch"] for row in judged})) == (20, 6)
+    for row in judged:
+        kernel = table.find(row["build_id"])
+        assert (kernel.release, kernel.provenance["source"]) == (row["release"], row["table"]["source"])
+        assert (row["disagreements"], row["independent"]) == ([], True)

@@ -5,6 +5,9 @@ No field may differ between sockpid's BTF reader, drgn on BTF and drgn on DWARF.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Iterator
 
 import pytest
@@ -18,7 +21,7 @@ from sockpid_gen.extraction import extract
 from sockpid_gen.source import KernelSource, open_source
 from tests.kernel_wanted import wanted
 
-from . import packages
+from . import packages, unpack
 
 pytestmark = [pytest.mark.vm, pytest.mark.download]
 
@@ -86,3 +89,25 @@ def test_image_debug_package_and_table_are_verified_together(image: KernelSource
     verdict = verify.verify_dwarf(entry, packages.fetch(f"linux-image-{image.release}-dbg", "bookworm", "amd64"))
     assert (verdict.disagreements, verdict.independent) == ((), True)
     assert verdict.fields > 100
+
+
+def test_an_rpm_of_the_same_kernel_says_the_same(image: KernelSource, tmp_path: Path) -> None:
+    """The real vmlinuz, packed as Fedora packs it: by rpmbuild, in /lib/modules, with zstd."""
+    if shutil.which("rpmbuild") is None:
+        pytest.skip("rpmbuild is not installed")
+    deb = packages.fetch(f"linux-image-{image.release}", "bookworm", "amd64")
+    vmlinuz = tmp_path / "vmlinuz"
+    ((_, entry),) = unpack.members(deb, r"boot/vmlinuz-.*")
+    vmlinuz.write_bytes(entry.content)
+    inside = f"/lib/modules/{image.release}/vmlinuz"
+    spec = tmp_path / "kernel-core.spec"
+    spec.write_text(
+        "Name: kernel-core\nVersion: 6.1\nRelease: 1\nSummary: s\nLicense: GPL\nBuildArch: noarch\n"
+        "%define _binary_payload w3.zstdio\n%description\nd\n%install\n"
+        f"install -D {vmlinuz} %buildroot{inside}\n%files\n{inside}\n"
+    )
+    command = ["rpmbuild", "-bb", "--quiet", "--define", f"_topdir {tmp_path}", str(spec)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = tmp_path.glob("RPMS/*/*.rpm")
+    with open_source(built) as packed:
+        assert packed._replace(file=image.file, sha256=image.sha256) == image
