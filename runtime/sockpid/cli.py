@@ -10,7 +10,6 @@ from typing import List, Optional
 
 from . import __version__, cli_run, cli_shared, status
 from .errors import BundleError, SockpidError, UsageError
-from .top import command as top
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -48,9 +47,9 @@ examples:
 Where addresses are translated on the way (NAT) the two ends of a connection do not find each other."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    raw = argparse.RawDescriptionHelpFormatter
+def parser(only_run: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands; or of `run` alone, which has to be quick: to make that of all takes long."""
+    raw = cli_shared.Help
     whole = argparse.ArgumentParser(prog="sockpid", description=DESCRIPTION, epilog=EPILOG, formatter_class=raw)
     whole.add_argument("--version", action="version", version=f"sockpid {__version__}")
     whole.add_argument(
@@ -62,6 +61,10 @@ def parser() -> argparse.ArgumentParser:
 
     common = cli_shared.common()
     cli_run.add(commands, common)
+    if only_run:
+        return whole
+    from .top import command as top
+
     top.add(commands, common)
     status.add(commands)
     commands.add_parser(
@@ -129,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "-o", "--output", metavar="FILE", help="table file to write (default: RELEASE-calibrated.json, here)"
     )
-    place = argparse.ArgumentParser(add_help=False)
+    place = argparse.ArgumentParser(add_help=False, formatter_class=raw)
     place.add_argument("--root", metavar="DIR", default="/", help="below this directory, for images (default: /)")
     place.add_argument("--prefix", metavar="DIR", default="/usr/local", help="within the root (default: %(default)s)")
     install = commands.add_parser(
@@ -218,7 +221,8 @@ def _command_at(words: List[str]) -> int:
 
 def main(argv: Optional[List[str]] = None) -> int:
     """Runs a command; returns its exit status."""
-    arguments = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser(only_run=words[:1] == ["run"]).parse_args(words)
     try:
         if arguments.require_signature is not None:
             _demand_signature(arguments.require_signature)
@@ -239,9 +243,10 @@ def main(argv: Optional[List[str]] = None) -> int:
                 raise UsageError("--max-edges must be at least 1")
             return graph(arguments.events, arguments.output, arguments.format, arguments.json, arguments.max_edges)
         if arguments.command == "run":
-            words = list(sys.argv[1:] if argv is None else argv)
             return cli_run.execute(arguments, words[_command_at(words) + 1 :])
         if arguments.command == "top":
+            from .top import command as top
+
             return top.execute(arguments)
         options = cli_shared.options(arguments)
         if arguments.command == "calibrate":

@@ -6,7 +6,7 @@ import argparse
 import functools
 from typing import TYPE_CHECKING, Any, Sequence
 
-from .cli_shared import add_filters, add_labels, common, filter_of, labels_of, options
+from .cli_shared import Help, add_filters, add_labels, common, filter_of, labels_of, options
 from .errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> argparse.ArgumentPars
     run: argparse.ArgumentParser = commands.add_parser(
         "run",
         parents=[common],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         help="print retransmits with their owners",
         description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
         "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from .deniable import FEATURES
@@ -13,12 +17,32 @@ if TYPE_CHECKING:
     from .filters import Filter
     from .labels import Wanted
 
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """As its base, but for the width: argparse asks shutil for it at each option, which imports compressors."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+@functools.lru_cache(None)
+def _columns() -> int:
+    """Of the terminal, as shutil.get_terminal_size() would have it."""
+    with contextlib.suppress(KeyError, ValueError):
+        columns = int(os.environ["COLUMNS"])
+        if columns > 0:
+            return columns
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or no terminal
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr] # suppressed
+    return 80
+
+
 LABELS = ("cmdline", "container", "unit")
 
 
 def common() -> argparse.ArgumentParser:
     """Of every command that attaches the probe; a parent for its parser."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = argparse.ArgumentParser(add_help=False, formatter_class=Help)
     common.add_argument("--json", action="store_true", help="machine-readable output, keys stable between releases")
     common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
     common.add_argument(

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import functools
 import os
-from typing import Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from . import image, kernel, prog, syscall, tracefs, uapi
 from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
@@ -18,12 +18,15 @@ from .features import Features
 from .hooks import HOOKS, Hook, Target
 from .image import Image
 from .insn import BPF_PSEUDO_MAP_FD, unpack
+from .layout import Struct
 from .link import MECHANISMS, OF_TARGET, Link
 from .map import Map, cpus
 from .offsets import Offsets
-from .perfbuf import PerfBuffer
-from .relocate import context_layout, record_context, relocate, replace_calls
+from .relocate import Relocated, context_layout, record_context, relocate, replace_calls
 from .ringbuf import RingBuffer
+
+if TYPE_CHECKING:
+    from .perfbuf import PerfBuffer
 
 
 class Options(NamedTuple):
@@ -78,6 +81,8 @@ class Collection:
         self._dear_ids = found.origin == "btf"
         self._progs: Dict[ProgKey, prog.Prog] = {}
         self._calls: Dict[str, Optional[int]] = {}
+        self._ready: Dict[Tuple[Any, ...], Relocated] = {}
+        self._no_settings = dict.fromkeys(image.settings(), 0)
         self._reader: Union[RingBuffer, PerfBuffer, None] = None
         self._version_code = kernel.version_code()
         # Four places for each socket, so that few share one.
@@ -145,6 +150,8 @@ class Collection:
         if array.spec.type == "BPF_MAP_TYPE_RINGBUF":
             self._reader = RingBuffer(array)
         else:
+            from .perfbuf import PerfBuffer
+
             self._reader = PerfBuffer(array, self._image.abi["struct event"]["size"])
 
     def _replace_calls(self) -> None:
@@ -222,29 +229,38 @@ class Collection:
             context = context_layout(arch, self._layout, how.context, target.arguments)
         key = (name, how.prog_type, place, target.settings)
         if key not in self._progs:
-            program = self._image.programs[name]
-            settings = dict.fromkeys(self._image.settings(), 0)
-            settings.update(
-                dict.fromkeys(target.settings, 1),
-                SETTING_RETURN=how.returns,
-                SETTING_TASK_BTF=int(self.features.has("task_btf")),
-                SETTING_SETTLED_MASK=self._settled - 1,
+            settings = {
+                **self._no_settings,
+                **dict.fromkeys(target.settings, 1),
+                "SETTING_RETURN": how.returns,
+                "SETTING_TASK_BTF": int(self.features.has("task_btf")),
+                "SETTING_SETTLED_MASK": self._settled - 1,
                 **dict(self._options.settings),
-            )
-            relocated = relocate(program, arch.byte_order, self._layout, context, settings)
-            insns = bytearray(relocated.insns)
-            replace_calls(insns, program, arch.byte_order, self._calls)
+            }
+            ready = self._relocated(name, context, settings)
             self._progs[key] = prog.load(
                 name,
                 how.prog_type,
-                self._map_fds(insns, program.maps),
+                ready.insns,
                 self._image.license,
                 self._version_code,
-                relocated.poison,
+                ready.poison,
                 btf_id,
                 self.features.has("obj_name"),
             )
         return self._progs[key]
+
+    def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
+        """A program as it is loaded. Several places may take the same."""
+        inputs = (name, tuple(context.fields.items()), tuple(settings.items()))
+        if inputs not in self._ready:
+            program = self._image.programs[name]
+            order = self._image.byte_order
+            relocated = relocate(program, order, self._layout, context, settings)
+            insns = bytearray(relocated.insns)
+            replace_calls(insns, program, order, self._calls)
+            self._ready[inputs] = relocated._replace(insns=self._map_fds(insns, program.maps))
+        return self._ready[inputs]
 
     def _map_fds(self, insns: bytearray, maps: Tuple[Tuple[int, str], ...]) -> bytes:
         order = self._image.byte_order

@@ -5,7 +5,6 @@ The record's layout is `struct event` of bpf_bytecode/sockpid.h; a test holds th
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
@@ -260,10 +259,16 @@ def _tuple(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: b
 
 def address(family: int, raw: bytes) -> str:
     """Text of an address in network order: dotted for IPv4, RFC 5952 for IPv6."""
-    return str(ipaddress.IPv6Address(raw) if family == 10 else ipaddress.IPv4Address(raw[:4]))
+    if family != 10:
+        return ".".join(map(str, raw[:4]))
+    import ipaddress
+
+    return str(ipaddress.IPv6Address(raw))
 
 
 def inet_pton(family: int, text: str) -> bytes:
     """The 16 bytes that hold an address; an IPv4 address is the first four."""
+    import ipaddress
+
     raw = ipaddress.IPv6Address(text) if family == 10 else ipaddress.IPv4Address(text)
     return raw.packed.ljust(16, b"\0")

@@ -4,14 +4,15 @@ settings.
 
 from __future__ import annotations
 
-import fnmatch
-import ipaddress
-from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple, Union
 
 from .errors import UsageError
 from .event import Event
 
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+if TYPE_CHECKING:
+    import ipaddress
+
+    Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class Filter(NamedTuple):
@@ -35,6 +36,11 @@ class Filter(NamedTuple):
 
     def matches(self, seen: Event, document: Dict[str, Any]) -> bool:
         """`document` is the event as it will be printed, with the owner's present name and control group."""
+        if self == _ANY:
+            return True
+        import fnmatch
+        import ipaddress
+
         t = seen.tuple
         if self.pid is not None and document["pid"] != self.pid:
             return False
@@ -49,12 +55,17 @@ class Filter(NamedTuple):
         return self.cidr is None or any(ipaddress.ip_address(a) in self.cidr for a in (t.saddr, t.daddr))
 
 
+_ANY = Filter()
+
+
 def _below(path: Optional[str], root: str) -> bool:
     return path is not None and (path + "/").startswith(root.rstrip("/") + "/")
 
 
 def network(text: str) -> Network:
     """A CIDR such as "10.0.0.0/8" or a single address. A v4-mapped network is its IPv4 one. Raises UsageError."""
+    import ipaddress
+
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
 
-from . import container, proc
+if TYPE_CHECKING:
+    from . import container
 
 KINDS = ("cmdline", "container", "unit")
 MAX_BYTES = 4096
@@ -42,6 +43,8 @@ def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
     An id may be given to another process at any time, so nothing is believed unless the process is still the one that
     started then after all has been read.
     """
+    from . import container, proc
+
     found = empty(wanted, None)
     exited = proc.is_exited(pid, start_ns)
     if exited is False:

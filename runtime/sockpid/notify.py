@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from typing import MutableMapping, Optional
 
@@ -63,6 +62,8 @@ class Notifier:
         if self._address is None:
             return
         try:
+            import socket
+
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.setblocking(False)
                 sender.sendto("\n".join(lines).encode(), self._address)

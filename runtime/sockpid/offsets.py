@@ -9,9 +9,6 @@ from typing import Callable, FrozenSet, List, Mapping, NamedTuple, Optional
 
 from . import data, hooks, syscall, table, uapi
 from .arch import Arch
-from .btf import Btf
-from .calibration import IPV6, ULP, complete
-from .consensus import agree
 from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
 from .image import Image
 from .kernel import Identity
@@ -83,6 +80,8 @@ def _by_consensus(
     if shard is None:
         advice = "cannot help: no build of this series is known"
     else:
+        from .consensus import agree
+
         try:
             layout, builds = agree(shard, image, kernel.arch, kernel.banner)
         except ConsensusError as error:
@@ -157,12 +156,16 @@ def _of(shard: table.Shard, entry: table.Entry) -> Offsets:
     layout = shard.layout(entry)
     btf_ids = entry.btf_ids
     if entry.provenance.get("kind") == "calibrated":
+        from .calibration import complete
+
         return Offsets(complete(layout, unused()), "calibrated", shard.name, dict)
     return Offsets(layout, "table", shard.name, lambda: btf_ids or {})
 
 
 def unused() -> List[str]:
     """Fields of calibrated tables that may be missing, because this host has no use for what they tell."""
+    from .calibration import IPV6, ULP
+
     names: List[str] = []
     if not os.path.exists("/proc/sys/net/mptcp"):
         names += ULP
@@ -173,6 +176,8 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
+    from .btf import Btf
+
     try:
         with open(BTF_PATH, "rb") as file:
             content, source = file.read(), BTF_PATH

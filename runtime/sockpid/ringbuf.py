@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import select
 import struct
-import threading
+from _thread import allocate_lock
 from typing import List
 
 from . import uapi
@@ -26,7 +26,7 @@ class Barrier:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def cross(self) -> None:
         for _ in range(2):

@@ -6,16 +6,11 @@ import contextlib
 import os
 from typing import Callable, NamedTuple, Optional, Tuple
 
-from . import start
 from .collection import Options
-from .counting import count
 from .errors import UsageError
 from .filters import Filter
 from .labels import Wanted
 from .notify import Notifier
-from .outputs import Outputs
-from .pin import DIRECTORY, bpffs
-from .session import Session
 from .signals import Signals
 from .tracer import Tracer
 
@@ -53,12 +48,8 @@ def run(
     settings = what.filter.settings() if reread is None else ()
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        outputs = None
         if what.every:
             settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
-        else:
-            outputs = Outputs.open(what.outputs, start.say)
-            stack.callback(outputs.close)
         pins = None
         directory = _directory(what)
         if directory is not None:
@@ -68,6 +59,15 @@ def run(
         tracer = stack.enter_context(Tracer.open(options, offsets_path, pins.inherit if pins is not None else None))
         if pins is not None:
             pins.attached(tracer)
+        # The probe is attached as soon as can be: what takes time to import comes behind that.
+        from . import start
+
+        outputs = None
+        if not what.every:
+            from .outputs import Outputs
+
+            outputs = Outputs.open(what.outputs, start.say)
+            stack.callback(outputs.close)
         waiting = tracer.inherited() + start.begin(tracer, what.seed)
         if settings:  # not before: the self-check reads records of its own sockets
             tracer.collection.replace_events(settings)
@@ -76,19 +76,29 @@ def run(
         start.give_up_rights(tracer, what.sharers, bool(what.labels.env), what.summary)
         start.tell(tracer)
         if outputs is None:
+            from .counting import count
+
             notifier.ready("counting TCP retransmits")
             return count(tracer, what, signals)
+        from .session import Session
+
         beat = pins.beat if pins is not None else None
         return Session(tracer, what, outputs, notifier, reread, beat).follow(waiting, signals)
 
 
 def _directory(what: RunOptions) -> Optional[str]:
     """Where to pin. Keeping is no reason not to run: without a bpf file system it is said, and left out."""
-    if what.pin is not None or not what.keep:
-        return what.pin if what.pin != "" else DIRECTORY
+    if what.pin or (what.pin is None and not what.keep):
+        return what.pin
+    from .pin import DIRECTORY, bpffs
+
+    if what.pin is not None:
+        return DIRECTORY
     try:
         bpffs(DIRECTORY)
     except UsageError as error:
+        from . import start
+
         start.say(f"no owner will be kept for the next run: {error}")
         return None
     return DIRECTORY

@@ -51,6 +51,28 @@ def fetch(package: str, suite: str, arch: str) -> Path:
             return deb.rename(debs / deb.name)
 
 
+def with_dependencies(packages: Sequence[str], suite: str, arch: str) -> list[str]:
+    """The names of `packages` and of all that they depend on, as apt would install them onto nothing."""
+    with cache.locked(cache.directory("deb", suite, arch)):
+        config = _index(suite, arch)
+        plan = _apt("apt-get", config, "-s", "--no-install-recommends", "install", *packages)
+    return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+
+
+def fetch_all(packages: Sequence[str], suite: str, arch: str) -> list[Path]:
+    """The .debs of `packages`, those that are missing by one call of apt."""
+    debs = cache.directory("deb", suite, arch)
+    with cache.locked(debs):
+        missing = [name for name in packages if not any(debs.glob(f"{name}_*.deb"))]
+        if missing:
+            config = _index(suite, arch)
+            with tempfile.TemporaryDirectory(dir=debs, prefix=".download.") as partial:
+                _apt("apt-get", config, "download", *(f"{name}:{arch}" for name in missing), cwd=Path(partial))
+                for deb in Path(partial).glob("*.deb"):
+                    deb.rename(debs / deb.name)
+    return [fetch(name, suite, arch) for name in packages]
+
+
 def fetch_source(package: str, suite: str) -> Path:
     """The upstream tarball of `package`. Without network if it was fetched before."""
     sources = cache.directory("source", suite)

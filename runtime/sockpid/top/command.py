@@ -11,7 +11,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, List, Optional, Union
 
-from sockpid.cli_shared import add_filters, add_labels, filter_of, labels_of, options
+from sockpid.cli_shared import Help, add_filters, add_labels, filter_of, labels_of, options
 from sockpid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
     top = commands.add_parser(
         "top",
         parents=[common],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Help,
         help="watch who retransmits, on a screen",
         description="Shows owners, sockets and peers by retransmits per second, and keeps it up to date. Attaches a "
         "probe of its own, or replays what was recorded. Without a terminal it prints a few lines each interval.",
