@@ -40,6 +40,19 @@ class Connection:
         self.server.close()
 
 
+def entries(tracer: Tracer, end: socket.socket) -> list[tuple[bytes, bytes]]:
+    """Keys and values in owner_by_sock of sockets with the ports of this one."""
+    ports = end.getsockname()[1], end.getpeername()[1]
+    owners = tracer.collection.maps["owner_by_sock"]
+    found = []
+    for key in set(owners.keys()):
+        value = owners.lookup(key)
+        # struct owner: task_start_ns, then latest and first, each a struct process of 56 bytes, then the tuple
+        if value is not None and struct.unpack_from("=HH", value, 8 + 2 * 56 + 6) == ports:
+            found.append((key, value))
+    return found
+
+
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as opened:
@@ -85,14 +98,8 @@ def test_processes_that_use_a_socket_in_turn(tracer: Tracer, connection: Connect
 def test_the_thread_is_told_anew(tracer: Tracer, connection: Connection) -> None:
     def latest() -> int:
         """The thread that owner_by_sock has for the socket."""
-        sport = connection.client.getsockname()[1]
-        owners = tracer.collection.maps["owner_by_sock"]
-        for key in list(owners.keys()):
-            value = owners.lookup(key)
-            # struct owner: task_start_ns, then latest and first, each a struct process of 56 bytes, then the tuple
-            if value is not None and struct.unpack_from("=H", value, 8 + 2 * 56 + 6)[0] == sport:
-                return int(struct.unpack_from("=Q", value, 8)[0] & 0xFFFFFFFF)
-        return 0
+        ((_, value),) = entries(tracer, connection.client)
+        return int(struct.unpack_from("=Q", value, 8)[0] & 0xFFFFFFFF)
 
     for _ in range(3):
         connection.client.send(b"x")
@@ -111,11 +118,10 @@ def test_the_thread_is_told_anew(tracer: Tracer, connection: Connection) -> None
 
 def test_an_evicted_owner_is_learnt_again(tracer: Tracer, connection: Connection) -> None:
     owners = tracer.collection.maps["owner_by_sock"]
-    before = set(owners.keys())
     connection.client.send(b"x")
     connection.client.send(b"x")
-    for key in set(owners.keys()) - before or owners.keys():
-        owners.delete(key)
+    ((key, _),) = entries(tracer, connection.client)
+    owners.delete(key)
     tracer.collection.maps["socket_to_pid"].delete(event.pack_tuple(connection.key(connection.client)))
     for _ in range(USES):
         connection.client.send(b"x")

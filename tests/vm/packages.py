@@ -54,8 +54,7 @@ def fetch(package: str, suite: str, arch: str) -> Path:
 def with_dependencies(packages: Sequence[str], suite: str, arch: str) -> list[str]:
     """The names of `packages` and of all that they depend on, as apt would install them onto nothing."""
     with cache.locked(cache.directory("deb", suite, arch)):
-        config = _index(suite, arch)
-        plan = _apt("apt-get", config, "-s", "--no-install-recommends", "install", *packages)
+        plan = _index(suite, arch).run("apt-get", "-s", "--no-install-recommends", "install", *packages)
     return re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
 
 
@@ -65,9 +64,9 @@ def fetch_all(packages: Sequence[str], suite: str, arch: str) -> list[Path]:
     with cache.locked(debs):
         missing = [name for name in packages if not any(debs.glob(f"{name}_*.deb"))]
         if missing:
-            config = _index(suite, arch)
+            index = _index(suite, arch)
             with tempfile.TemporaryDirectory(dir=debs, prefix=".download.") as partial:
-                _apt("apt-get", config, "download", *(f"{name}:{arch}" for name in missing), cwd=Path(partial))
+                index.run("apt-get", "download", *(f"{name}:{arch}" for name in missing), directory=Path(partial))
                 for deb in Path(partial).glob("*.deb"):
                     deb.rename(debs / deb.name)
     return [fetch(name, suite, arch) for name in packages]
