@@ -66,6 +66,9 @@ fi
 if [ "$1" = remove ]; then
     rm -rf /sys/fs/bpf/sockpid || true
 fi
+if [ "$1" = purge ]; then
+    rm -rf /etc/sockpid /etc/default/sockpid /var/lib/sockpid /var/log/sockpid
+fi
 """,
 }
 
