@@ -83,6 +83,11 @@ bench: setup  ## what starting and sending cost, as ratios
 bench-streaming:  ## a million events through each output and the graph, into docs/streaming.md
 	PYTHONPATH=runtime $(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.streaming --report docs/streaming.md
 
+SECONDS ?= 600
+soak:  ## sockets and processes come and go for SECONDS: memory stays as it is, no PID is wrong; into docs/streaming.md
+	PYTHONPATH=runtime $(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) \
+		--report docs/streaming.md
+
 # dwarves (pahole) is for this comparison only.
 bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole; PACKAGES=..., DEBUG=...
 	@dpkg -s dwarves >/dev/null 2>&1 || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy dwarves
@@ -108,4 +113,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming bench-gen fuzz kills dist clean calibration airgap tamper
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-gen fuzz kills dist clean calibration airgap tamper

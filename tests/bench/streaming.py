@@ -30,6 +30,8 @@ from tests.streams import Cluster
 
 BATCH = 500
 LIMIT = 65536
+PEERS = 4
+"""Connections that each of a host's eight processes opens."""
 Result = dict[str, Any]
 POOL = list(Cluster(64, 8, 4, culprit=7).events(20 * BATCH))
 
@@ -66,9 +68,9 @@ def _scrape(output: Any, sink: Any) -> int:
     return sum(int(n) for n in re.findall(rb"^sockpid_retransmits_total\{.*\} (\d+)$", output.text(), re.MULTILINE))
 
 
-def into_graph(hosts: int, count: int) -> Result:
+def into_graph(hosts: int, count: int, peers: int = PEERS) -> Result:
     graph = TransportGraph()
-    for event in Cluster(hosts, 8, 4, culprit=hosts // 2).events(count):
+    for event in Cluster(hosts, 8, peers, culprit=hosts // 2).events(count):
         graph.handle_transport_event(event)
     started = time.process_time()
     document = View.of(graph).document
@@ -85,7 +87,7 @@ def into_graph(hosts: int, count: int) -> Result:
 
 def generated(hosts: int, count: int) -> Result:
     """Making the graph's events alone: to be taken off its figures."""
-    made = sum(1 for _ in Cluster(hosts, 8, 4, culprit=hosts // 2).events(count))
+    made = sum(1 for _ in Cluster(hosts, 8, PEERS, culprit=hosts // 2).events(count))
     return {"sent": made, "received": made, "dropped": 0}
 
 
@@ -162,6 +164,9 @@ def cases(count: int, hosts: int, directory: str) -> dict[str, Callable[[], Resu
         "otlp": of(receivers.collector, spec="otlp:{}"),
         "making the graph's events": lambda: measured(generated, hosts, count),
         f"graph, {hosts} hosts": lambda: measured(into_graph, hosts, count),
+        f"graph, {hosts} hosts with more connections than it keeps": lambda: measured(
+            into_graph, hosts, count, 4 * PEERS
+        ),
         "graph, 64 hosts": lambda: measured(into_graph, 64, count),
     }
 
