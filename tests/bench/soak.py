@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -109,7 +110,10 @@ def bpffs() -> Iterator[str]:
 
 def sample(pid: int, pins: str) -> dict[str, float]:
     status = Path(f"/proc/{pid}/status").read_text()
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    links = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     entries = subprocess.run([*SOCKPID, "lookup", "--all", "--json", "--pin", pins], capture_output=True, check=False)
     return {
         "memory of the probe, MB": int(re.findall(r"VmRSS:\s*(\d+)", status)[0]) / 1024,
@@ -159,20 +163,21 @@ def soak(seconds: float) -> dict[str, Any]:
         }
         arguments = [word for output in outputs for word in ("--output", output)]
         probe = Probe([*arguments, "--json", "--summary", "--labels", "--label-env", "PATH", "--pin", pins])
-        samples: list[dict[str, float]] = []
         over = threading.Event()
 
-        def watch() -> None:
+        def watch() -> list[dict[str, float]]:
+            samples = []
             while not over.wait(seconds / 120):
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                     answer.read()
                 samples.append(sample(probe.pid, pins))
+            return samples
 
-        watching = threading.Thread(target=watch)
-        watching.start()
-        known = churn(seconds)
-        over.set()
-        watching.join()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            watching = pool.submit(watch)
+            known = churn(seconds)
+            over.set()
+            samples = watching.result()
         summary = probe.finish()
         arrived = {spec.partition(":")[0]: receiver.finish() for spec, receiver in outputs.items() if receiver}
     keys = collections.Counter(truth.key(each) for each in known)
