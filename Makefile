@@ -85,8 +85,8 @@ bench-streaming:  ## a million events through each output and the graph, into do
 
 SECONDS ?= 600
 soak:  ## sockets and processes come and go for SECONDS: memory stays as it is, no PID is wrong; into docs/streaming.md
-	PYTHONPATH=runtime $(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) \
-		--report docs/streaming.md
+	PYTHONPATH=runtime $(SUDO) unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' soak \
+		$(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) --report docs/streaming.md
 
 # dwarves (pahole) is for this comparison only.
 bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole; PACKAGES=..., DEBUG=...

@@ -2,7 +2,8 @@
 
 `sockpid run` with all outputs at once, each with somebody at the other end. Sampled: its memory, descriptors, threads,
 and entries of the shared map. In the end every event of our sockets is held against what their programs know, and what
-arrived at each output against what was told. Needs root; nothing but Python's standard library.
+arrived at each output against what was told. Only what happens in its own network namespace counts, so that nobody else
+has a part in it: `unshare --net`. Needs root; nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -162,12 +163,13 @@ def soak(seconds: float) -> dict[str, Any]:
             f"prometheus:127.0.0.1:{port}": None,
         }
         arguments = [word for output in outputs for word in ("--output", output)]
-        probe = Probe([*arguments, "--json", "--summary", "--labels", "--label-env", "PATH", "--pin", pins])
+        probe = Probe([*arguments, "--json", "--summary", "--labels", "--label-env", "PATH", "--pin", pins,
+                       "--netns", f"pid:{os.getpid()}"])  # fmt: skip
         over = threading.Event()
 
         def watch() -> list[dict[str, float]]:
             samples = []
-            while not over.wait(seconds / 120):
+            while len(samples) < 3 or not over.wait(seconds / 120):
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                     answer.read()
                 samples.append(sample(probe.pid, pins))

@@ -117,7 +117,7 @@ def test_examples_of_help_are_understood() -> None:
     found = 0
     for command in commands(cli.parser()):
         for line in re.findall(r"^  (sockpid .*)$", command.examples, re.MULTILINE):
-            words = shlex.split(re.split(r"  +| [|>] |; ", line)[0], comments=True)
+            words = shlex.split(re.split(r"  +| (?:[|>]|[|][|]|&&) |; ", line)[0], comments=True)
             cli.parser().parse_args(words[1:])
             found += 1
     assert found > 20
