@@ -20,7 +20,7 @@ def test_nothing_is_wrong_or_lost_while_sockets_come_and_go() -> None:
     )  # fmt: skip
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
-    assert not soak.complaints(result, megabytes=8), result
+    assert not soak.complaints(result, warm=False), result
     assert result["sockets"] >= 60
     assert result["right"] >= 2 * result["sockets"]
     assert result["naive"] < result["right"] / 2
