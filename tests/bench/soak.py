@@ -217,7 +217,8 @@ def complaints(result: dict[str, Any], warm: bool = True) -> list[str]:
               if count != result["events"]]  # fmt: skip
     for name, (first, last, _) in result["samples"].items():
         # A scrape has a descriptor and a thread of its own while it lasts; entries are those of sockets that live.
-        allowed = 2.0 if "memory" in name else first * 0.2 + 20 if "entries" in name else 2
+        # Memory: of caches that fill up in the first minutes, to their bounds.
+        allowed = 3.0 if "memory" in name else first * 0.2 + 20 if "entries" in name else 2
         if not warm and ("memory" in name or "entries" in name):
             continue
         if last > first + allowed:

@@ -100,7 +100,10 @@ def _soak(soaks: dict[str, dict[str, Any]]) -> list[str]:
             f"{r['sockets']:,} sockets that all retransmitted; outputs: {', '.join(r['outputs'])}.",
             f"**{r['events']:,} events: {r['right']:,} right, {r['wrong']} wrong, {r['unknown']} unknown, "
             f"{r['lost']} lost.** "
-            f"The current process was the owner in {r['naive']:,}.\n",
+            f"The current process was the owner in {r['naive']:,}. The "
+            f"{r['events'] - r['right'] - r['wrong'] - r['unknown']:,} events of sockets that no program told of are "
+            "not judged. At the outputs' other ends arrived: "
+            f"{', '.join(f'{name} {count:,}' for name, count in r['arrived'].items())}.\n",
             "| | first third | last third | most |",
             "|---|---|---|---|",
         ]
