@@ -87,6 +87,11 @@ SECONDS ?= 600
 soak:  ## sockets and processes come and go for SECONDS: memory stays as it is, no PID is wrong; into docs/streaming.md
 	PYTHONPATH=runtime $(SUDO) unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' soak \
 		$(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) --report docs/streaming.md
+bench-vm: setup setup-test  ## sockpid beside bcc, bpftrace, libbpf-tools, perf and ply, in instructions, into docs/bench.md
+	$(BIN)/python -m tests.bench.vm $(BENCH)
+
+bench-check: setup  ## costs that are the same on every machine, against tests/bench/costs.json
+	@$(BIN)/python -m tests.bench.check
 
 # dwarves (pahole) is for this comparison only.
 bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole; PACKAGES=..., DEBUG=...

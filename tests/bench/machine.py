@@ -1,0 +1,56 @@
+"""Guests in which time counts instructions: what a job costs there does not depend on the host's load."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.vm.kernels import KERNELS, Guest
+from tests.vm.newc import PROGRAM, Entry, archive
+
+GUEST = Path(__file__).with_name("guest")
+KERNEL = "6.1/amd64"
+
+Job = tuple[str, str, int, dict[str, Any]]
+"""Name, kind (guest/__main__.py has them), how often, arguments."""
+
+
+@functools.cache
+def writes() -> bytes:
+    """The writer of 64 bytes, for any guest."""
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory, "writes")
+        command = ["musl-gcc", "-static", "-O2", "-Wall", "-o", str(program), str(GUEST / "writes.c")]
+        subprocess.run(command, check=True, capture_output=True)
+        return program.read_bytes()
+
+
+def play(
+    jobs: Sequence[Job],
+    more: bytes = b"",
+    memory: int = 512,
+    timeout: float = 1800,
+    btf: bool = False,
+    files: dict[str, bytes] | None = None,
+) -> list[tuple[str, dict[str, Any]]]:
+    """The figures of each run of each job, in order. more: another archive, see Guest.run."""
+    given = {f"/run/guest/{path.name}": path.read_bytes() for path in GUEST.glob("*.py")}
+    given |= {"/run/jobs.json": json.dumps(jobs).encode(), **(files or {})}
+    programs = archive({"run/writes": Entry(PROGRAM, writes())})
+    result = Guest(KERNELS[KERNEL]).run(
+        ["python3", "-I", "-S", "/run/guest"],
+        timeout=timeout,
+        files=given,
+        memory=memory,
+        icount=True,
+        btf=btf,
+        more=programs + more,
+    )
+    if result.status:
+        raise RuntimeError(f"status {result.status}: {result.stdout}{result.stderr}")
+    return [(name, figures) for name, figures in json.loads(result.files["figures.json"])]

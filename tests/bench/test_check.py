@@ -1,0 +1,24 @@
+"""Nothing has become dearer without being noticed."""
+
+from __future__ import annotations
+
+import json
+
+from . import check
+
+
+def test_costs_are_those_committed() -> None:
+    assert check.exceeded(check.measure(), json.loads(check.COSTS.read_text())) == []
+
+
+def test_a_dearer_program_is_noticed() -> None:
+    committed = json.loads(check.COSTS.read_text())
+    name = "instructions of tcp_sendmsg in sockpid.bpfel.json"
+    assert check.exceeded({name: committed[name] * 2}, committed) == [
+        f"{name}: {committed[name] * 2}, committed {committed[name]}"
+    ]
+    assert check.exceeded({"new": 1}, committed) == ["new: 1, committed None"]
+
+
+def test_nothing_needless_is_imported_before_attaching() -> None:
+    assert check.NEEDLESS & set(check.imported()) == set()
