@@ -87,6 +87,7 @@ SECONDS ?= 600
 soak:  ## sockets and processes come and go for SECONDS: memory stays as it is, no PID is wrong; into docs/streaming.md
 	PYTHONPATH=runtime $(SUDO) unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' soak \
 		$(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) --report docs/streaming.md
+
 bench-vm: setup setup-test  ## sockpid beside bcc, bpftrace, libbpf-tools, perf and ply, in instructions, into docs/bench.md
 	$(BIN)/python -m tests.bench.vm $(BENCH)
 
@@ -118,4 +119,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-gen fuzz kills dist clean calibration airgap tamper
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper
