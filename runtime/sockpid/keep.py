@@ -148,7 +148,7 @@ class Keeper:
                     pin.pin_fd(link.fd, self._path(name))
                 self.kept = True
             except (PinError, SyscallError) as error:
-                self._why = f"this kernel pins no such link (Linux 5.7 and later do): {error}"
+                self._why = f"no such link can be pinned (raw tracepoints and fentry can, from Linux 5.7 on): {error}"
                 self._lines.append(f"a restart will look up owners anew: {self._why}")
         if not self.kept:
             self.clear()
