@@ -24,11 +24,12 @@ SCRIPT = """
     }}
     start 1
     python3 -I -S /sockpid/tests/workload.py --processes 6 --seconds 1000 > /run/result/truth &
-    sleep 1.5
+    for i in $(seq 600); do [ $(wc -l < /run/result/truth) -ge 18 ] && break; sleep 0.1; done
+    sleep 1.2  # for a sign of the daemon that tells of them
     kill -{signal} $probe; wait $probe
     sleep 1
     start 2
-    {status} > /run/result/status || exit 8
+    {status} > /run/result/health || exit 8
     # The kernel waits twice as long each time before it sends again.
     for i in $(seq 600); do [ $(wc -l < /run/result/events-2) -ge 18 ] && break; sleep 0.1; done
     kill $probe; wait $probe
@@ -52,7 +53,7 @@ def test_owners_outlive_their_daemon(guest: Guest, shard: tuple[str, bytes], sig
     verdict = truth.judge(truth.parse_lines(files["events-2"].decode()), true)
     assert b"took over" in files["said-2"], (files["said-1"], files["said-2"])
     assert (verdict.wrong, verdict.unknown, verdict.owners) == ([], [], 6)
-    status = json.loads(files["status"])
+    status = json.loads(files["health"])
     assert status["running"]
     assert status["hooks"]["destroy"] == "raw_tp tcp_destroy_sock"
     assert status["gap"]["unseen"] >= 6
@@ -68,4 +69,4 @@ def test_where_links_cannot_be_pinned_it_says_so_and_makes_up_nothing(guest: Gue
     assert verdict.unknown
     assert b"a restart will look up owners anew: no such link can be pinned" in files["said-1"]
     assert b"are looked up anew" in files["said-2"]
-    assert json.loads(files["status"])["gap"]["retransmits"] >= 6
+    assert json.loads(files["health"])["gap"]["retransmits"] >= 6
