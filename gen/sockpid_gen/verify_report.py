@@ -104,6 +104,7 @@ def page(report: Dict[str, Any]) -> str:
     wrong = [row for row in judged if row["disagreements"]]
     arches = len({row["arch"] for row in judged})
     series = sorted({row["series"] for row in judged}, key=lambda text: [int(part) for part in text.split(".")])
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in report["kernels"]})))
     tools = ", ".join(f"{name} {version}" for name, version in sorted(report["tools"].items()))
     lines = [
         "# The table against DWARF",
@@ -111,7 +112,8 @@ def page(report: Dict[str, Any]) -> str:
         f"Made by `sockpid-gen verify --sample {len(judged)} --report FILE` ({tools}), last on {report['date']}, out "
         f"of {report['table_kernels']} kernels of the table; of {report['available']} of them the mirrors had the "
         "debug package. A run keeps what the report has of kernels whose entries have not changed since, and adds what "
-        "is missing. The JSON beside this page says the same, and with which seed and when each kernel was drawn.",
+        f"is missing (seeds used: {seeds}). The JSON beside this page says the same, and when each kernel was looked "
+        "at.",
         "",
         f"**{len(judged)} kernels of {arches} architectures and {len(series)} series ({', '.join(series)}): "
         + (f"{len(wrong)} disagree.**" if wrong else "no field differs.**"),
