@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 from . import image, kernel, prog, syscall, tracefs, uapi
-from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError
+from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError, VerifierError
 from .features import Features
 from .hooks import HOOKS, Hook, Target
 from .image import Image
@@ -87,6 +87,7 @@ class Collection:
         self._version_code = kernel.version_code()
         # Four places for each socket, so that few share one.
         self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
+        self._task_btf = features.has("task_btf")
 
     @classmethod
     def attach(
@@ -233,21 +234,33 @@ class Collection:
                 **self._no_settings,
                 **dict.fromkeys(target.settings, 1),
                 "SETTING_RETURN": how.returns,
-                "SETTING_TASK_BTF": int(self.features.has("task_btf")),
+                "SETTING_TASK_BTF": int(self._task_btf),
                 "SETTING_SETTLED_MASK": self._settled - 1,
                 **dict(self._options.settings),
             }
             ready = self._relocated(name, context, settings)
-            self._progs[key] = prog.load(
-                name,
-                how.prog_type,
-                ready.insns,
-                self._image.license,
-                self._version_code,
-                ready.poison,
-                btf_id,
-                self.features.has("obj_name"),
-            )
+            try:
+                self._progs[key] = prog.load(
+                    name,
+                    how.prog_type,
+                    ready.insns,
+                    self._image.license,
+                    self._version_code,
+                    ready.poison,
+                    btf_id,
+                    self.features.has("obj_name"),
+                )
+            except VerifierError:
+                if not self._task_btf:
+                    raise
+                # The verifier knows where fields of a task are. Offsets that are wrong come to the self-check, which
+                # says so, once a helper reads them.
+                self._task_btf = False
+                try:
+                    return self._load(name, mechanism, target)
+                except VerifierError:
+                    self._task_btf = True
+                    raise
         return self._progs[key]
 
     def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
