@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
         for kernel in sorted(kernels, key=lambda kernel: results.worth(kernel, ways))
         if (missing := results.missing(kernel, ways, options.again, options.failed))
     }
-    for kernel in set(kernels) - set(todo):
+    for kernel in kernels:
         results.settle(kernel)
     try:
         _run_all(todo, results, options.jobs, options.memory)
