@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Any, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Union
 
 from sockpid.cli_shared import Help, add_filters, add_labels, filter_of, labels_of, options
 from sockpid.errors import UsageError
@@ -97,10 +97,9 @@ def execute(arguments: argparse.Namespace) -> int:
     with Tracer.open(options(arguments), arguments.offsets) as tracer:
         waiting = start.begin(tracer)
         start.give_up_rights(tracer, environ=bool(labels.env))
-        start.tell(tracer)
         host = arguments.host or os.uname().nodename
         live = Live(tracer, Describer(tracer, False, labels), wanted, host, waiting)
-        return Top(arguments, live).show(keys)
+        return Top(arguments, live).show(keys, lambda: start.tell(tracer))
 
 
 class Top:
@@ -120,8 +119,10 @@ class Top:
         self._shown: List[Any] = []
         self._held: List[Any] = []
 
-    def show(self, keyboard: Optional[int]) -> int:
+    def show(self, keyboard: Optional[int], ready: Callable[[], None] = lambda: None) -> int:
+        """Until it is over. ready: called once a signal ends it in order."""
         with self._signals() as woken:
+            ready()
             if keyboard is None:
                 self._plainly(woken)
             else:
