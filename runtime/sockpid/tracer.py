@@ -13,6 +13,7 @@ from .collection import Collection, Options
 from .errors import ImageError, SyscallError
 from .map import Map
 from .trim import Trimmer
+from .wall_clock import WallClock
 
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
@@ -40,6 +41,7 @@ class Tracer:
         self._forgiven = 0
         self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
         self._look_again = 0.0
+        self._wall_clock = WallClock()
         self._silent = False
         self._trimmer = Trimmer(collection.maps)
         self._reader = collection.reader
@@ -156,8 +158,9 @@ class Tracer:
         """The event as the documented object, with the wall clock of now."""
         if value.found == "tuple":  # a seed: one of those that had the socket open when it was made
             value = value._replace(users=max(value.users, self._shared.get(value.tuple, 1)))
-        offset = time.time_ns() - time.monotonic_ns()
-        return value.json(offset, self.offsets.origin, self.reason(value) if value.owner is None else None)
+        return value.json(
+            self._wall_clock.offset(), self.offsets.origin, self.reason(value) if value.owner is None else None
+        )
 
     def reason(self, value: event.Event) -> str:
         """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted" or "kernel-socket"."""
