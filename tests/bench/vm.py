@@ -57,11 +57,10 @@ def main() -> None:
     document = json.loads(RESULT.read_text()) if RESULT.exists() else {"start": {}, "send": {}}
     document["kernel"] = KERNELS[KERNEL].package.release
     document["versions"] = dict(peers.versions())
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for name, figures in play(chosen, more=peers.userland(), memory=MEMORY, timeout=3600, btf=True):
-        runs.setdefault(name, []).append(figures)
-    for name, kind, _, _ in chosen:
-        document["send" if kind == "hook" else "start"][name] = summed(runs[name])
+    played = iter(play(chosen, more=peers.userland(), memory=MEMORY, timeout=3600, btf=True))
+    for name, kind, count, _ in chosen:
+        runs = [figures for _, figures in (next(played) for _ in range(count))]
+        document["send" if kind == "hook" else "start"][name] = summed(runs)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
     report.write()
