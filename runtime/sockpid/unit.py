@@ -44,8 +44,9 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
-# Maps are pinned on bpffs, and kprobes of kernels before 4.17 are made in tracefs.
-ReadWritePaths=-/sys/fs/bpf -/sys/kernel/tracing -/sys/kernel/debug/tracing
+# Maps are pinned on bpffs, and kprobes of kernels before 4.17 are made in tracefs. Not all of /sys/fs/bpf: systemd 252
+# has that path among the tunables it protects, and then it stays read-only.
+ReadWritePaths=-/sys/fs/bpf/sockpid -/sys/kernel/tracing -/sys/kernel/debug/tracing
 KeyringMode=private
 LockPersonality=yes
 {write_execute}RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_UNIX
