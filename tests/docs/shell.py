@@ -25,8 +25,8 @@ ip link set lo up
 over="$SCRATCH/.over"
 mkdir -p "$over" && mount -t tmpfs none "$over"
 for each in etc var run usr/local root; do
-    mkdir -p "$over/new/$each" "$over/work/$each"
-    mount -t overlay none -o "lowerdir=/$each,upperdir=$over/new/$each,workdir=$over/work/$each" "/$each"
+    mkdir -p "$over/new/$each" "$over/scratch/$each"
+    mount -t overlay none -o "lowerdir=/$each,upperdir=$over/new/$each,workdir=$over/scratch/$each" "/$each"
 done
 mkdir -p /var/lib/sockpid /run/sockpid
 mount -t bpf none /sys/fs/bpf
