@@ -18,10 +18,8 @@
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
-#define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
-#define TCP_LISTEN 10
 #define PF_KTHREAD 0x00200000
 
 /* What the loader decides. The values here are never used: each is a relocation, and the loader has no default. */
@@ -35,6 +33,9 @@ enum setting {
 	SETTING_FILTER_PORT = 7,    /* only with this port at either end; 0: all */
 	SETTING_TASK_BTF = 8,       /* the kernel lets programs load fields of the current task */
 	SETTING_SETTLED_MASK = 9,   /* entries of the map settled, a power of two, less one */
+	SETTING_HOW = 10,           /* enum how: what a process does when it comes here */
+	SETTING_STATE = 11,         /* with SETTING_SET_STATE, the new state for which the program is */
+	SETTING_BEGINS = 12,        /* here a connection begins: its owner is learnt anew, whatever was known of the socket */
 };
 
 #define setting(name) bpf_core_enum_value(enum setting, SETTING_##name)
@@ -105,22 +106,31 @@ static __always_inline void count(__u32 counter)
 		*value += 1;
 }
 
-static __always_inline int is_v4_mapped(const __u8 *addr)
-{
-	const __u32 *word = (const __u32 *)addr;
+/*
+ * The verifier follows every branch to the end, unless what comes behind was proved for a state that is no narrower. So what
+ * can be calculated is not branched on: that makes loading several times as fast.
+ */
 
-	return word[0] == 0 && word[1] == 0 && word[2] == bpf_htonl(0xffff);
+/* 1 for 0, and 0 for any other value of 32 bits. The compiler is not to see what it is: it would branch. */
+static __always_inline __u64 is_zero(__u64 value)
+{
+	barrier_var(value);
+	value = (value - 1) >> 63;
+	barrier_var(value);
+	return value;
 }
 
-/* The IPv4 address of a v4-mapped one, in place. */
-static __always_inline void unmap(__u8 *addr)
+/* All ones for 0, and 0 for any other value of 32 bits. */
+static __always_inline __u64 ones_if_zero(__u64 value)
 {
-	__u32 *word = (__u32 *)addr;
+	return -is_zero(value);
+}
 
-	word[0] = word[3];
-	word[1] = 0;
-	word[2] = 0;
-	word[3] = 0;
+/* The address as a number to calculate with. To fentry programs it is a pointer, which the verifier lets be negated. */
+static __always_inline __u64 number(__u64 sk)
+{
+	asm volatile("%0 = -%0\n%0 = -%0" : "+r"(sk));
+	return sk;
 }
 
 static __always_inline void read_netns(__u32 *inum, const struct sock *sk)
@@ -133,9 +143,33 @@ static __always_inline void read_netns(__u32 *inum, const struct sock *sk)
 	read_field(inum, (const struct net *)net, ns.inum);
 }
 
+/*
+ * Reads an address of a socket from where it is, reduced to what it is: all 16 bytes of an IPv6 address, or the first 4. What
+ * stands behind those is read and not taken: old kernels let a program read no number of bytes that it calculates.
+ */
+static __always_inline void read_address(__u32 *word, __u64 from, __u32 is_v6)
+{
+	bpf_probe_read_kernel(word, 16, (const void *)from);
+	word[1] &= -is_v6;
+	word[2] &= -is_v6;
+	word[3] &= -is_v6;
+}
+
+/* Makes an IPv4 address of a v4-mapped one, in place; is_mapped: 1, or 0 to do nothing. */
+static __always_inline void unmap(__u32 *word, __u32 is_mapped)
+{
+	word[0] |= word[3] & -is_mapped;
+	word[2] &= is_mapped - 1;
+	word[3] &= is_mapped - 1;
+}
+
 /* Fills a zeroed tuple. */
 static __always_inline void read_tuple(struct socket_tuple *tuple, const struct sock *sk)
 {
+	__u32 *saddr = (__u32 *)tuple->saddr, *daddr = (__u32 *)tuple->daddr;
+	__u64 saddr_at = bpf_core_field_offset(sk->__sk_common.skc_rcv_saddr);
+	__u64 daddr_at = bpf_core_field_offset(sk->__sk_common.skc_daddr);
+	__u64 at = number((__u64)sk), is_v6 = 0, is_mapped;
 	__u16 dport = 0;
 
 	read_field(&tuple->family, sk, __sk_common.skc_family);
@@ -143,18 +177,17 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	read_field(&dport, sk, __sk_common.skc_dport);
 	tuple->dport = bpf_ntohs(dport);
 	read_netns(&tuple->netns, sk);
-	if (tuple->family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
-		read_field(tuple->daddr, sk, __sk_common.skc_v6_daddr);
-		read_field(tuple->saddr, sk, __sk_common.skc_v6_rcv_saddr);
-		if (is_v4_mapped(tuple->daddr)) {
-			tuple->family = AF_INET;
-			unmap(tuple->daddr);
-			unmap(tuple->saddr);
-		}
-		return;
+	if (bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
+		is_v6 = is_zero(tuple->family ^ AF_INET6);
+		saddr_at += (bpf_core_field_offset(sk->__sk_common.skc_v6_rcv_saddr) - saddr_at) * is_v6;
+		daddr_at += (bpf_core_field_offset(sk->__sk_common.skc_v6_daddr) - daddr_at) * is_v6;
 	}
-	read_field(tuple->daddr, sk, __sk_common.skc_daddr);
-	read_field(tuple->saddr, sk, __sk_common.skc_rcv_saddr);
+	read_address(saddr, at + saddr_at, is_v6);
+	read_address(daddr, at + daddr_at, is_v6);
+	is_mapped = is_zero(daddr[0] | daddr[1] | (daddr[2] ^ bpf_htonl(0xffff)));
+	tuple->family ^= (AF_INET6 ^ AF_INET) * is_mapped;
+	unmap(saddr, is_mapped);
+	unmap(daddr, is_mapped);
 }
 
 /* When a task started, CLOCK_BOOTTIME. */
@@ -192,13 +225,6 @@ static __always_inline const struct task_struct *group_leader(const struct task_
 #define USES 64
 #define SPREAD 0x9e3779b97f4a7c15ULL
 
-/* The address as a number to calculate with. To fentry programs it is a pointer, which the verifier lets be negated. */
-static __always_inline __u64 number(__u64 sk)
-{
-	asm volatile("%0 = -%0\n%0 = -%0" : "+r"(sk));
-	return sk;
-}
-
 static __always_inline __u64 *settled_place(__u64 sk)
 {
 	__u32 place = (number(sk) * SPREAD >> 32) & setting(SETTLED_MASK);
@@ -222,77 +248,79 @@ static __always_inline void unsettle(__u64 sk)
 		*place = 0;
 }
 
-/* Notes a process among the users of a socket. */
+/* Notes a process among the users of a socket. For 0, of a socket that has none, this does nothing. */
 static __always_inline void note_user(struct owner *owner, __u32 tgid)
 {
+	__u64 users = owner->users, noted = 0;
+
 #pragma unroll
 	for (int i = 0; i < USERS_MAX; i++) {
-		if (owner->tgids[i] == tgid)
-			return;
-		if (!owner->tgids[i]) {
-			owner->tgids[i] = tgid;
-			owner->users++;
-			return;
-		}
+		__u64 seen = owner->tgids[i], is_free;
+
+		noted |= is_zero(seen ^ tgid);
+		is_free = is_zero(seen | noted);
+		owner->tgids[i] = seen | (tgid & -is_free);
+		users += is_free;
+		noted |= is_free;
 	}
-	owner->users = USERS_MAX + 1;
+	/* If no place was left, more than those. */
+	owner->users = users + (USERS_MAX + 1 - users) * (1 - noted);
 }
 
 /*
  * Writes the owner of sk: current, unless that is a kernel thread working for a process that is known already. The slow
  * path of all hooks that learn. Returns whether that settles the owner, until another process uses the socket.
  */
-static __always_inline int learn(__u64 sk, const struct owner *known, enum how how)
+static __always_inline int learn(__u64 sk, const struct owner *known)
 {
 	const struct task_struct *task = (const struct task_struct *)bpf_get_current_task();
 	const struct task_struct *leader;
+	struct socket_tuple old = {};
 	struct owner owner = {};
 	__u64 protocol = BPF_CORE_READ_BITFIELD_PROBED((const struct sock *)sk, sk_protocol);
+	__u64 is_process, moved;
 
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP)
+	/* The two differ in one bit. */
+	if ((protocol & ~(__u64)(IPPROTO_MPTCP ^ IPPROTO_TCP)) != IPPROTO_TCP)
 		return 0;
 	read_field(&owner.latest.flags, task, flags);
-	if (owner.latest.flags & PF_KTHREAD) {
-		if (known)
+	if (known) {
+		if (owner.latest.flags & PF_KTHREAD)
 			return 0;
-		how = HOW_KERNEL;
+		owner.first = known->first;
+		owner.users = known->users;
+		__builtin_memcpy(owner.tgids, known->tgids, sizeof(owner.tgids));
+		old = known->tuple;
+	} else {
+		count(COUNTER_INSERTED);
 	}
+	barrier(); /* or the verifier remembers what the flags were */
+	is_process = is_zero(owner.latest.flags & PF_KTHREAD);
 	/* Which of its threads the kernel used is no answer to who owns the socket. */
-	if (how != HOW_KERNEL)
-		owner.latest.pid_tgid = bpf_get_current_pid_tgid();
+	owner.latest.pid_tgid = bpf_get_current_pid_tgid() & -is_process;
+	owner.latest.how = setting(HOW) * is_process + HOW_KERNEL * (1 - is_process);
 	leader = group_leader(task);
 	owner.latest.start_ns = task_start(leader);
 	owner.latest.when_ns = bpf_ktime_get_ns();
-	owner.latest.how = how;
 	owner.latest.cgroup_id = bpf_get_current_cgroup_id();
 	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
 	read_field(owner.latest.comm, leader, comm);
 	read_tuple(&owner.tuple, (const struct sock *)sk);
-	if (owner.tuple.sport)
-		owner.task_start_ns = task_start(task);
-	if (known && known->first.how != HOW_KERNEL) {
-		owner.first = known->first;
-		owner.users = known->users;
-		__builtin_memcpy(owner.tgids, known->tgids, sizeof(owner.tgids));
-		/* A socket can be disconnected and connected elsewhere. */
-		if (known->tuple.sport && (known->tuple.sport != owner.tuple.sport || known->tuple.dport != owner.tuple.dport)) {
-			struct socket_tuple old = known->tuple;
-
-			bpf_map_delete_elem(&socket_to_pid, &old);
-		}
-	} else {
+	owner.task_start_ns = task_start(task) & ~ones_if_zero(owner.tuple.sport);
+	/* That only kernel threads have used it so far is nothing to keep. */
+	if (is_zero(owner.first.how) | is_zero(owner.first.how ^ HOW_KERNEL))
 		owner.first = owner.latest;
-	}
-	if (!known)
-		count(COUNTER_INSERTED);
-	if (how != HOW_KERNEL)
-		note_user(&owner, owner.latest.pid_tgid >> 32);
+	/* A socket can be disconnected and connected elsewhere. */
+	moved = (old.sport ^ owner.tuple.sport) | (old.dport ^ owner.tuple.dport);
+	if (moved & ~ones_if_zero(old.sport))
+		bpf_map_delete_elem(&socket_to_pid, &old);
+	note_user(&owner, owner.latest.pid_tgid >> 32);
 	if (bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY))
 		return 0;
 	if (!owner.tuple.sport)
 		return 0;
 	bpf_map_update_elem(&socket_to_pid, &owner.tuple, &owner.latest, BPF_ANY);
-	return how != HOW_KERNEL;
+	return is_process;
 }
 
 /* When the current thread started. */
@@ -303,81 +331,54 @@ static __always_inline __u64 current_start(void)
 	return task_start((const struct task_struct *)bpf_get_current_task());
 }
 
-/* The hooks that every send and receive goes through. */
-static __always_inline int use(struct probe_ctx *ctx, enum how how)
+/*
+ * All hooks that learn an owner. Where a connection begins the slow path is the only one; a send or receive of a thread that
+ * is known takes the short way out.
+ */
+SEC("probe/tcp_use")
+int tcp_use(struct probe_ctx *ctx)
 {
-	__u64 sk = ctx->arg0, pid_tgid = bpf_get_current_pid_tgid(), start_ns = current_start();
-	__u64 word = settled_word(sk, pid_tgid, start_ns), seen, *place = settled_place(sk);
+	__u64 sk = ctx->arg0, pid_tgid, start_ns, word, *place = settled_place(sk);
 	struct owner *known;
 	int is_settled = 1;
 
 	if (!place)
-		return 0;
-	seen = *place;
-	if ((seen ^ word) < USES) {
-		__sync_fetch_and_add(place, 1);
-		return 0;
-	}
-	/* Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is no word. */
-	__sync_fetch_and_add(place, word - seen);
-	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
-	if (known && known->task_start_ns && known->latest.pid_tgid == pid_tgid && known->task_start_ns == start_ns)
-		return 0;
-	if (known && known->task_start_ns && known->latest.pid_tgid != pid_tgid &&
-	    known->latest.pid_tgid >> 32 == pid_tgid >> 32 &&
-	    known->latest.start_ns == task_start(group_leader((const struct task_struct *)bpf_get_current_task()))) {
-		/* Another thread of the same process: note it in place. */
-		known->latest.pid_tgid = pid_tgid;
-		known->task_start_ns = start_ns;
+		return setting(RETURN);
+	pid_tgid = bpf_get_current_pid_tgid();
+	start_ns = current_start();
+	word = settled_word(sk, pid_tgid, start_ns);
+	if (setting(BEGINS)) {
+		if (setting(SET_STATE) && (int)ctx->arg2 != (int)setting(STATE))
+			return setting(RETURN);
 	} else {
-		is_settled = learn(sk, known, how);
+		__u64 seen = *place;
+
+		if ((seen ^ word) < USES) {
+			__sync_fetch_and_add(place, 1);
+			return setting(RETURN);
+		}
+		/*
+		 * Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is
+		 * no word.
+		 */
+		__sync_fetch_and_add(place, word - seen);
 	}
-	if (!is_settled || (*place ^ word) >= USES)
+	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
+	if (!setting(BEGINS) && known && known->task_start_ns && known->latest.pid_tgid >> 32 == pid_tgid >> 32) {
+		if (known->latest.pid_tgid == pid_tgid && known->task_start_ns == start_ns)
+			return setting(RETURN);
+		if (known->latest.pid_tgid != pid_tgid && known->latest.start_ns ==
+		    task_start(group_leader((const struct task_struct *)bpf_get_current_task()))) {
+			/* Another thread of the same process: note it in place. */
+			known->latest.pid_tgid = pid_tgid;
+			known->task_start_ns = start_ns;
+			goto noted;
+		}
+	}
+	is_settled = learn(sk, known);
+noted:
+	if (setting(BEGINS) || !is_settled || (*place ^ word) >= USES)
 		*place = 0;
-	return 0;
-}
-
-SEC("probe/tcp_sendmsg")
-int tcp_sendmsg(struct probe_ctx *ctx)
-{
-	return use(ctx, HOW_SEND);
-}
-
-SEC("probe/tcp_recvmsg")
-int tcp_recvmsg(struct probe_ctx *ctx)
-{
-	return use(ctx, HOW_RECV);
-}
-
-/* What starts a connection's life settles its owner anew, whatever was known of the socket. */
-static __always_inline void begin(struct probe_ctx *ctx, enum how how, int newstate)
-{
-	__u64 sk = ctx->arg0;
-
-	if (newstate && setting(SET_STATE) && (int)ctx->arg2 != newstate)
-		return;
-	learn(sk, bpf_map_lookup_elem(&owner_by_sock, &sk), how);
-	unsettle(sk);
-}
-
-SEC("probe/tcp_connect")
-int tcp_connect(struct probe_ctx *ctx)
-{
-	begin(ctx, HOW_CONNECT, TCP_SYN_SENT);
-	return setting(RETURN);
-}
-
-SEC("probe/tcp_listen")
-int tcp_listen(struct probe_ctx *ctx)
-{
-	begin(ctx, HOW_LISTEN, TCP_LISTEN);
-	return setting(RETURN);
-}
-
-SEC("probe/tcp_accept")
-int tcp_accept(struct probe_ctx *ctx)
-{
-	begin(ctx, HOW_ACCEPT, 0);
 	return setting(RETURN);
 }
 

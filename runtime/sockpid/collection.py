@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Mapping,
 
 from . import image, kernel, prog, syscall, tracefs, uapi
 from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError, VerifierError
-from .features import Features
+from .features import Features, read_argument
 from .hooks import HOOKS, Hook, Target
 from .image import Image
 from .insn import BPF_PSEUDO_MAP_FD, unpack
@@ -187,7 +187,9 @@ class Collection:
                 refused.append((where, f"the compiler split the function: {', '.join(parts)}"))
                 continue
             try:
-                load = functools.partial(self._load, hook.prog, mechanism, target)
+                if target.least:  # to try that takes a tenth of what it takes to load the program in vain
+                    read_argument(target.name, target.least - 1)
+                load = functools.partial(self._load, hook, mechanism, target)
                 link = MECHANISMS[mechanism].attach(target.name, load)
                 return Attached(hook, link, tuple(refused), target)
             except ProgError as error:
@@ -210,7 +212,7 @@ class Collection:
         yield from (pair for pair in pairs if pair[1] == preferred)
         yield from (pair for pair in pairs if pair[1] != preferred)
 
-    def _load(self, name: str, mechanism: str, target: Target) -> prog.Prog:
+    def _load(self, hook: Hook, mechanism: str, target: Target) -> prog.Prog:
         """The program for a way of attaching; loaded once for all targets that need the same one."""
         how = MECHANISMS[mechanism]
         btf_id, place = 0, ""
@@ -228,20 +230,21 @@ class Collection:
                 raise SyscallError("read the format", errno.ENOENT, str(error)) from None
         else:
             context = context_layout(arch, self._layout, how.context, target.arguments)
-        key = (name, how.prog_type, place, target.settings)
+        key = (hook.prog, how.prog_type, place, target.settings)
         if key not in self._progs:
             settings = {
                 **self._no_settings,
+                **dict(hook.settings),
                 **dict.fromkeys(target.settings, 1),
                 "SETTING_RETURN": how.returns,
                 "SETTING_TASK_BTF": int(self._task_btf),
                 "SETTING_SETTLED_MASK": self._settled - 1,
                 **dict(self._options.settings),
             }
-            ready = self._relocated(name, context, settings)
+            ready = self._relocated(hook.source or hook.prog, context, settings)
             try:
                 self._progs[key] = prog.load(
-                    name,
+                    hook.prog,
                     how.prog_type,
                     ready.insns,
                     self._image.license,
@@ -257,7 +260,7 @@ class Collection:
                 # says so, once a helper reads them.
                 self._task_btf = False
                 try:
-                    return self._load(name, mechanism, target)
+                    return self._load(hook, mechanism, target)
                 except VerifierError:
                     self._task_btf = True
                     raise

@@ -89,6 +89,19 @@ class Features:
                 trial.close()
 
 
+def read_argument(tracepoint: str, number: int) -> None:
+    """Attaches a program that reads argument `number`, from 0, of a raw tracepoint. SyscallError if it has fewer.
+
+    Linux kernel commit c4f6699dfcb8 ("bpf: introduce BPF_RAW_TRACEPOINT") (in v4.17)
+    """
+    load = Insn(LDX_DW, 0, 1, 8 * number, 0).pack(syscall.machine().byte_order)
+    trial = _load(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, load)
+    try:
+        link.attach_raw_tp(tracepoint, lambda: trial).close()
+    finally:
+        trial.close()
+
+
 def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0) -> prog.Prog:
     """A program of `insns` that returns 0."""
     order = syscall.machine().byte_order

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import FrozenSet, NamedTuple, Optional, Tuple
 
+from .uapi import TCP_LISTEN, TCP_SYN_SENT
+
 
 class Target(NamedTuple):
     """One place a program can attach to.
@@ -17,7 +19,7 @@ class Target(NamedTuple):
     kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", or "func": a kernel function by fentry,
     or else kprobe. name: of the tracepoint or function. settings: those of the image's enum setting that are on here;
     the others that speak of the place are off. fields: of a tracepoint's record, those that stand for the arguments.
-    arguments: how many the function has, if the program reads more of them.
+    arguments: how many the function has, if the program reads more of them. least: how many a raw tracepoint must have.
     whole: not where the compiler split the function, whose callers then jump to a part. entry: the event is seen when
     the attempt begins: it may fail yet, and is not in the socket's counts. flaw: what else is not seen here.
     """
@@ -30,13 +32,15 @@ class Target(NamedTuple):
     whole: bool = False
     entry: bool = False
     flaw: Optional[str] = None
+    least: int = 0
 
 
 class Hook(NamedTuple):
-    """A place in the kernel's TCP that we want, the program of the image for it, and its targets: alternatives.
+    """A place in the kernel's TCP that we want, the program for it, and its targets: alternatives.
 
-    learns: it tells of owners. raises: it writes events. needs: a path that exists where the kernel has
-    what the hook is for.
+    prog: what the program is called in the kernel. source: the program of the image that it is made of, with these
+    settings; "": that of the same name. learns: it tells of owners. raises: it writes events. needs: a path that exists
+    where the kernel has what the hook is for.
     """
 
     name: str
@@ -47,7 +51,26 @@ class Hook(NamedTuple):
     raises: bool = False
     mandatory: bool = False
     needs: Optional[str] = None
+    source: str = ""
+    settings: Tuple[Tuple[str, int], ...] = ()
 
+
+def _use(how: int) -> Tuple[Tuple[str, int], ...]:
+    """Of a hook that learns who uses a socket. how: enum how."""
+    return (("SETTING_HOW", how),)
+
+
+def _begin(how: int, state: int = 0) -> Tuple[Tuple[str, int], ...]:
+    """Of a hook that learns who begins a connection. state: the new one, where it hangs on changes of state."""
+    return (("SETTING_HOW", how), ("SETTING_BEGINS", 1), ("SETTING_STATE", state))
+
+
+# enum how (bpf_bytecode/sockpid.h)
+HOW_CONNECT = 1
+HOW_ACCEPT = 2
+HOW_SEND = 3
+HOW_RECV = 4
+HOW_LISTEN = 5
 
 SET_STATE = frozenset({"SETTING_SET_STATE"})
 RETRANSMIT_ERR = frozenset({"SETTING_RETRANSMIT_ERR"})
@@ -85,10 +108,9 @@ HOOKS: Tuple[Hook, ...] = (
         "tcp_retransmit",
         "reports a retransmit",
         # The third argument, the error of a failed attempt, came with Linux kernel commit ad892e912b84 ("tcp: trace
-        # retransmit failures in tcp_retransmit_skb") (in v6.17). A kernel without it refuses to attach a program that
-        # reads it, so the first target tells the two apart.
+        # retransmit failures in tcp_retransmit_skb") (in v6.17).
         (
-            Target("raw_tp", "tcp_retransmit_skb", RETRANSMIT_ERR),
+            Target("raw_tp", "tcp_retransmit_skb", RETRANSMIT_ERR, least=3),
             Target("raw_tp", "tcp_retransmit_skb"),
             Target("tracepoint", "tcp/tcp_retransmit_skb", RETRANSMIT_ERR, ("skaddr", "skbaddr", "err")),
             # The third is not looked at.
@@ -118,13 +140,18 @@ HOOKS: Tuple[Hook, ...] = (
         "learns the owner before the first SYN",
         (Target("func", "tcp_connect"), *SET_STATE_TARGETS),
         learns=True,
+        source="tcp_use",
+        settings=_begin(HOW_CONNECT, TCP_SYN_SENT),
     ),
     Hook(
         "listen",
         "tcp_listen",
         "learns the owner of a listening socket",
-        (Target("func", "inet_csk_listen_start"), *SET_STATE_TARGETS),
+        # inet_csk_listen_start() sets the state, first of all: the tracepoint sees no less there, and MPTCP's own, too.
+        (*SET_STATE_TARGETS, Target("func", "inet_csk_listen_start")),
         learns=True,
+        source="tcp_use",
+        settings=_begin(HOW_LISTEN, TCP_LISTEN),
     ),
     Hook(
         "accept",
@@ -132,6 +159,8 @@ HOOKS: Tuple[Hook, ...] = (
         "learns the accepting process",
         (Target("func", "security_sock_graft"),),
         learns=True,
+        source="tcp_use",
+        settings=_begin(HOW_ACCEPT),
     ),
     Hook(
         "send",
@@ -145,6 +174,8 @@ HOOKS: Tuple[Hook, ...] = (
             Target("raw_tp", "sock_send_length"),
         ),
         learns=True,
+        source="tcp_use",
+        settings=_use(HOW_SEND),
     ),
     Hook(
         "sendpage",
@@ -152,6 +183,8 @@ HOOKS: Tuple[Hook, ...] = (
         "learns the owner at sendfile and splice before Linux 6.5",
         (Target("func", "do_tcp_sendpages"), Target("func", "tcp_sendpage")),
         learns=True,
+        source="tcp_use",
+        settings=_use(HOW_SEND),
     ),
     Hook(
         "mptcp",
@@ -161,6 +194,8 @@ HOOKS: Tuple[Hook, ...] = (
         (Target("func", "mptcp_sendmsg"), Target("raw_tp", "sock_send_length")),
         learns=True,
         needs="/proc/sys/net/mptcp",
+        source="tcp_use",
+        settings=_use(HOW_SEND),
     ),
     Hook(
         "exec",
@@ -174,6 +209,8 @@ HOOKS: Tuple[Hook, ...] = (
         "learns the owner when it receives",
         (Target("func", "tcp_recvmsg"), Target("raw_tp", "sock_recv_length")),
         learns=True,
+        source="tcp_use",
+        settings=_use(HOW_RECV),
     ),
 )
 

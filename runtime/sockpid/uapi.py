@@ -104,6 +104,7 @@ TCP_STATES = (
     "NEW_SYN_RECV",
 )
 TCP_SYN_SENT = 2
+TCP_LISTEN = 10
 
 # enum tcp_ca_state (include/uapi/linux/tcp.h)
 TCP_CA_Open = 0

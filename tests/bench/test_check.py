@@ -13,7 +13,7 @@ def test_costs_are_those_committed() -> None:
 
 def test_a_dearer_program_is_noticed() -> None:
     committed = json.loads(check.COSTS.read_text())
-    name = "instructions of tcp_sendmsg in sockpid.bpfel.json"
+    name = "instructions of tcp_use in sockpid.bpfel.json"
     assert check.exceeded({name: committed[name] * 2}, committed) == [
         f"{name}: {committed[name] * 2}, committed {committed[name]}"
     ]

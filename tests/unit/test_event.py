@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
 import pytest
 
-from sockpid import event
+from sockpid import event, hooks, uapi
 from tests.unit.test_relocate import images
 
 MEMBERS = {
@@ -43,6 +44,19 @@ def test_event_has_the_compilers_layout() -> None:
         assert record["members"][name] == [position, struct.calcsize("=" + code)], name
         position += struct.calcsize("=" + code)
     assert "=" + "".join(codes) == event.EVENT
+
+
+def test_what_hooks_call_a_use_is_what_events_call_it() -> None:
+    header = (Path(__file__).parents[2] / "bpf_bytecode/sockpid.h").read_text()
+    numbers = {int(number): name.lower() for name, number in re.findall(r"HOW_(\w+) = (\d+)", header)}
+    assert numbers == {number: name or "unknown" for number, name in event.HOW.items()}
+    told = {hook.name: dict(hook.settings) for hook in hooks.HOOKS if hook.learns}
+    assert {name: event.HOW[settings["SETTING_HOW"]] for name, settings in told.items()} == {
+        **{name: name for name in ("connect", "listen", "accept", "send")},
+        **{"sendpage": "send", "mptcp": "send", "receive": "recv"},
+    }
+    states = {name: uapi.TCP_STATES[n - 1] for name, s in told.items() if (n := s.get("SETTING_STATE", 0))}
+    assert states == {"connect": "SYN_SENT", "listen": "LISTEN"}
 
 
 def test_count_key_has_the_compilers_layout() -> None:

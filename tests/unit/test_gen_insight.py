@@ -59,14 +59,8 @@ def test_diff_names_what_moved_and_who_notices() -> None:
     found = diff.diff(OLD, UPDATE)
     (move,) = found.moves
     assert move.difference == (MOVED, Field(540 * 8, 16), Field(544 * 8, 16))
-    assert {use.program for use in move.uses} == {
-        "tcp_accept",
-        "tcp_connect",
-        "tcp_listen",
-        "tcp_recvmsg",
-        "tcp_sendmsg",
-    }
-    assert found.programs["tcp_accept"] == len({u.insn for u in move.uses if u.program == "tcp_accept"})
+    assert {use.program for use in move.uses} == {"tcp_use"}
+    assert found.programs["tcp_use"] == len({u.insn for u in move.uses})
     assert (found.only_one, found.only_other) == ((), ())
     assert diff.diff(OLD, SAME).moves == ()
 
@@ -80,10 +74,8 @@ def test_instructions_are_those_that_differ_once_patched() -> None:
 
 
 def test_an_absent_field_is_poison() -> None:
-    patched = {p.insn: p for p in diff.instructions(NEW, GONE) if p.program == "tcp_accept"}
-    offset = next(
-        u for u in uses.uses(image_for(ARCHES["x86_64"]), ARCHES["x86_64"])[MOVED] if u.program == "tcp_accept"
-    )
+    patched = {p.insn: p for p in diff.instructions(NEW, GONE) if p.program == "tcp_use"}
+    offset = next(u for u in uses.uses(image_for(ARCHES["x86_64"]), ARCHES["x86_64"])[MOVED] if u.program == "tcp_use")
     assert patched[offset.insn].one == "r1 = 544"
     assert patched[offset.insn].other.startswith("poisoned (helper ")
 
@@ -198,7 +190,7 @@ def test_commands_over_the_published_table(published: Tool) -> None:
     assert (document["kernels"], sum(len(row["kernels"]) for row in document["layouts"])) == (len(table),) * 2
     told = published("explain", two[0], "sk_protocol")
     first = table.find(two[0])
-    for part in (first.provenance["sha256"], first.banner or "not known", "tcp_sendmsg: instructions "):
+    for part in (first.provenance["sha256"], first.banner or "not known", "tcp_use: instructions "):
         assert part in told.out
     document = json.loads(published("explain", two[0], "sk_protocol", "--json").out)
     assert len(document["same"]) + sum(o["kernels"] for o in document["others"]) + document["silent"] == len(table)
