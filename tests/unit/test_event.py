@@ -53,7 +53,9 @@ def test_what_hooks_call_a_use_is_what_events_call_it() -> None:
     told = {hook.name: dict(hook.settings) for hook in hooks.HOOKS if hook.learns}
     assert {name: event.HOW[settings["SETTING_HOW"]] for name, settings in told.items()} == {
         **{name: name for name in ("connect", "listen", "accept", "send")},
-        **{"sendpage": "send", "mptcp": "send", "receive": "recv"},
+        "sendpage": "send",
+        "mptcp": "send",
+        "receive": "recv",
     }
     states = {name: uapi.TCP_STATES[n - 1] for name, s in told.items() if (n := s.get("SETTING_STATE", 0))}
     assert states == {"connect": "SYN_SENT", "listen": "LISTEN"}
