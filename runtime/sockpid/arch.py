@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Tuple
 
 from .errors import UnsupportedArchError
+from .named import NamedTuple
 
 
 class Arch(NamedTuple):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import functools
-import os
-import sys
 from typing import TYPE_CHECKING
 
+from .arguments import Namespace, argument
 from .deniable import FEATURES
 from .errors import UsageError
 
@@ -17,81 +13,58 @@ if TYPE_CHECKING:
     from .filters import Filter
     from .labels import Wanted
 
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """As its base, but for the width: argparse asks shutil for it at each option, which imports compressors."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-@functools.lru_cache(None)
-def _columns() -> int:
-    """Of the terminal, as shutil.get_terminal_size() would have it."""
-    with contextlib.suppress(KeyError, ValueError):
-        columns = int(os.environ["COLUMNS"])
-        if columns > 0:
-            return columns
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or no terminal
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr] # suppressed
-    return 80
-
-
 LABELS = ("cmdline", "container", "unit")
 
 
-def common() -> argparse.ArgumentParser:
-    """Of every command that attaches the probe; a parent for its parser."""
-    common = argparse.ArgumentParser(add_help=False, formatter_class=Help)
-    common.add_argument("--json", action="store_true", help="machine-readable output, keys stable between releases")
-    common.add_argument("--offsets", metavar="FILE", help="take the offsets from this table file alone")
-    common.add_argument(
+COMMON = (
+    argument("--json", action="store_true", help="machine-readable output, keys stable between releases"),
+    argument("--offsets", metavar="FILE", help="take the offsets from this table file alone"),
+    argument(
         "--consensus",
         action="store_true",
         help="a kernel that no table has, without BTF: use what all builds of its series agree on, if the self-check "
         "passes",
-    )
-    common.add_argument(
+    ),
+    argument(
         "--attach",
         choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),
         help="prefer this mechanism for the hooks that learn owners (default: the best the kernel accepts)",
-    )
-    common.add_argument(
+    ),
+    argument(
         "--deny",
         metavar="NAME,...",
         default="",
         help=f"do without these capabilities of the kernel: {', '.join(FEATURES)}",
-    )
-    common.add_argument(
-        "--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"
-    )
-    return common
+    ),
+    argument("--max-sockets", type=int, default=8192, metavar="N", help="sockets to remember (default: %(default)s)"),
+)
+"""Of every command that attaches the probe."""
 
-
-def add_labels(parser: argparse.ArgumentParser) -> None:
-    """What to say of owners and of this host."""
-    parser.add_argument(
+LABELLING = (
+    argument(
         "--labels",
         nargs="?",
         const=",".join(LABELS),
         metavar="KIND,...",
         help=f"say more of the owners: {', '.join(LABELS)} (default: all)",
-    )
-    parser.add_argument("--label-env", metavar="NAME,...", help="say the owners' environment variables of these names")
-    parser.add_argument("--host", metavar="NAME", help="what to call this host in events (default: its name)")
+    ),
+    argument("--label-env", metavar="NAME,...", help="say the owners' environment variables of these names"),
+    argument("--host", metavar="NAME", help="what to call this host in events (default: its name)"),
+)
+"""What to say of owners and of this host."""
+
+FILTERS = (
+    argument("--pid", type=int, help="of this process"),
+    argument("--comm", metavar="PATTERN", help="of processes with such a name (* and ? as in a shell)"),
+    argument("--cgroup", metavar="PATH", help="of processes in this control group or below it"),
+    argument("--netns", metavar="INODE|NAME|pid:N", help="in this network namespace"),
+    argument("--port", type=int, help="with this port at either end"),
+    argument("--cidr", metavar="NETWORK", help="with either address in this network"),
+)
+"""Which events to tell of."""
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    chosen = parser.add_argument_group("filters", "only events that meet all of them")
-    chosen.add_argument("--pid", type=int, help="of this process")
-    chosen.add_argument("--comm", metavar="PATTERN", help="of processes with such a name (* and ? as in a shell)")
-    chosen.add_argument("--cgroup", metavar="PATH", help="of processes in this control group or below it")
-    chosen.add_argument("--netns", metavar="INODE|NAME|pid:N", help="in this network namespace")
-    chosen.add_argument("--port", type=int, help="with this port at either end")
-    chosen.add_argument("--cidr", metavar="NETWORK", help="with either address in this network")
-
-
-def options(arguments: argparse.Namespace) -> Options:
+def options(arguments: Namespace) -> Options:
     """How to attach the probe. Raises UsageError."""
     from .collection import Options
 
@@ -104,22 +77,20 @@ def options(arguments: argparse.Namespace) -> Options:
     return Options(deny, arguments.attach, arguments.max_sockets, counting, consensus=arguments.consensus)
 
 
-def filter_of(arguments: argparse.Namespace) -> Filter:
+def filter_of(arguments: Namespace) -> Filter:
     """Raises UsageError."""
     from .filters import Filter, network
-    from .lookup import netns_inode
 
-    return Filter(
-        arguments.pid,
-        arguments.comm,
-        arguments.cgroup,
-        None if arguments.netns is None else netns_inode(arguments.netns),
-        arguments.port,
-        None if arguments.cidr is None else network(arguments.cidr),
-    )
+    netns = None
+    if arguments.netns is not None:
+        from .lookup import netns_inode
+
+        netns = netns_inode(arguments.netns)
+    cidr = None if arguments.cidr is None else network(arguments.cidr)
+    return Filter(arguments.pid, arguments.comm, arguments.cgroup, netns, arguments.port, cidr)
 
 
-def labels_of(arguments: argparse.Namespace) -> Wanted:
+def labels_of(arguments: Namespace) -> Wanted:
     """Raises UsageError."""
     from .labels import KINDS, Wanted
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import functools
 import os
-from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
 from . import image, kernel, prog, syscall, tracefs, uapi
 from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError, VerifierError
@@ -21,8 +21,9 @@ from .insn import BPF_PSEUDO_MAP_FD, unpack
 from .layout import Struct
 from .link import MECHANISMS, OF_TARGET, Link
 from .map import Map, cpus
+from .named import NamedTuple
 from .offsets import Offsets
-from .relocate import Relocated, context_layout, record_context, relocate, replace_calls
+from .relocate import Relocated, Resolved, context_layout, place, record_context, replace_calls, resolve
 from .ringbuf import RingBuffer
 
 if TYPE_CHECKING:
@@ -81,10 +82,9 @@ class Collection:
         self._dear_ids = found.origin == "btf"
         self._progs: Dict[ProgKey, prog.Prog] = {}
         self._calls: Dict[str, Optional[int]] = {}
-        self._ready: Dict[Tuple[Any, ...], Relocated] = {}
+        self._resolved: Dict[str, Resolved] = {}
         self._no_settings = dict.fromkeys(image.settings(), 0)
         self._reader: Union[RingBuffer, PerfBuffer, None] = None
-        self._version_code = kernel.version_code()
         # Four places for each socket, so that few share one.
         self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
         self._task_btf = features.has("task_btf")
@@ -215,22 +215,22 @@ class Collection:
     def _load(self, hook: Hook, mechanism: str, target: Target) -> prog.Prog:
         """The program for a way of attaching; loaded once for all targets that need the same one."""
         how = MECHANISMS[mechanism]
-        btf_id, place = 0, ""
+        btf_id, where = 0, ""
         if how.by_btf_id:
-            place = target.name
+            where = target.name
             btf_id = self._btf_ids().get(target.name, 0)
             if not btf_id:
                 raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
         arch = syscall.machine()
         if how.context == "record":
-            place = target.name
+            where = target.name
             try:
                 context = record_context(tracefs.Tracepoint(target.name).fields, target.fields)
             except RelocationError as error:
                 raise SyscallError("read the format", errno.ENOENT, str(error)) from None
         else:
             context = context_layout(arch, self._layout, how.context, target.arguments)
-        key = (hook.prog, how.prog_type, place, target.settings)
+        key = (hook.prog, how.prog_type, where, target.settings)
         if key not in self._progs:
             settings = {
                 **self._no_settings,
@@ -248,7 +248,6 @@ class Collection:
                     how.prog_type,
                     ready.insns,
                     self._image.license,
-                    self._version_code,
                     ready.poison,
                     btf_id,
                     self.features.has("obj_name"),
@@ -267,16 +266,15 @@ class Collection:
         return self._progs[key]
 
     def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
-        """A program as it is loaded. Several places may take the same."""
-        inputs = (name, tuple(context.fields.items()), tuple(settings.items()))
-        if inputs not in self._ready:
+        """A program as it is loaded. What depends on the kernel alone is resolved once."""
+        order = self._image.byte_order
+        if name not in self._resolved:
             program = self._image.programs[name]
-            order = self._image.byte_order
-            relocated = relocate(program, order, self._layout, context, settings)
-            insns = bytearray(relocated.insns)
+            resolved = resolve(program, order, self._layout)
+            insns = bytearray(resolved.insns)
             replace_calls(insns, program, order, self._calls)
-            self._ready[inputs] = relocated._replace(insns=self._map_fds(insns, program.maps))
-        return self._ready[inputs]
+            self._resolved[name] = resolved._replace(insns=self._map_fds(insns, program.maps))
+        return place(self._resolved[name], order, context, settings)
 
     def _map_fds(self, insns: bytearray, maps: Tuple[Tuple[int, str], ...]) -> bytes:
         order = self._image.byte_order
@@ -321,9 +319,9 @@ class Collection:
         for attached in self.hooks:
             target = attached.target
             if target is not None:
-                place = f"{attached.hook.name} by way of {target.name}"
-                lines += [f"{place}: {target.flaw}"] if target.flaw else []
-                lines += [f"{place}: attempts that fail are reported too"] if target.entry else []
+                by = f"{attached.hook.name} by way of {target.name}"
+                lines += [f"{by}: {target.flaw}"] if target.flaw else []
+                lines += [f"{by}: attempts that fail are reported too"] if target.entry else []
         return lines
 
     def learns(self) -> bool:

@@ -5,23 +5,28 @@ They lie in sockpid/_data in a wheel or a zipapp, and two directories up in a ch
 
 from __future__ import annotations
 
-import pkgutil
-from typing import Optional
+import os
+from typing import Any, Optional
+
+_PACKAGE = os.path.dirname(__file__)
+_LOADER: Any = globals()["__spec__"].loader
 
 
 def archive() -> Optional[str]:
     """The bundle that this code was loaded from, or None."""
-    found = getattr(globals().get("__loader__"), "archive", None)
+    found = getattr(_LOADER, "archive", None)
     return found if isinstance(found, str) else None
 
 
 def read(path: str) -> Optional[bytes]:
-    """The bytes of a data file such as "offsets/x86_64/6.1.json", or None."""
-    for root in ("_data/", "../../"):
+    """The bytes of a data file such as "offsets/x86_64/6.1.json", or None.
+
+    The loader of this package is asked, as by pkgutil.get_data(); to import pkgutil would take longer than to read.
+    """
+    for root in ("_data", "../.."):
         try:
-            data = pkgutil.get_data("sockpid", root + path)
+            content: bytes = _LOADER.get_data(os.path.join(_PACKAGE, *f"{root}/{path}".split("/")))
         except OSError:
             continue
-        if data is not None:
-            return data
+        return content
     return None

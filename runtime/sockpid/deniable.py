@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Mapping, NamedTuple
+from typing import Mapping
+
+from .named import NamedTuple
 
 
 class Feature(NamedTuple):

@@ -6,9 +6,10 @@ The record's layout is `struct event` of bpf_bytecode/sockpid.h; a test holds th
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, Optional, Union
 
 from . import uapi
+from .named import NamedTuple
 
 SCHEMA = 1
 

@@ -106,7 +106,7 @@ def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0) -> prog.Prog:
     """A program of `insns` that returns 0."""
     order = syscall.machine().byte_order
     end = Insn(MOV64, 0, 0, 0, 0).pack(order) + Insn(EXIT, 0, 0, 0, 0).pack(order)
-    return prog.load("trial", prog_type, insns + end, "GPL", kernel.version_code(), None, attach_btf_id, named=False)
+    return prog.load("trial", prog_type, insns + end, "GPL", None, attach_btf_id, named=False)
 
 
 def call(helper: str) -> None:

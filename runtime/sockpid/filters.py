@@ -4,10 +4,11 @@ settings.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
 
 from .errors import UsageError
 from .event import Event
+from .named import NamedTuple
 
 if TYPE_CHECKING:
     import ipaddress

@@ -8,8 +8,9 @@ no place to learn an owner from.
 
 from __future__ import annotations
 
-from typing import FrozenSet, NamedTuple, Optional, Tuple
+from typing import FrozenSet, Optional, Tuple
 
+from .named import NamedTuple
 from .uapi import TCP_LISTEN, TCP_SYN_SENT
 
 

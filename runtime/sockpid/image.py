@@ -7,11 +7,12 @@ against the compiler's own BTF when it was linked; here it is checked again for 
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, FrozenSet, List, Mapping, NamedTuple, Set, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Set, Tuple
 
 from .arch import Arch
 from .errors import ImageError, SchemaError
 from .layout import Layout, Struct, Wanted
+from .named import NamedTuple
 
 SCHEMA = (1, 0)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, Union
+from typing import Union
+
+from .named import NamedTuple
 
 # instruction classes, code & 0x07
 BPF_LD = 0x00

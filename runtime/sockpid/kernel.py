@@ -7,11 +7,12 @@ import functools
 import os
 import re
 import struct
-from typing import List, NamedTuple, Optional
+from typing import List, Optional
 
 from . import notes, syscall
 from .arch import Arch
 from .errors import CapabilityError, SyscallError
+from .named import NamedTuple
 from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
 
 NOTES = "/sys/kernel/notes"

@@ -7,7 +7,9 @@ it, with anonymous members skipped and array elements indexed: "__sk_common.skc_
 from __future__ import annotations
 
 import re
-from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import FrozenSet, List, Mapping, Optional, Tuple, Union
+
+from .named import NamedTuple
 
 
 class Field(NamedTuple):

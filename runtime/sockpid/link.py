@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, Optional
 
 from . import perf, syscall, tracefs, uapi
+from .named import NamedTuple
 from .prog import Prog
 
 Load = Callable[[], Prog]

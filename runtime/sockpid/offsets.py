@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from typing import Callable, FrozenSet, List, Mapping, NamedTuple, Optional
+from typing import Callable, FrozenSet, List, Mapping, Optional
 
 from . import data, hooks, syscall, table, uapi
 from .arch import Arch
@@ -13,6 +13,7 @@ from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, Ta
 from .image import Image
 from .kernel import Identity
 from .layout import Layout
+from .named import NamedTuple
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 LOCAL = "/etc/sockpid/offsets.d"

@@ -12,7 +12,7 @@ import socket
 import struct
 from typing import Callable, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from . import image, kernel, prog, syscall, uapi
+from . import image, prog, syscall, uapi
 from .calibration import pt_regs
 from .errors import AttachError, ProgError, SyscallError
 from .hooks import Target
@@ -155,7 +155,7 @@ class Peek:
                 fds = self._config.fd, self._slots.fd
                 code = assemble(offsets, size, uapi.BPF_FUNC[helper], fds, self._arch.byte_order)
                 try:
-                    return prog.load("peek", prog_type, code, "Dual BSD/GPL", kernel.version_code())
+                    return prog.load("peek", prog_type, code, "Dual BSD/GPL")
                 except ProgError as error:
                     refusal = error
             assert refusal is not None

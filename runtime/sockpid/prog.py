@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Mapping, Optional
 
-from . import syscall, uapi
+from . import kernel, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
 
 LOG_SIZE = 1 << 16
@@ -33,22 +33,21 @@ def load(
     prog_type: int,
     insns: bytes,
     license: str,
-    version_code: int = 0,
     poison: Optional[Mapping[int, str]] = None,
     attach_btf_id: int = 0,
     named: bool = True,
 ) -> Prog:
     """Loads a program; first without a log, which costs time, and on a refusal again with one.
 
-    version_code: LINUX_VERSION_CODE, which kernels before 5.0 compare for kprobes. poison: as Relocated.poison, to name
-    the field when the verifier met a poisoned instruction. attach_btf_id: of the function that a fentry program is for.
+    poison: as Relocated.poison, to name the field when the verifier met a poisoned instruction. attach_btf_id: of the
+    function that a fentry program is for.
     named: Linux kernel commit cb4d2b3f03d8 ("bpf: Add name, load_time, uid and map_ids to bpf_prog_info") (in v4.15).
     Raises VerifierError with the log, RelocationError for a missing field, SyscallError where the verifier was not
     asked (EPERM and the like).
     """
     shown = name if named else ""
     try:
-        return Prog(name, prog_type, _load(shown, prog_type, insns, license, version_code, attach_btf_id, None))
+        return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, None))
     except SyscallError as error:
         if error.errno == errno.EPERM:
             raise
@@ -58,7 +57,7 @@ def load(
         log = bytearray(size)
         try:
             # It may have been a passing refusal (EAGAIN): then this is the program.
-            return Prog(name, prog_type, _load(shown, prog_type, insns, license, version_code, attach_btf_id, log))
+            return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, log))
         except SyscallError as error:
             if error.errno == errno.ENOSPC and size < LOG_MAX:
                 size *= 4
@@ -78,7 +77,6 @@ def _load(
     prog_type: int,
     insns: bytes,
     license_name: str,
-    version_code: int,
     attach_btf_id: int,
     log: Optional[bytearray],
 ) -> int:
@@ -93,7 +91,8 @@ def _load(
         1 if log else 0,
         len(log) if log else 0,
         syscall.address(log) if log else 0,
-        version_code,
+        # kernels before 5.0 compare it, for this type of program
+        kernel.version_code() if prog_type == uapi.BPF_PROG_TYPE_KPROBE else 0,
     )
     if name or attach_btf_id:
         attr += struct.pack("=I16s", 0, name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])

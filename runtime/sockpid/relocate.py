@@ -8,18 +8,33 @@ unless the program asks for the size too. No offset of compile time survives.
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple
+import struct
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from . import insn as bpf
 from .arch import Arch
 from .errors import ImageError, RelocationError
 from .image import PROBE_CTX, SETTING, Program, Relocation, argument
 from .layout import Enum, Field, Layout, Struct
+from .named import NamedTuple
 
 POISON = 195896080
 """Number of the helper that a poisoned instruction calls; "0xbad2310" read aloud. The relocation's index is added."""
 
 PT_REGS = "struct pt_regs"
+
+# struct bpf_insn: __u8 code, dst_reg : 4, src_reg : 4; __s16 off; __s32 imm
+_LE_OFF, _LE_IMM = struct.Struct("<h"), struct.Struct("<i")
+_BE_OFF, _BE_IMM = struct.Struct(">h"), struct.Struct(">i")
+
+
+class Resolved(NamedTuple):
+    """A program for one kernel and any place. rest: the relocations that are left: of its context, and settings."""
+
+    program: Program
+    insns: bytes
+    poison: Mapping[int, str]
+    rest: Tuple[Relocation, ...]
 
 
 class Relocated(NamedTuple):
@@ -77,31 +92,52 @@ def relocate(
     program: Program, byte_order: str, layout: Layout, context: Struct, settings: Mapping[str, int]
 ) -> Relocated:
     """Patches all relocations of `program`. Raises RelocationError, naming the field, when one cannot be resolved."""
+    return place(resolve(program, byte_order, layout), byte_order, context, settings)
+
+
+def resolve(program: Program, byte_order: str, layout: Layout) -> Resolved:
+    """Patches what depends on the kernel alone, and leaves what depends on the place. Raises RelocationError."""
     insns = bytearray(program.insns)
     poison: Dict[int, str] = {}
+    rest: List[Relocation] = []
     sized: Dict[Tuple[str, str], str] = {}
     for kind in ("byte_sz", "lshift_u64"):  # a field that is shifted has its size asked for too
         sized.update({(r.type, r.path): kind for r in program.relocations if r.kind == kind})
+    values: Dict[Tuple[str, str, str], Tuple[Optional[int], Optional[Field]]] = {}
     for index, r in enumerate(program.relocations):
-        field: Optional[Field] = None
-        if r.type == PROBE_CTX:
-            field = context.fields.get(r.path)
-            if field is None:
-                raise RelocationError(f"no argument {argument(r.path)} here", r.type, r.path)
-            value: Optional[int] = _field_value(r, field, byte_order)
-        elif r.type == SETTING:
-            if r.path not in settings:
-                raise RelocationError(f"the loader has no value for setting {r.path}", r.type, r.path)
-            value = settings[r.path]
-        else:
-            value, field = _value(program, r, layout, byte_order)
+        if r.type in (PROBE_CTX, SETTING):
+            rest.append(r)
+            continue
+        key = r.kind, r.type, r.path
+        if key not in values:
+            values[key] = _value(program, r, layout, byte_order)
+        value, field = values[key]
         if value is None:
             poison[POISON + index] = f"{r.type}.{r.path}" if r.path else r.type
             _poison(insns, r, index, byte_order)
         else:
             _check_size(program, r, field, sized, byte_order)
             _patch(insns, program, r, value, field, byte_order)
-    return Relocated(bytes(insns), poison)
+    return Resolved(program, bytes(insns), poison, tuple(rest))
+
+
+def place(resolved: Resolved, byte_order: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
+    """Patches what depends on where and for what a program is attached. Raises RelocationError."""
+    insns = bytearray(resolved.insns)
+    for r in resolved.rest:
+        field: Optional[Field] = None
+        if r.type == PROBE_CTX:
+            field = context.fields.get(r.path)
+            if field is None:
+                raise RelocationError(f"no argument {argument(r.path)} here", r.type, r.path)
+            value = _field_value(r, field, byte_order)
+            _check_size(resolved.program, r, field, {}, byte_order)
+        elif r.path in settings:
+            value = settings[r.path]
+        else:
+            raise RelocationError(f"the loader has no value for setting {r.path}", r.type, r.path)
+        _patch(insns, resolved.program, r, value, field, byte_order)
+    return Relocated(bytes(insns), resolved.poison)
 
 
 def _value(program: Program, r: Relocation, layout: Layout, byte_order: str) -> Tuple[Optional[int], Optional[Field]]:
@@ -192,33 +228,30 @@ def _is_memory_access(program: Program, r: Relocation, byte_order: str) -> bool:
 def _patch(
     insns: bytearray, program: Program, r: Relocation, value: int, field: Optional[Field], byte_order: str
 ) -> None:
-    old = bpf.unpack(insns, r.insn, byte_order)
-    new = old
-    if old.code == bpf.LD_IMM64:
-        high = bpf.unpack(insns, r.insn + 1, byte_order)
-        found = (high.imm & 0xFFFFFFFF) << 32 | (old.imm & 0xFFFFFFFF)
-        _check_old(program, r, found, r.old & 0xFFFFFFFFFFFFFFFF)
-        new = old._replace(imm=bpf.signed32(value))
-        insns[r.insn * 8 + 8 : r.insn * 8 + 16] = high._replace(imm=bpf.signed32(value >> 32)).pack(byte_order)
-    elif old.code & 7 in (bpf.BPF_LDX, bpf.BPF_ST, bpf.BPF_STX):
-        _check_old(program, r, old.off, r.old)
+    at = r.insn * 8
+    code = insns[at]
+    off, imm = (_LE_OFF, _LE_IMM) if byte_order == "little" else (_BE_OFF, _BE_IMM)
+    if code == bpf.LD_IMM64:
+        low, high = imm.unpack_from(insns, at + 4)[0], imm.unpack_from(insns, at + 12)[0]
+        _check_old(program, r, (high & 0xFFFFFFFF) << 32 | (low & 0xFFFFFFFF), r.old & 0xFFFFFFFFFFFFFFFF)
+        imm.pack_into(insns, at + 4, bpf.signed32(value))
+        imm.pack_into(insns, at + 12, bpf.signed32(value >> 32))
+    elif code & 7 in (bpf.BPF_LDX, bpf.BPF_ST, bpf.BPF_STX):
+        _check_old(program, r, off.unpack_from(insns, at + 2)[0], r.old)
         if not -0x8000 <= value < 0x8000:
             raise RelocationError(f"offset {value} of {r.type}.{r.path} does not fit 16 bits", r.type, r.path)
-        new = old._replace(off=value)
+        off.pack_into(insns, at + 2, value)
         if field is not None and r.kind == "byte_off":
             size = unit(field)[1]
             if size not in bpf.SIZE_CODES:
                 raise RelocationError(f"{r.type}.{r.path} of {size} bytes cannot be loaded", r.type, r.path)
-            if size != bpf.SIZES[old.code & 0x18]:
-                new = new._replace(code=old.code & ~0x18 | bpf.SIZE_CODES[size])
-    elif old.code & 7 in (bpf.BPF_ALU, bpf.BPF_ALU64) and not old.code & bpf.BPF_X:
-        _check_old(program, r, old.imm, bpf.signed32(r.old))
-        new = old._replace(imm=bpf.signed32(value))
+            if size != bpf.SIZES[code & 0x18]:
+                insns[at] = code & ~0x18 | bpf.SIZE_CODES[size]
+    elif code & 7 in (bpf.BPF_ALU, bpf.BPF_ALU64) and not code & bpf.BPF_X:
+        _check_old(program, r, imm.unpack_from(insns, at + 4)[0], bpf.signed32(r.old))
+        imm.pack_into(insns, at + 4, bpf.signed32(value))
     else:
-        raise ImageError(
-            f"program {program.name}: instruction {r.insn} (code {old.code:#x}) holds no relocatable value"
-        )
-    insns[r.insn * 8 : r.insn * 8 + 8] = new.pack(byte_order)
+        raise ImageError(f"program {program.name}: instruction {r.insn} (code {code:#x}) holds no relocatable value")
 
 
 def _check_old(program: Program, r: Relocation, found: int, expected: int) -> None:

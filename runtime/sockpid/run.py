@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Optional, Tuple
 
 from .collection import Options
 from .errors import UsageError
 from .filters import Filter
 from .labels import Wanted
+from .named import NamedTuple
 from .notify import Notifier
 from .signals import Signals
 from .tracer import Tracer

@@ -7,13 +7,14 @@ content ids of the rows. The generator checks every shard against the JSON Schem
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from .errors import SchemaError, TableError
 from .layout import Enum, Field, Layout, Struct, Type
+from .named import NamedTuple
+from .sha256 import sha256
 
 SCHEMA = (2, 0)
 """Major and minor version of the schema that this reader knows."""
@@ -166,7 +167,7 @@ class Shard:
 def row_id(value: object) -> str:
     """The id of a row: the first 16 hex digits of the SHA-256 of its canonical JSON."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:16]
+    return sha256(canonical.encode("ascii")).hexdigest()[:16]
 
 
 def series_of(release: str) -> str:

@@ -12,14 +12,17 @@ from sockpid.image import parse_image
 ROOT = Path(__file__).parents[2]
 COSTS = Path(__file__).with_name("costs.json")
 TOLERANCE = 0.05
-NEEDLESS = {"bz2", "fnmatch", "ipaddress", "lzma", "queue", "selectors", "shutil", "socket", "subprocess", "threading"}
+NEEDLESS = {
+    *("argparse", "bz2", "fnmatch", "gettext", "hashlib", "ipaddress", "lzma", "pkgutil", "queue", "selectors"),
+    *("shutil", "socket", "subprocess", "threading"),
+}
 """What of the standard library an attached probe has no use for."""
 
 _IMPORTED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import sockpid.cli
-sockpid.cli.parser(only_run=True)
+sockpid.cli._arguments(["run", "--json"])
 import sockpid.run
 json.dump(sorted(sys.modules), sys.stdout)
 """

@@ -26,7 +26,7 @@ def measure(calls: int) -> dict[str, dict[str, float]]:
         how = MECHANISMS[attached.link.mechanism]
         order = tracer.kernel.arch.byte_order
         nothing = insn.Insn(0xB7, 0, 0, 0, 0).pack(order) + insn.Insn(0x95, 0, 0, 0, 0).pack(order)
-        empty = prog.load("empty", how.prog_type, nothing, "GPL", 0)
+        empty = prog.load("empty", how.prog_type, nothing, "GPL")
         link = how.attach(attached.link.target, lambda: empty)
         stats = syscall.bpf("BPF_ENABLE_STATS", uapi.BPF_ENABLE_STATS, bytearray(struct.pack("=I", 0)))
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -11,10 +10,13 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Union
 
-from sockpid.cli_shared import Help, add_filters, add_labels, filter_of, labels_of, options
+from sockpid import arguments as options_of
+from sockpid.cli_shared import LABELLING, filter_of, labels_of, options
 from sockpid.errors import UsageError
 
 if TYPE_CHECKING:
+    import argparse
+
     from .model import Model
     from .source import Live, Recorded
     from .state import State
@@ -43,6 +45,8 @@ p pauses; s c t b n l i a sort; ? explains; q quits."""
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser of all."""
+    from sockpid.cli_parser import Help, add_filters
+
     top = commands.add_parser(
         "top",
         parents=[common],
@@ -65,7 +69,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="replay so many times as fast (default: 1; without a screen 0: at once)",
     )
-    add_labels(top)
+    options_of.add(top, LABELLING)
     add_filters(top)
 
 

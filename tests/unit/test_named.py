@@ -1,0 +1,55 @@
+"""Our NamedTuple makes what typing's makes."""
+
+from __future__ import annotations
+
+import pickle
+import typing
+from typing import Any, Optional
+
+import pytest
+
+from sockpid import layout, named
+
+
+def classes(base: Any) -> Any:
+    class Point(base):  # type: ignore[misc] # of a base that is given
+        """A place."""
+
+        x: int
+        y: Optional[str] = None
+        z: list[int] = []
+
+        @property
+        def far(self) -> bool:
+            return bool(self.x > 10)
+
+        def __bool__(self) -> bool:
+            return bool(self.x)
+
+    return Point
+
+
+@pytest.mark.parametrize("make", [lambda c: c(1), lambda c: c(20, "a"), lambda c: c(x=0, z=[1])._replace(y="b")])
+def test_values_are_the_same(make: Any) -> None:
+    ours, theirs = make(classes(named.NamedTuple)), make(classes(typing.NamedTuple))
+    assert ours == theirs
+    assert (repr(ours), ours._asdict(), ours.far, bool(ours)) == (
+        repr(theirs),
+        theirs._asdict(),
+        theirs.far,
+        bool(theirs),
+    )
+
+
+def test_classes_are_the_same() -> None:
+    ours, theirs = classes(named.NamedTuple), classes(typing.NamedTuple)
+    for what in ("__doc__", "__name__", "__module__", "_fields", "_field_defaults", "__match_args__"):
+        assert getattr(ours, what) == getattr(theirs, what), what
+    with pytest.raises(TypeError):
+        ours()
+
+
+def test_values_can_be_pickled() -> None:
+    """The generator's workers send them to each other."""
+    field = layout.Field(8, 16, signed=True)
+    assert pickle.loads(pickle.dumps(field)) == field
