@@ -1,7 +1,8 @@
 """Chooses what goes into a bundle: code, images, tables of the kernels asked for, pyroute2, licences.
 
 The form of the file is `sockpid.bundle`'s. It depends on what goes in alone: not on the clock, the umask, the order of
-directories or the version of Python, as long as zlib compresses alike.
+directories or the version of Python, as long as zlib compresses alike; with `precompile`, on that of the interpreter
+that compiles.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import importlib.metadata
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import sockpid
 from sockpid import bundle, data, table
@@ -18,6 +19,7 @@ from sockpid.errors import BundleError, UsageError
 from sockpid.image import file_name
 
 from . import shard
+from .precompile import precompile
 
 RUNTIME = Path(sockpid.__file__).parent
 MAIN = "bundle_main.py"
@@ -53,8 +55,11 @@ class Built(NamedTuple):
     kernels: List[Tuple[str, str]]
 
 
-def build(offsets: Path, choice: Choice, with_pyroute2: bool = True) -> Built:
-    """Makes a bundle. Raises UsageError if no kernel fits, or pyroute2 is wanted and not installed; TableError."""
+def build(offsets: Path, choice: Choice, with_pyroute2: bool = True, python: Optional[str] = None) -> Built:
+    """Makes a bundle. python: the interpreter that compiles its modules, None: they stay source.
+
+    Raises UsageError if no kernel fits, or pyroute2 is wanted and not installed; TableError.
+    """
     files: Dict[str, bytes] = dict(_runtime())
     files["__main__.py"] = files.pop(f"sockpid/{MAIN}")
     kernels: List[Tuple[str, str]] = []
@@ -79,6 +84,8 @@ def build(offsets: Path, choice: Choice, with_pyroute2: bool = True) -> Built:
     packages: Dict[str, Any] = {}
     if with_pyroute2:
         packages["pyroute2"] = _add_distribution(files, "pyroute2")
+    if python is not None:
+        files.update(precompile(files, python))
     about = {
         "producer": f"sockpid-gen {sockpid.__version__}",
         "version": sockpid.__version__,

@@ -37,6 +37,13 @@ def bundle(
     without_pyroute2: Annotated[
         bool, typer.Option("--without-pyroute2", help="Leave out pyroute2; sockets are then listed from /proc/net.")
     ] = False,
+    precompile: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="PYTHON",
+            help="Add bytecode of this interpreter: with its version, bundles start faster.",
+        ),
+    ] = None,
     sign: Annotated[
         Optional[Path], typer.Option(metavar="KEY", help="Sign with this OpenSSH key, into FILE.sig.")
     ] = None,
@@ -61,6 +68,8 @@ def bundle(
 
       sockpid-gen bundle -o one.pyz --build-id 3b43fad5 --without-pyroute2
 
+      sockpid-gen bundle -o sockpid.pyz --precompile python3.11   [dim]# other versions take the source[/dim]
+
       sockpid-gen bundle -o sockpid.pyz --sign ~/.ssh/id_ed25519
 
       sockpid-gen bundle -o sockpid --standalone   [dim]# `./sockpid --version` says which C library it takes[/dim]
@@ -73,7 +82,7 @@ def bundle(
     choice = bundles.Choice(arch or (), series or (), release or (), build_id or ())
     if not offsets.is_dir() and offsets == DEFAULT_OFFSETS:
         offsets = bundles.RUNTIME / "_data/offsets"  # as installed from a wheel
-    built = bundles.build(offsets, choice, not without_pyroute2)
+    built = bundles.build(offsets, choice, not without_pyroute2, precompile)
     content, about = built.content, None
     if standalone:
         from . import standalone as programs

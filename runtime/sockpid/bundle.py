@@ -11,13 +11,14 @@ MANIFEST.json: `schema` ("1.0"), `producer`, `version` (of sockpid), `kernels` (
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import zlib
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from .errors import BundleError
+from .named import NamedTuple
+from .sha256 import sha256
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 MANIFEST = "MANIFEST.json"
@@ -57,7 +58,7 @@ class Member(NamedTuple):
 
 def pack(files: Mapping[str, bytes], about: Mapping[str, Any]) -> bytes:
     """The bundle of these files by name (ASCII). about: keys of the manifest besides schema and members."""
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     manifest = json.dumps({**about, "schema": SCHEMA, "members": digests}, indent=1, sort_keys=True) + "\n"
     everything = [(MANIFEST, manifest.encode("ascii")), *sorted(files.items())]
     data = bytearray(SHEBANG)
@@ -79,28 +80,35 @@ def unpack(data: bytes, name: str) -> Tuple[Dict[str, Any], Dict[str, bytes]]:
 
     Raises BundleError, naming the member that was altered, added, doubled or lost.
     """
-    members = _members(data, name)
-    files: Dict[str, bytes] = {}
-    for member in members:
-        if member.name in files:
-            raise BundleError(f"{name}: {member.name} is there twice")
-        files[member.name] = member.content
-    manifest = _manifest(files.pop(MANIFEST, None), name)
-    digests = manifest["members"]
-    for path, content in files.items():
-        if path not in digests:
-            raise BundleError(f"{name}: {path} is not in the manifest: it was added")
-        if hashlib.sha256(content).hexdigest() != digests[path]:
-            raise BundleError(f"{name}: {path} is not what the manifest says: it was altered")
-    lost = sorted(set(digests) - set(files))
+    manifest, *members = verified(data, name)
+    return _manifest(manifest.content, name), {member.name: member.content for member in members}
+
+
+def verified(data: bytes, name: str) -> Iterator[Member]:
+    """The members, the manifest first, one at a time. All of it is verified once the last was given; see unpack()."""
+    digests: Optional[Dict[str, str]] = None
+    seen: List[str] = []
+    for member in _members(data, name):
+        if digests is None:
+            manifest = member.content if member.name == MANIFEST else None
+            digests = _manifest(manifest, name)["members"]
+        else:
+            if member.name in (MANIFEST, *seen[-1:]):
+                raise BundleError(f"{name}: {member.name} is there twice")
+            if member.name not in digests:
+                raise BundleError(f"{name}: {member.name} is not in the manifest: it was added")
+            if sha256(member.content).hexdigest() != digests[member.name]:
+                raise BundleError(f"{name}: {member.name} is not what the manifest says: it was altered")
+            if seen and member.name < seen[-1]:
+                raise BundleError(f"{name}: the order of the members was altered")
+            seen.append(member.name)
+        yield member
+    lost = sorted(set(digests or ()) - set(seen))
     if lost:
         raise BundleError(f"{name}: {', '.join(lost)} of the manifest is not there")
-    if [member.name for member in members] != [MANIFEST, *sorted(files)]:
-        raise BundleError(f"{name}: the order of the members was altered")
-    return manifest, files
 
 
-def _members(data: bytes, name: str) -> List[Member]:
+def _members(data: bytes, name: str) -> Iterator[Member]:
     """All members, in order. Raises BundleError unless the archive is in canonical form from first byte to last."""
     if not data.startswith(SHEBANG + b"PK\3\4"):
         raise BundleError(f"{name}: does not start as a bundle does: it was damaged, or something was put before it")
@@ -110,16 +118,15 @@ def _members(data: bytes, name: str) -> List[Member]:
     count, size, start = struct.unpack_from("<HII", data, at + 10)
     if start + size != at or data[at:] != _end(count, size, start):
         raise BundleError(f"{name}: the end of the archive was altered")
-    members: List[Member] = []
     entry, end_of_last = start, len(SHEBANG)
     while entry < at:
         member = _member(data, entry, end_of_last, name)
-        members.append(member)
         entry += _CENTRAL.size + len(member.name)
         end_of_last = member.offset + _LOCAL.size + len(member.name) + len(member.packed)
-    if len(members) != count or end_of_last != start:
+        count -= 1
+        yield member
+    if count or end_of_last != start:
         raise BundleError(f"{name}: the archive holds bytes that belong to no member")
-    return members
 
 
 def _member(data: bytes, entry: int, expected: int, name: str) -> Member:

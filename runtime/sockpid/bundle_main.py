@@ -8,8 +8,15 @@ while the file is not on the path, so that nothing put into the file can take it
 import sys
 
 _own = sys.path.pop(0)
-for _name in ("hashlib", "json", "os", "struct", "typing", "zlib"):
-    __import__(_name)
+for _name in ("_sha2", "_sha256", "collections", "json", "os", "struct", "typing", "zlib"):
+    try:
+        __import__(_name)
+    except (
+        ImportError
+    ):  # no Python has both of the first two: what this one lacks is not looked for in the file, either
+        sys.modules[_name] = None  # type: ignore[assignment] # as the import system has it
+if sys.modules["_sha2"] is sys.modules["_sha256"]:
+    __import__("hashlib")
 sys.path.insert(0, _own)
 
 import os  # noqa: E402 - see above
@@ -18,14 +25,15 @@ import os  # noqa: E402 - see above
 def main() -> int:
     path = os.path.dirname(os.path.abspath(__file__))
     try:
-        from sockpid.bundle import unpack
+        from sockpid.bundle import verified
         from sockpid.errors import BundleError
     except Exception as error:  # whatever a damaged module raises
         print(f"sockpid: {path}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
         return 16
     try:
         with open(path, "rb") as file:
-            unpack(file.read(), path)
+            for _ in verified(file.read(), path):
+                pass
     except (BundleError, OSError) as error:
         print(f"sockpid: {error}", file=sys.stderr)
         return BundleError.exit_code

@@ -264,8 +264,8 @@ def test_too_small_a_map_says_so_and_never_names_another() -> None:
     assert verdict.unknown
     reasons = {line.partition(":")[0] for line in verdict.unknown}
     assert reasons == {"evicted"}, reasons
-    assert traced.stderr.count("--max-sockets") == 1
-    said = next(line for line in traced.stderr.splitlines() if "--max-sockets" in line)
+    # Another line with that option is of sockets that were there before, which this host may have many of.
+    (said,) = (line for line in traced.stderr.splitlines() if "would have sufficed" in line)
     assert int(said.split("--max-sockets ")[1].split()[0]) >= 1280
 
 

@@ -54,7 +54,7 @@ def repacked(path: Path, changes: dict[str, bytes | None]) -> bytes:
     made = bundle.pack({**files, **{name: content for name, content in changes.items() if content is not None}}, {})
     honest = zipfile.ZipFile(path).read(bundle.MANIFEST)
     entries, body = b"", bytearray(bundle.SHEBANG)
-    members = bundle._members(made, "")
+    members = list(bundle._members(made, ""))
     for member in members:
         if changes.get(member.name, b"") is None:
             members = [m for m in members if m is not member]
@@ -116,6 +116,41 @@ def test_a_bundle_for_one_kernel_is_small_and_has_that_kernel_alone(small: Path,
     assert {name.split("_data/")[1] for name in whole if "/offsets/" in name} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "offsets").glob("*/*.json")
     }
+
+
+def test_bytecode_serves_its_python_and_the_others_take_the_source(small: Path, tmp_path: Path) -> None:
+    choice = ("--arch", "x86_64", "--release", newest("x86_64", "6.1"), "--without-pyroute2")
+    made = [bundles.make(tmp_path / name, *choice, "--precompile", sys.executable) for name in ("a.pyz", "b.pyz")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    _, plain = bundle.unpack(small.read_bytes(), "")
+    _, files = bundle.unpack(made[0].read_bytes(), "")
+    added = {name: content for name, content in files.items() if name not in plain}
+    assert {name[:-1] for name in added} == {name for name in plain if name.endswith(".py")}
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sockpid.cli; print(sockpid.cli.__file__[-6:])"
+    used = set()
+    for version in bundles.PYTHONS:
+        python = bundles.interpreter(version)
+        if python is not None:
+            assert start(made[0], "run", "--help", python=python).returncode == 0
+            command = [python, "-I", "-S", "-c", code, str(made[0])]
+            used.add(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, str(made[0])], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "li.pyc\n"
+    assert used <= {"li.pyc\n", "cli.py\n"}
+    damaged = tmp_path / "damaged.pyz"
+    damaged.write_bytes(repacked(made[0], {"sockpid/tracer.pyc": b"\0" + added["sockpid/tracer.pyc"][1:]}))
+    done = start(damaged, "run")
+    assert (done.returncode, "sockpid/tracer.pyc is not what the manifest says" in done.stderr) == (16, True)
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python3", "false"])
+def test_an_interpreter_that_cannot_compile_is_named(python: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sockpid_gen", "bundle", "-o", str(tmp_path / "x.pyz"), "--precompile", python]
+    done = subprocess.run([*command, "--without-pyroute2"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, f"--precompile {python}" in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ordinary_tools_read_it(full: Path) -> None:
@@ -181,7 +216,7 @@ def test_what_is_put_before_behind_or_between_is_refused(small: Path, tmp_path: 
 
 
 def test_a_doubled_member_is_refused(small: Path) -> None:
-    members = bundle._members(small.read_bytes(), "")
+    members = list(bundle._members(small.read_bytes(), ""))
     body, entries = bytearray(bundle.SHEBANG), b""
     for member in [*members, members[-1]]:
         moved = member._replace(offset=len(body))
@@ -213,7 +248,7 @@ def part_of(name: str) -> str:
 
 def places(data: bytes) -> dict[str, list[int]]:
     """The positions of all bytes of a bundle, by part."""
-    members = bundle._members(data, "")
+    members = list(bundle._members(data, ""))
     found: dict[str, list[int]] = {name: [] for name in PARTS}
     found["first line"] = [*range(len(bundle.SHEBANG))]
     for member in members:
