@@ -16,7 +16,7 @@ if __name__ == "__main__":  # run as a script, perhaps with -I -S: the runtime l
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtime"))
 
 from sockpid import kernel
-from sockpid.selfcheck import Pair
+from sockpid.deaf import Pair
 
 
 def name_self(name: str) -> None:

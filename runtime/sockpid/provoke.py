@@ -12,10 +12,10 @@ from typing import Callable, Dict, NamedTuple, Sequence, Set, Tuple
 
 from . import syscall, uapi
 from .calibration import Known, Sample
+from .deaf import drop_everything
 from .errors import CalibrationError
 from .peek import RETRANSMIT, Peek
 from .peek_prog import ARG1
-from .selfcheck import drop_everything
 from .subjects import Connection
 
 SO_DETACH_FILTER = 27  # include/uapi/asm-generic/socket.h

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
-from . import observed, selfcheck
+from . import deaf, observed, selfcheck
 from .collection import Options
 from .tracer import Tracer
 
@@ -36,7 +36,7 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
                     "skipped": r.skipped,
                     "events": [tracer.json(e) for e in r.events],
                 }
-                for r in sorted(results, key=lambda r: selfcheck.FAMILIES.index(r.family))
+                for r in sorted(results, key=lambda r: deaf.FAMILIES.index(r.family))
             },
             "fields": observed.fields(
                 tracer.kernel.arch, tracer.offsets.layout, results, tracer.collection.mechanisms()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from sockpid import kernel, netns, netstat
-from sockpid.selfcheck import drop_everything
+from sockpid.deaf import drop_everything
 from tests import namespaces
 
 

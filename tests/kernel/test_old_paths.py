@@ -159,7 +159,7 @@ def test_the_kernel_tells_the_reader_of_losses_too(small_rings: Tracer) -> None:
 
 def test_a_map_without_lru_is_trimmed() -> None:
     """More sockets than a plain hash map holds: the oldest go, the newest are known, and that is told."""
-    from sockpid.selfcheck import Pair
+    from sockpid.deaf import Pair
 
     entries = 64
     with Tracer.open(Options(frozenset({"lru_hash"}), max_sockets=entries)) as opened:

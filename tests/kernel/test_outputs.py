@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sockpid.selfcheck import Pair
+from sockpid.deaf import Pair
 from tests import truth
 from tests.kernel.conftest import ROOT, sockpid
 from tests.kernel.test_run import Probe, summary

@@ -20,9 +20,9 @@ import pytest
 
 from sockpid import event, image, kernel, link, lookup, pin, prog, syscall, uapi
 from sockpid.collection import Options
+from sockpid.deaf import FAMILIES, Pair
 from sockpid.errors import CapabilityError, PinError, SyscallError, UsageError
 from sockpid.map import Map
-from sockpid.selfcheck import FAMILIES, Pair
 from sockpid.tracer import Tracer
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from sockpid.deaf import Pair
 from sockpid.errors import PinError
-from sockpid.selfcheck import Pair
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sockpid.selfcheck import Pair, drop_everything
+from sockpid.deaf import Pair, drop_everything
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid, trace
 
@@ -217,7 +217,7 @@ def test_count_sums_what_run_lists() -> None:
 def test_an_exited_owner_is_named_as_such() -> None:
     probe = Probe("--json")
     script = (
-        "import sys, os; sys.path.insert(0, sys.argv[1]); from sockpid.selfcheck import Pair; p = Pair('inet'); "
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from sockpid.deaf import Pair; p = Pair('inet'); "
         "p.send(); print(os.getpid(), p.tuple.sport, flush=True); os._exit(0)"
     )
     # The receiver dies too, and its reset would end it all: keep that end open in a child that does nothing.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, selfcheck
+from sockpid import deaf, event, selfcheck
 from sockpid.collection import Options
 from sockpid.tracer import Tracer
 
@@ -15,9 +15,9 @@ from sockpid.tracer import Tracer
 def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Standing still until the fifth timeout puts the sixth behind the time limit: nothing is wrong, all is late."""
     others: list[event.Event] = []
-    pairs: list[selfcheck.Pair] = []
-    made = selfcheck.Pair.__init__
-    monkeypatch.setattr(selfcheck.Pair, "__init__", lambda self, family: pairs.append(self) or made(self, family))
+    pairs: list[deaf.Pair] = []
+    made = deaf.Pair.__init__
+    monkeypatch.setattr(deaf.Pair, "__init__", lambda self, family: pairs.append(self) or made(self, family))
     with Tracer.open(Options(), None) as tracer:
         read = tracer.events
         standing = iter([3.3])
@@ -29,5 +29,5 @@ def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: 
         monkeypatch.setattr(tracer, "events", late)
         results = selfcheck.run(tracer, others, timeout=1.0)
     assert [result for result in results if not result.ok] == []
-    assert len(pairs) == selfcheck.ATTEMPTS * len(selfcheck.FAMILIES)
+    assert len(pairs) == selfcheck.ATTEMPTS * len(deaf.FAMILIES)
     assert not [seen for seen in others for pair in pairs if pair.is_of(seen)]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from sockpid import capability, unit
+from sockpid.deaf import Pair
 from sockpid.errors import UnknownKernelError
-from sockpid.selfcheck import Pair
 from tests import bundles, truth
 from tests.kernel.conftest import attached
 

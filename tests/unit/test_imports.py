@@ -26,6 +26,7 @@ READS_KERNEL_FILES = {
     "calibrate_sock",
     "calibrate_task",
     "capability",
+    "deaf",
     "hooks",  # names one
     "keep",
     "kernel",

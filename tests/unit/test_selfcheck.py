@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sockpid import event, selfcheck
-from sockpid.selfcheck import Info, Pair
+from sockpid.deaf import Info, Pair
 
 TUPLE = event.Tuple(1, "inet", 1000, 2000, "127.0.0.1", "127.0.0.2")
 
