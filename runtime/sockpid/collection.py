@@ -1,4 +1,4 @@
-"""A running set of maps, programs and links: the image, relocated for this kernel, loaded and attached.
+"""A running set of maps, programs and links: the image, loaded for this kernel (loader.py) and attached.
 
 For each hook the targets and mechanisms are tried in order; the first that the kernel accepts wins, and what it
 answered to the others is kept for `sockpid doctor`.
@@ -12,18 +12,16 @@ import functools
 import os
 from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
-from . import image, kernel, prog, syscall, tracefs, uapi
-from .errors import AttachError, ProgError, RelocationError, SockpidError, SyscallError, VerifierError
+from . import image, kernel
+from .errors import AttachError, ProgError, SockpidError, SyscallError
 from .features import Features, read_argument
 from .hooks import HOOKS, Hook, Target
 from .image import Image
-from .insn import BPF_PSEUDO_MAP_FD, unpack
-from .layout import Struct
 from .link import MECHANISMS, OF_TARGET, Link
+from .loader import Loader
 from .map import Map, cpus
 from .named import NamedTuple
 from .offsets import Offsets
-from .relocate import Relocated, Resolved, context_layout, place, record_context, replace_calls, resolve
 from .ringbuf import RingBuffer
 
 if TYPE_CHECKING:
@@ -57,10 +55,6 @@ class Attached(NamedTuple):
     target: Optional[Target] = None
 
 
-ProgKey = Tuple[str, int, str, FrozenSet[str]]
-"""Program name, type, the one place it is for ("": any), settings of the place."""
-
-
 class Collection:
     """Maps by name, attached hooks in order. Everything ends with close()."""
 
@@ -75,19 +69,13 @@ class Collection:
         self.hooks: List[Attached] = []
         self.features = features
         self._image = image
-        self._layout = found.layout
         self._options = options
-        self._btf_ids = found.btf_ids
         # To find the ids in the kernel's whole BTF takes longer than everything else: only where nothing else works.
         self._dear_ids = found.origin == "btf"
-        self._progs: Dict[ProgKey, prog.Prog] = {}
-        self._calls: Dict[str, Optional[int]] = {}
-        self._resolved: Dict[str, Resolved] = {}
-        self._no_settings = dict.fromkeys(image.settings(), 0)
         self._reader: Union[RingBuffer, PerfBuffer, None] = None
         # Four places for each socket, so that few share one.
         self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
-        self._task_btf = features.has("task_btf")
+        self._loader = Loader(image, found, features, self.maps, options.settings)
 
     @classmethod
     def attach(
@@ -109,7 +97,7 @@ class Collection:
             if given:
                 collection.inherited = collection.reader.drain()
                 collection.base = {index: collection.counter(index) for index in range(2)}
-            collection._replace_calls()
+            collection._loader.replace_calls()
             for hook in HOOKS:
                 collection.hooks.append(collection._attach(hook))
         except BaseException:
@@ -155,24 +143,6 @@ class Collection:
 
             self._reader = PerfBuffer(array, self._image.abi["struct event"]["size"])
 
-    def _replace_calls(self) -> None:
-        """Finds what to call instead of the helpers that this kernel does not have."""
-        array = self.maps["events"].spec.type == "BPF_MAP_TYPE_PERF_EVENT_ARRAY"
-        self._calls["bpf_ringbuf_output" if array else "bpf_perf_event_output"] = None
-        if not self.features.has("probe_read_kernel"):
-            missing = self.features.missing("probe_read")
-            if missing is not None:
-                lockdown = kernel.lockdown()
-                why = f" in a kernel locked down for {lockdown} (man 7 kernel_lockdown)" if lockdown else ""
-                raise ProgError(
-                    f"BPF programs may not read kernel memory{why}: bpf_probe_read_kernel(): "
-                    f"{self.features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}"
-                )
-            self._calls["bpf_probe_read_kernel"] = uapi.BPF_FUNC["bpf_probe_read"]
-        for feature, helper in (("cgroup_id", "bpf_get_current_cgroup_id"), ("task_btf", "bpf_get_current_task_btf")):
-            if not self.features.has(feature):
-                self._calls[helper] = None
-
     def _attach(self, hook: Hook) -> Attached:
         refused: List[Tuple[str, str]] = []
         if hook.needs is not None and not os.path.exists(hook.needs):
@@ -189,7 +159,7 @@ class Collection:
             try:
                 if target.least:  # to try that takes a tenth of what it takes to load the program in vain
                     read_argument(target.name, target.least - 1)
-                load = functools.partial(self._load, hook, mechanism, target)
+                load = functools.partial(self._loader.load, hook, mechanism, target)
                 link = MECHANISMS[mechanism].attach(target.name, load)
                 return Attached(hook, link, tuple(refused), target)
             except ProgError as error:
@@ -212,88 +182,16 @@ class Collection:
         yield from (pair for pair in pairs if pair[1] == preferred)
         yield from (pair for pair in pairs if pair[1] != preferred)
 
-    def _load(self, hook: Hook, mechanism: str, target: Target) -> prog.Prog:
-        """The program for a way of attaching; loaded once for all targets that need the same one."""
-        how = MECHANISMS[mechanism]
-        btf_id, where = 0, ""
-        if how.by_btf_id:
-            where = target.name
-            btf_id = self._btf_ids().get(target.name, 0)
-            if not btf_id:
-                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
-        arch = syscall.machine()
-        if how.context == "record":
-            where = target.name
-            try:
-                context = record_context(tracefs.Tracepoint(target.name).fields, target.fields)
-            except RelocationError as error:
-                raise SyscallError("read the format", errno.ENOENT, str(error)) from None
-        else:
-            context = context_layout(arch, self._layout, how.context, target.arguments)
-        key = (hook.prog, how.prog_type, where, target.settings)
-        if key not in self._progs:
-            settings = {
-                **self._no_settings,
-                **dict(hook.settings),
-                **dict.fromkeys(target.settings, 1),
-                "SETTING_RETURN": how.returns,
-                "SETTING_TASK_BTF": int(self._task_btf),
-                "SETTING_SETTLED_MASK": self._settled - 1,
-                **dict(self._options.settings),
-            }
-            ready = self._relocated(hook.source or hook.prog, context, settings)
-            try:
-                self._progs[key] = prog.load(
-                    hook.prog,
-                    how.prog_type,
-                    ready.insns,
-                    self._image.license,
-                    ready.poison,
-                    btf_id,
-                    self.features.has("obj_name"),
-                )
-            except VerifierError:
-                if not self._task_btf:
-                    raise
-                # The verifier knows where fields of a task are. Offsets that are wrong come to the self-check, which
-                # says so, once a helper reads them.
-                self._task_btf = False
-                try:
-                    return self._load(hook, mechanism, target)
-                except VerifierError:
-                    self._task_btf = True
-                    raise
-        return self._progs[key]
-
-    def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
-        """A program as it is loaded. What depends on the kernel alone is resolved once."""
-        order = self._image.byte_order
-        if name not in self._resolved:
-            program = self._image.programs[name]
-            resolved = resolve(program, order, self._layout)
-            insns = bytearray(resolved.insns)
-            replace_calls(insns, program, order, self._calls)
-            self._resolved[name] = resolved._replace(insns=self._map_fds(insns, program.maps))
-        return place(self._resolved[name], order, context, settings)
-
-    def _map_fds(self, insns: bytearray, maps: Tuple[Tuple[int, str], ...]) -> bytes:
-        order = self._image.byte_order
-        for index, name in maps:
-            patched = unpack(insns, index, order)._replace(src=BPF_PSEUDO_MAP_FD, imm=self.maps[name].fd)
-            insns[index * 8 : index * 8 + 8] = patched.pack(order)
-        return bytes(insns)
-
     def replace_events(self, settings: Tuple[Tuple[str, int], ...]) -> None:
         """Attaches the programs that raise events anew, with other settings; the new ones first, then the old ones go.
 
         In between an event may be raised twice.
         """
-        self._options = self._options._replace(settings=settings)
+        self._loader.settings = settings
         for index, attached in enumerate(self.hooks):
             if attached.hook.raises and attached.link is not None:
                 old = attached.link
-                for key in [key for key in self._progs if key[0] == attached.hook.prog]:
-                    self._progs.pop(key).close()
+                self._loader.forget(attached.hook.prog)
                 self.hooks[index] = self._attach(attached.hook)
                 old.close()
 
@@ -340,8 +238,7 @@ class Collection:
             if attached.link is not None:
                 with contextlib.suppress(SockpidError):
                     attached.link.close()
-        for loaded in self._progs.values():
-            loaded.close()
+        self._loader.close()
         if self._reader is not None:
             self._reader.close()
         for created in self.maps.values():

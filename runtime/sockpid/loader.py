@@ -1,0 +1,149 @@
+"""Programs of an image for this kernel: relocated for the place where each is to hang, and loaded."""
+
+from __future__ import annotations
+
+import errno
+from typing import Dict, FrozenSet, Mapping, Optional, Tuple
+
+from . import kernel, prog, syscall, tracefs, uapi
+from .errors import ProgError, RelocationError, SyscallError, VerifierError
+from .features import Features
+from .hooks import Hook, Target
+from .image import Image
+from .insn import BPF_PSEUDO_MAP_FD, unpack
+from .layout import Struct
+from .link import MECHANISMS
+from .map import Map
+from .offsets import Offsets
+from .relocate import Relocated, Resolved, context_layout, place, record_context, replace_calls, resolve
+
+ProgKey = Tuple[str, int, str, FrozenSet[str]]
+"""Program name, type, the one place it is for ("": any), settings of the place."""
+
+
+class Loader:
+    """Loads programs when they are asked for, once for all places that need the same one. close() frees them.
+
+    settings: of the image's enum setting, those that are not about a hook or its place.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        found: Offsets,
+        features: Features,
+        maps: Mapping[str, Map],
+        settings: Tuple[Tuple[str, int], ...],
+    ) -> None:
+        """maps: of the programs, by name; they need not be there yet."""
+        self.settings = settings
+        self._image = image
+        self._layout = found.layout
+        self._btf_ids = found.btf_ids
+        self._features = features
+        self._maps = maps
+        self._progs: Dict[ProgKey, prog.Prog] = {}
+        self._calls: Dict[str, Optional[int]] = {}
+        self._resolved: Dict[str, Resolved] = {}
+        self._no_settings = dict.fromkeys(image.settings(), 0)
+        self._task_btf = features.has("task_btf")
+
+    def replace_calls(self) -> None:
+        """Finds what to call instead of the helpers that this kernel does not have."""
+        array = self._maps["events"].spec.type == "BPF_MAP_TYPE_PERF_EVENT_ARRAY"
+        self._calls["bpf_ringbuf_output" if array else "bpf_perf_event_output"] = None
+        if not self._features.has("probe_read_kernel"):
+            missing = self._features.missing("probe_read")
+            if missing is not None:
+                lockdown = kernel.lockdown()
+                why = f" in a kernel locked down for {lockdown} (man 7 kernel_lockdown)" if lockdown else ""
+                raise ProgError(
+                    f"BPF programs may not read kernel memory{why}: bpf_probe_read_kernel(): "
+                    f"{self._features.missing('probe_read_kernel')}; bpf_probe_read(): {missing}"
+                )
+            self._calls["bpf_probe_read_kernel"] = uapi.BPF_FUNC["bpf_probe_read"]
+        for feature, helper in (("cgroup_id", "bpf_get_current_cgroup_id"), ("task_btf", "bpf_get_current_task_btf")):
+            if not self._features.has(feature):
+                self._calls[helper] = None
+
+    def load(self, hook: Hook, mechanism: str, target: Target) -> prog.Prog:
+        """The program of a hook for a way of attaching. Raises SyscallError where the place or its BTF id is not there,
+        RelocationError, ProgError.
+        """
+        how = MECHANISMS[mechanism]
+        btf_id, where = 0, ""
+        if how.by_btf_id:
+            where = target.name
+            btf_id = self._btf_ids().get(target.name, 0)
+            if not btf_id:
+                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
+        arch = syscall.machine()
+        if how.context == "record":
+            where = target.name
+            try:
+                context = record_context(tracefs.Tracepoint(target.name).fields, target.fields)
+            except RelocationError as error:
+                raise SyscallError("read the format", errno.ENOENT, str(error)) from None
+        else:
+            context = context_layout(arch, self._layout, how.context, target.arguments)
+        key = (hook.prog, how.prog_type, where, target.settings)
+        if key not in self._progs:
+            settings = {
+                **self._no_settings,
+                **dict(hook.settings),
+                **dict.fromkeys(target.settings, 1),
+                "SETTING_RETURN": how.returns,
+                "SETTING_TASK_BTF": int(self._task_btf),
+                "SETTING_SETTLED_MASK": self._maps["settled"].spec.max_entries - 1,
+                **dict(self.settings),
+            }
+            ready = self._relocated(hook.source or hook.prog, context, settings)
+            try:
+                self._progs[key] = prog.load(
+                    hook.prog,
+                    how.prog_type,
+                    ready.insns,
+                    self._image.license,
+                    ready.poison,
+                    btf_id,
+                    self._features.has("obj_name"),
+                )
+            except VerifierError:
+                if not self._task_btf:
+                    raise
+                # The verifier knows where fields of a task are. Offsets that are wrong come to the self-check, which
+                # says so, once a helper reads them.
+                self._task_btf = False
+                try:
+                    return self.load(hook, mechanism, target)
+                except VerifierError:
+                    self._task_btf = True
+                    raise
+        return self._progs[key]
+
+    def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
+        """A program as it is loaded. What depends on the kernel alone is resolved once."""
+        order = self._image.byte_order
+        if name not in self._resolved:
+            program = self._image.programs[name]
+            resolved = resolve(program, order, self._layout)
+            insns = bytearray(resolved.insns)
+            replace_calls(insns, program, order, self._calls)
+            self._resolved[name] = resolved._replace(insns=self._map_fds(insns, program.maps))
+        return place(self._resolved[name], order, context, settings)
+
+    def _map_fds(self, insns: bytearray, maps: Tuple[Tuple[int, str], ...]) -> bytes:
+        order = self._image.byte_order
+        for index, name in maps:
+            patched = unpack(insns, index, order)._replace(src=BPF_PSEUDO_MAP_FD, imm=self._maps[name].fd)
+            insns[index * 8 : index * 8 + 8] = patched.pack(order)
+        return bytes(insns)
+
+    def forget(self, name: str) -> None:
+        """Frees the programs of this name; what is attached stays so."""
+        for key in [key for key in self._progs if key[0] == name]:
+            self._progs.pop(key).close()
+
+    def close(self) -> None:
+        for loaded in self._progs.values():
+            loaded.close()
