@@ -37,6 +37,7 @@ KEYWORDS: Dict[str, FrozenSet[int]] = {
 """The C keyword of a type name, and the kinds it stands for."""
 
 _TAGGED = frozenset().union(*KEYWORDS.values())
+_NEAR = 1 << 15
 _VOID = memoryview(array("I", (0, 0, 0)))
 
 
@@ -56,16 +57,15 @@ class Btf:
             raise BtfError(f"BTF is {self.byte_order}-endian but its base is {base.byte_order}-endian")
         self._base = base
         self._first_id: int = 1 if base is None else base._first_id + len(base)
-        self._first_string: int = 0 if base is None else base._first_string + len(base._strings)
-        self._types: bytes = bytes(sections.types)
-        if self.byte_order != sys.byteorder:
-            words = array("I", self._types)
-            words.byteswap()
-            self._types = words.tobytes()
-        self._strings: bytes = bytes(sections.strings)
-        if base is None and self._strings[:1] != b"\0":
+        self._first_string: int = 0 if base is None else base._first_string + base._strings_size
+        # The sections stay where they are in the blob: copying megabytes costs as much as half of reading them.
+        self._data = data
+        self._types: slice = sections.types
+        self._text: int = sections.strings.start
+        self._strings_size: int = sections.strings.stop - self._text
+        if base is None and not (self._strings_size and data[self._text] == 0):
             raise BtfError("BTF string section does not start with an empty string")
-        if self._strings and self._strings[-1] != 0:
+        if self._strings_size and data[sections.strings.stop - 1] != 0:
             raise BtfError("BTF string section does not end with NUL")
         self._new_kinds = sections.new_kinds
         self._indexed: Optional[Index] = None
@@ -82,20 +82,19 @@ class Btf:
     def string(self, offset: int) -> str:
         """The string at `offset` of the string section, which continues that of the base."""
         start = offset - self._first_string
-        if 0 <= start < len(self._strings):
-            return self._strings[start : self._strings.index(b"\0", start)].decode("utf-8", "backslashreplace")
+        if 0 <= start < self._strings_size:
+            start += self._text
+            return self._data[start : self._data.index(b"\0", start)].decode("utf-8", "backslashreplace")
         if self._base is not None and offset < self._first_string:
             return self._base.string(offset)
         raise BtfError(f"BTF name offset {offset} is past the end of the string section")
 
     def strings(self, offsets: Iterable[int]) -> List[bytes]:
         """The strings at many offsets, as they are in the blob."""
-        if self._base is None:
-            text = self._strings
-            try:
-                return [text[start : text.index(b"\0", start)] for start in offsets]
-            except ValueError:
-                pass  # self.string() says which it is
+        offsets = list(offsets)
+        if self._base is None and offsets and max(offsets) < self._strings_size:
+            data, text, end_of = self._data, self._text, self._data.index
+            return [data[text + offset : end_of(b"\0", text + offset)] for offset in offsets]
         return [self.string(offset).encode("utf-8", "surrogateescape") for offset in offsets]
 
     def words(self, type_id: int) -> memoryview:
@@ -169,18 +168,31 @@ class Btf:
         return layout
 
     def _name_offsets(self, names: Iterable[str]) -> Dict[int, str]:
-        # Every producer of BTF writes each string once, so the first occurrence is the only one.
+        # Every producer of BTF writes each string once, so an occurrence is the only one. Names that sort together are
+        # mostly of one subsystem, and then lie together: the surroundings of the last one are looked at first.
         offsets: Dict[int, str] = {}
-        for name in names:
+        find, start, end = self._data.find, self._text, self._text + self._strings_size
+        at = start
+        for name in sorted(names):
             encoded = name.encode("utf-8", "surrogateescape") + b"\0"
-            at = self._strings.find(b"\0" + encoded) + 1
-            if at or self._strings.startswith(encoded):
-                offsets[self._first_string + at] = name
+            here = find(b"\0" + encoded, max(start, at - _NEAR), min(end, at + _NEAR))
+            if here < 0:
+                here = find(b"\0" + encoded, start, end)
+            if here >= 0:
+                at = here + 1
+                offsets[self._first_string + at - start] = name
+            elif self._data.startswith(encoded, start, end):
+                offsets[self._first_string] = name
         if self._base is not None:
             offsets.update(self._base._name_offsets(names))
         return offsets
 
     def _index(self) -> Index:
         if self._indexed is None:
-            self._indexed = Index(self._types, self._first_id, self._new_kinds)
+            data, start, end = self._data, self._types.start, self._types.stop
+            if self.byte_order != sys.byteorder:
+                words = array("I", data[start:end])
+                words.byteswap()
+                data, start, end = words.tobytes(), 0, end - start
+            self._indexed = Index(data, start, end, self._first_id, self._new_kinds)
         return self._indexed

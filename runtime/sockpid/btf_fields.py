@@ -19,6 +19,7 @@ from .btf_record import (
     BTF_KIND_TYPEDEF,
     BTF_KIND_UNION,
     BTF_KIND_VOLATILE,
+    decode,
     kind_of,
     vlen_of,
 )
@@ -103,7 +104,7 @@ class Resolver:
         here = self._strip(place.type)
         signed = False
         if here.kind == BTF_KIND_INT:
-            whole = self._btf.type(here.id)
+            whole = decode(here.id, here.words, self._btf.string)
             signed = bool(whole.int_encoding & BTF_INT_SIGNED)
             # Before kind_flag, the type of a bit field was an int of its own, narrower than its size.
             narrow = whole.int_bits != whole.size_or_type * 8

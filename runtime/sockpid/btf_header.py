@@ -16,13 +16,13 @@ _HEADER_SIZE_WITH_LAYOUT = 32
 class Sections(NamedTuple):
     """What a blob holds.
 
-    byte_order: "little" or "big", of every number in it. types, strings: the sections, not copied.
+    byte_order: "little" or "big", of every number in it. types, strings: where the sections are in it.
     new_kinds: as btf_record.TAIL_WORDS, for kinds that only the layout section of the blob explains.
     """
 
     byte_order: str
-    types: memoryview
-    strings: memoryview
+    types: slice
+    strings: slice
     new_kinds: Dict[int, Tuple[int, int]]
 
 
@@ -39,27 +39,25 @@ def split(data: bytes) -> Sections:
         raise BtfError(f"BTF version {version} is not supported (only {_VERSION})")
     if not _HEADER_SIZE <= length <= len(data):
         raise BtfError(f"BTF header length {length} does not fit {len(data)} bytes of data")
-    body = memoryview(data)[length:]
-    types = _section(body, "type", places[0], places[1])
-    strings = _section(body, "string", places[2], places[3])
-    if len(types) % 4:
-        raise BtfError(f"BTF type section of {len(types)} bytes is not a multiple of 4")
-    layout = memoryview(b"")
+    types = _section(data, length, "type", places[0], places[1])
+    strings = _section(data, length, "string", places[2], places[3])
+    if places[1] % 4:
+        raise BtfError(f"BTF type section of {places[1]} bytes is not a multiple of 4")
+    layout = b""
     if length >= _HEADER_SIZE_WITH_LAYOUT:
-        offset, size = struct.unpack_from(prefix + "II", data, _HEADER_SIZE)
-        layout = _section(body, "layout", offset, size)
+        layout = data[_section(data, length, "layout", *struct.unpack_from(prefix + "II", data, _HEADER_SIZE))]
     return Sections(byte_order, types, strings, _new_kinds(layout))
 
 
-def _section(body: memoryview, name: str, offset: int, size: int) -> memoryview:
-    if offset + size > len(body):
+def _section(data: bytes, start: int, name: str, offset: int, size: int) -> slice:
+    if start + offset + size > len(data):
         raise BtfError(
-            f"BTF {name} section ({offset}+{size}) reaches past the end ({len(body)} bytes after the header)"
+            f"BTF {name} section ({offset}+{size}) reaches past the end ({len(data) - start} bytes after the header)"
         )
-    return body[offset : offset + size]
+    return slice(start + offset, start + offset + size)
 
 
-def _new_kinds(layout: memoryview) -> Dict[int, Tuple[int, int]]:
+def _new_kinds(layout: bytes) -> Dict[int, Tuple[int, int]]:
     # struct btf_layout { __u8 info_sz; __u8 elem_sz; __u16 flags; }, one for each kind from 0 on. It lets a
     # reader step over kinds that are newer than itself.
     kinds: Dict[int, Tuple[int, int]] = {}

@@ -7,6 +7,7 @@ import functools
 import lzma
 from pathlib import Path
 from typing import Callable, Dict
+from unittest.mock import patch
 
 from sockpid import image, notes, table
 from sockpid.arch import ARCHES
@@ -39,11 +40,13 @@ def btf(data: bytes) -> None:
 
 def index(data: bytes) -> None:
     """The index of records: whatever it is given, each number it knows has a record, or an error."""
-    found = Index(data[: len(data) & ~3], 1, {})
-    for number in range(min(len(found), 300)):
-        with contextlib.suppress(BtfError):
-            found.record(number)
-    found.named((1, 5, 9), (4, 12))
+    for chunk in (16, 1 << 16):
+        with patch.multiple("sockpid.btf_index", _CHUNK=chunk, _BLOCK=16):
+            found = Index(data, 0, len(data) & ~3, 1, {})
+            for number in range(min(len(found), 300)):
+                with contextlib.suppress(BtfError):
+                    found.record(number)
+            found.named((1, 5, 9), (4, 12))
 
 
 def kernel_file(data: bytes, path: Path) -> None:

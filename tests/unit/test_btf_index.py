@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from array import array
-from typing import Callable, List, Tuple
+from typing import Callable, ContextManager, List, Tuple
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -50,8 +51,17 @@ def records(draw: Callable[..., int]) -> Tuple[List[int], int]:
     return words, kind
 
 
+CHUNKS = pytest.mark.parametrize("chunk", [8, 64, 1 << 16])
+"""Words that are looked at together: few, so that records lie across several, and as many as there are."""
+
+
+def chunks_of(chunk: int) -> ContextManager[object]:
+    return patch.multiple("sockpid.btf_index", _CHUNK=chunk, _BLOCK=min(chunk, 16))
+
+
 def index(words: List[int]) -> Index:
-    return Index(array("I", words).tobytes(), FIRST_ID, {})
+    data = array("I", words).tobytes()
+    return Index(data, 0, len(data), FIRST_ID, {})
 
 
 def prototype_and_function(number: int) -> List[int]:
@@ -59,25 +69,27 @@ def prototype_and_function(number: int) -> List[int]:
     return [0, 13 << 24, 0, 5, BTF_KIND_FUNC << 24, FIRST_ID + number]
 
 
-@given(st.lists(records(), max_size=40))
-def test_agrees_with_stepping(drawn: List[Tuple[List[int], int]]) -> None:
+@CHUNKS
+@given(drawn=st.lists(records(), max_size=40))
+def test_agrees_with_stepping(chunk: int, drawn: List[Tuple[List[int], int]]) -> None:
     starts, words = [], []
     for record, _ in drawn:
         starts.append(len(words))
         words += record
     starts += [len(words), len(words) + 3]
     words += prototype_and_function(len(drawn))
-    found = index(words)
-    assert len(found) == len(starts)
-    for number, start in enumerate(starts):
-        end = starts[number + 1] if number + 1 < len(starts) else len(words)
-        assert found.number(start) == number
-        assert list(found.record(number)) == words[start:end]
-    kinds = {BTF_KIND_STRUCT, BTF_KIND_VAR}
-    expected = [(i, r[0]) for i, (r, kind) in enumerate(drawn) if kind in kinds and r[0] in (0, 3, 50)]
-    assert found.named((0, 3, 50), kinds) == expected
-    with pytest.raises(IndexError):
-        found.record(len(starts))
+    with chunks_of(chunk):
+        found = index(words)
+        assert len(found) == len(starts)
+        for number, start in enumerate(starts):
+            end = starts[number + 1] if number + 1 < len(starts) else len(words)
+            assert found.number(start) == number
+            assert list(found.record(number)) == words[start:end]
+        kinds = {BTF_KIND_STRUCT, BTF_KIND_VAR}
+        expected = [(i, r[0]) for i, (r, kind) in enumerate(drawn) if kind in kinds and r[0] in (0, 3, 50)]
+        assert found.named((0, 3, 50), kinds) == expected
+        with pytest.raises(IndexError):
+            found.record(len(starts))
 
 
 def large(offset: int, size: int = 1 << 25) -> Callable[[BtfBuilder], None]:
@@ -102,17 +114,18 @@ def large(offset: int, size: int = 1 << 25) -> Callable[[BtfBuilder], None]:
     ],
 )
 @pytest.mark.parametrize("functions", [True, False])
-def test_values_that_look_like_kinds(add: Callable[[BtfBuilder], None], functions: bool) -> None:
+@CHUNKS
+def test_values_that_look_like_kinds(add: Callable[[BtfBuilder], None], functions: bool, chunk: int) -> None:
     b = BtfBuilder()
     b.integer("int", 4, signed=True)
     add(b)
     after = b.struct("after", 4, ("x", 1, 0))
     if functions:
         b.record(BTF_KIND_FUNC, "f", b.record(13, "", 1))
-    data = b.types
-    found = Index(data, 1, {})
-    assert found.record(after - 1)[2] == 4
-    assert len(found) == b.next_id - 1
+    with chunks_of(chunk):
+        found = Index(b.types, 0, len(b.types), 1, {})
+        assert found.record(after - 1)[2] == 4
+        assert len(found) == b.next_id - 1
 
 
 def test_variables_number_a_section_that_is_sorted_by_name() -> None:
@@ -124,7 +137,7 @@ def test_variables_number_a_section_that_is_sorted_by_name() -> None:
     section = b.record(15, ".data..percpu", 4, (b.next_id + 1, 0, 4), vlen=1)
     assert b.record(BTF_KIND_VAR, "v", 2, (1,)) == section + 1
     last = b.struct("w", 8, ("x", 2, 0))
-    found = Index(b.types, 1, {})
+    found = Index(b.types, 0, len(b.types), 1, {})
     assert len(found) == last
     assert struct.unpack("<I", bytes(found.record(last - 1))[8:12]) == (8,)
 
@@ -132,3 +145,18 @@ def test_variables_number_a_section_that_is_sorted_by_name() -> None:
 def test_ids_of_a_module_continue_those_of_its_kernel() -> None:
     words = [*[0, 2 << 24, 1] * 9, *prototype_and_function(9)]
     assert len(index(words)) == 11
+
+
+def test_a_record_too_many_and_one_too_few() -> None:
+    """A variable whose linkage looks like an array that hides a prototype: numbers after both would be right again."""
+    words = [0, BTF_KIND_VAR << 24, 0, 3 << 24, *prototype_and_function(1)]
+    found = index(words)
+    assert [found.number(start) for start in (0, 4, 7)] == [0, 1, 2]
+
+
+def test_a_function_that_shares_a_prototype_holds_no_numbers() -> None:
+    """Where one record too many was lost ("enum" in a struct of 13 MiB), it seems to follow the one it refers to."""
+    words = [0, BTF_KIND_STRUCT << 24 | 1, 13 << 20, 0, 2, 6 << 24 | 3]
+    words += [0, 2 << 24, 0, 0, 2 << 24, 0, 0, 2 << 24, 0]
+    words += [*prototype_and_function(4), 5, BTF_KIND_FUNC << 24, FIRST_ID + 4, 5, BTF_KIND_FUNC << 24, FIRST_ID + 4]
+    assert len(index(words)) == 8

@@ -8,6 +8,7 @@ from typing import Dict
 
 import pytest
 
+from sockpid import btf_header
 from sockpid.btf import Btf
 from sockpid.errors import SourceError
 from sockpid.layout import Field, Struct
@@ -26,8 +27,8 @@ def base() -> Btf:
 
 def split_btf(base: Btf) -> bytes:
     """struct tls_context { unsigned short a; struct sock in; }, of whose members' types only the kernel knows."""
-    strings = len(make.btf()) - 24 - len(base._types)
-    b = BtfBuilder(first_id=len(base) + 1, first_string=strings)
+    strings = btf_header.split(make.btf()).strings
+    b = BtfBuilder(first_id=len(base) + 1, first_string=strings.stop - strings.start)
     (sock,) = base.find(["sock"], frozenset((4,)))["sock"]
     b.struct("tls_context", 8, ("a", 1, 0), ("in", sock, 32))
     return b.build()
