@@ -22,7 +22,7 @@ SUMMARY = "makes the offset tables and bundles that sockpid needs on hosts witho
 
 def commands() -> List[Command]:
     """The program itself, then its commands. Typer has its own click inside, so its types have no public names."""
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(cli.load())
     context = group.context_class(group, info_name="sockpid-gen")
     found = [_command(group, context, "")]
     for name, command in group.commands.items():

@@ -21,7 +21,7 @@ from sockpid.errors import UsageError
 from sockpid.layout import Struct
 from sockpid_gen import Given, Table, btf_finder, drgn_layout
 from sockpid_gen import extract as extract_kernel
-from sockpid_gen.cli import app
+from sockpid_gen.cli import load
 from sockpid_gen.difference import compare
 from sockpid_gen.extraction import extract
 from sockpid_gen.source import LIVE, open_source
@@ -112,7 +112,7 @@ def test_a_collection_of_btf_has_kernels_known_by_release_alone(btf: Btf, machin
     with tarfile.open(packed, "w:xz", preset=0) as tar:
         tar.add(LIVE.resolve(), f"./{release}.btf")
     places = [f"--{name}={tmp_path / name}" for name in ("offsets", "archive", "state")]
-    done = CliRunner().invoke(app, ["crawl", str(packed), "--jobs=1", "--json", *places])
+    done = CliRunner().invoke(load(), ["crawl", str(packed), "--jobs=1", "--json", *places])
     assert done.exit_code == 0, done.output
     (entry,) = Table.load(tmp_path / "offsets")
     known = (entry.release, entry.arch, entry.distribution, entry.build_id, entry.banner, entry.btf_ids)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple
 
 import pytest
 
@@ -168,3 +168,24 @@ def test_version_and_reader_that_leaves() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+IMPORTED = """
+import sys
+from sockpid_gen import cli
+cli.load(*sys.argv[1:])
+commands = {}
+for command in cli.app.registered_commands:
+    module = command.callback.__module__.partition(".")[2]
+    commands[command.name or command.callback.__name__.replace("_", "-")] = module
+import json
+print(json.dumps(commands))
+"""
+
+
+@pytest.mark.parametrize(("argument", "commands"), [("image", {"image": "cli_image"}), ("unknown", cli.HOMES)])
+def test_a_start_imports_the_module_of_its_command_alone(argument: str, commands: Dict[str, str]) -> None:
+    program = [sys.executable, "-c", IMPORTED, argument]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == commands

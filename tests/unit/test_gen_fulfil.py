@@ -15,7 +15,7 @@ from sockpid import request, table
 from sockpid.errors import RequestError, SourceError
 from sockpid.layout import Field, Layout, Struct
 from sockpid_gen import fulfil
-from sockpid_gen.cli import app
+from sockpid_gen.cli import load
 from sockpid_gen.entry import KernelEntry
 from sockpid_gen.fulfil import Places
 from tests import kernel_files as make
@@ -30,7 +30,7 @@ def run(tmp_path: Path, asked: request.Request, *arguments: str) -> Result:
     file = tmp_path / "host.req"
     file.write_text(asked.text)
     out = ["-o", str(tmp_path / "out.json"), "--offsets", str(tmp_path / "offsets"), "--no-apt"]
-    return CliRunner().invoke(app, ["fulfil", str(file), *out, *arguments])
+    return CliRunner().invoke(load(), ["fulfil", str(file), *out, *arguments])
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_damaged_request_is_refused_before_anything_is_looked_at(tmp_path: Pat
     result = run(tmp_path, ASKED)
     assert "nothing: give --from PATH" in str(result.exception)
     (tmp_path / "bad.req").write_text(ASKED.text.replace("6.1.0-1-test", "6.1.0-7-test"))
-    result = CliRunner().invoke(app, ["fulfil", str(tmp_path / "bad.req"), "--no-apt"])
+    result = CliRunner().invoke(load(), ["fulfil", str(tmp_path / "bad.req"), "--no-apt"])
     assert isinstance(result.exception, RequestError)
     assert result.exception.exit_code == 20
 
@@ -116,7 +116,7 @@ def test_debuginfod_is_asked_by_build_id(tmp_path: Path, server: str) -> None:
 def test_a_kernel_of_the_tables_needs_no_package(tmp_path: Path, packages: Path) -> None:
     deb = next(packages.rglob("*test_6.1.1_amd64.deb"))
     offsets = tmp_path / "offsets"
-    added = CliRunner().invoke(app, ["add", str(deb), "--offsets", str(offsets)])
+    added = CliRunner().invoke(load(), ["add", str(deb), "--offsets", str(offsets)])
     assert added.exit_code == 0, added
     result = run(tmp_path, ASKED)
     assert result.exit_code == 0, result

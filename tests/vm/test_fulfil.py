@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from sockpid import request, table
 from sockpid.errors import SourceError
 from sockpid_gen import shard as shards
-from sockpid_gen.cli import app
+from sockpid_gen.cli import load
 from sockpid_gen.entry import KernelEntry, extract
 
 from . import cache
@@ -45,7 +45,7 @@ def fulfil(asked: KernelEntry, directory: Path, *arguments: str) -> Result:
     ).text
     (directory / "host.req").write_text(text)
     where = ["-o", str(directory / "host.json"), "--offsets", str(directory / "offsets"), "--json"]
-    return CliRunner().invoke(app, ["fulfil", str(directory / "host.req"), *where, *arguments])
+    return CliRunner().invoke(load(), ["fulfil", str(directory / "host.req"), *where, *arguments])
 
 
 @pytest.mark.guests("6.1/amd64")
