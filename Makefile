@@ -95,7 +95,7 @@ bench-check: setup  ## costs that are the same on every machine, against tests/b
 	@$(BIN)/python -m tests.bench.check
 
 # dwarves (pahole) is for this comparison only.
-bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole; PACKAGES=..., DEBUG=...
+bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole, into docs/bench-gen.md; PACKAGES=..., DEBUG=...
 	@dpkg -s dwarves >/dev/null 2>&1 || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy dwarves
 	@$(MAKE) -s -C bpf_bytecode OUT=../build/bench BUILD=../build PYTHON=../$(BIN)/python ../build/sockpid.bpfel.o
 	@$(BIN)/python -m tests.bench.generator $(if $(PACKAGES),--package $(PACKAGES)) $(if $(DEBUG),--debug $(DEBUG))

@@ -7,7 +7,6 @@ asked for: the index finds records by number and by name offset, and a name is l
 from __future__ import annotations
 
 import sys
-from array import array
 from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Optional
 
 from . import btf_header
@@ -38,7 +37,7 @@ KEYWORDS: Dict[str, FrozenSet[int]] = {
 
 _TAGGED = frozenset().union(*KEYWORDS.values())
 _NEAR = 1 << 15
-_VOID = memoryview(array("I", (0, 0, 0)))
+_VOID = memoryview(bytes(12)).cast("I")
 
 
 class Btf:
@@ -191,6 +190,8 @@ class Btf:
         if self._indexed is None:
             data, start, end = self._data, self._types.start, self._types.stop
             if self.byte_order != sys.byteorder:
+                from array import array
+
                 words = array("I", data[start:end])
                 words.byteswap()
                 data, start, end = words.tobytes(), 0, end - start

@@ -1,14 +1,19 @@
 """`make bench-gen`: what reading a kernel's types costs, in CPU time and memory, beside bpftool and pahole.
 
-Each figure stands beside those of the other tools in the same run: times of machines differ, their ratios hardly.
+Each figure stands beside those of the other tools in the same run, measured in turn with them: times of machines
+differ, their ratios hardly. Writes docs/bench/gen.json, where what was not measured this time stays as it was, and the
+figures in docs/bench-gen.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import datetime
 import functools
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -17,14 +22,21 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
+import drgn
+
 from sockpid import hooks
 from sockpid.arch import of_machine
 from sockpid.btf import Btf
 from sockpid_gen import btf_finder, drgn_layout, extract, extraction
+from sockpid_gen.cli import ENVIRONMENT
 from sockpid_gen.source import LIVE, open_source
 from sockpid_gen.wanted import wanted_fields
 
+from . import generator_report
+
 ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS_PYTHON = Path("/usr/bin/python3")
+RESULT = ROOT / "docs/bench/gen.json"
 READER = """
 import sys
 sys.path.insert(0, "runtime")
@@ -34,7 +46,25 @@ from sockpid.arch import ARCHES
 wanted = parse_image(open("bpf_bytecode/sockpid.bpfel.json", "rb").read(), "image").wanted(ARCHES[sys.argv[2]])
 Btf(open(sys.argv[1], "rb").read()).extract(wanted, 8)
 """
-DWARF_READER = "import sys; from sockpid_gen import extract; extract(sys.argv[1])"
+DWARF_READER = """
+import sys
+from pathlib import Path
+from sockpid_gen import extraction
+from sockpid_gen.source import open_source
+from sockpid_gen.wanted import wanted_fields
+with open_source(Path(sys.argv[1]), sha256=sys.argv[2] or None) as kernel:
+    extraction.extract(kernel, wanted_fields(kernel.arch))
+"""
+
+
+LAUNCHER = """
+import os, sys
+nothing = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
+pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=nothing)
+_, status, usage = os.wait4(pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
+"""
+"""Starts a command and prints what it took. Between us and it, since its peak memory counts that of its parent."""
 
 
 class Cost(NamedTuple):
@@ -44,27 +74,27 @@ class Cost(NamedTuple):
     memory_mib: float
 
 
-def process(command: Sequence[str], runs: int) -> Cost:
-    """The median of several runs. Raises CalledProcessError if the command fails."""
-    costs: List[Cost] = []
-    for _ in range(runs):
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            raise subprocess.CalledProcessError(child.returncode, command)
-        costs.append(Cost((usage.ru_utime + usage.ru_stime) * 1000, usage.ru_maxrss / 1024))
+def process(command: Sequence[str]) -> Cost:
+    """Of one run, in the generator's environment. Raises CalledProcessError if the command fails."""
+    launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
+    environment = {**ENVIRONMENT, **os.environ}
+    output = subprocess.run(launch, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    status, seconds, kib = output.split()
+    if status != "0":
+        raise subprocess.CalledProcessError(int(status), command)
+    return Cost(float(seconds) * 1000, int(kib) / 1024)
+
+
+def median(costs: Sequence[Cost]) -> Cost:
+    """The median CPU time, and the highest peak."""
     return Cost(statistics.median(c.cpu_ms for c in costs), max(c.memory_mib for c in costs))
 
 
-def warm(call: Callable[[], object], runs: int) -> float:
-    """CPU time of a call, in ms: the median of several."""
-    times: List[float] = []
-    for _ in range(runs):
-        start = time.process_time()
-        call()
-        times.append((time.process_time() - start) * 1000)
-    return statistics.median(times)
+def warm(call: Callable[[], object]) -> float:
+    """CPU time of a call, in ms."""
+    start = time.process_time()
+    call()
+    return (time.process_time() - start) * 1000
 
 
 def btf(path: Path, program: Path, runs: int) -> Dict[str, Any]:
@@ -74,31 +104,53 @@ def btf(path: Path, program: Path, runs: int) -> Dict[str, Any]:
     data = path.read_bytes()
     structs = ",".join(sorted(name.split()[1] for name in wanted if name.startswith("struct ")))
 
-    def with_drgn() -> None:
-        blob = Btf(data)
-        blob.extract(wanted, machine.pointer_size)
-        drgn_layout.extract(btf_finder.program(blob, machine), wanted)
+    def fields() -> None:
+        Btf(data).extract(wanted, machine.pointer_size)
 
     def with_functions() -> None:
         blob = Btf(data)
         blob.extract(wanted, machine.pointer_size)
         blob.func_ids(hooks.functions())
 
+    def with_drgn() -> None:
+        blob = Btf(data)
+        blob.extract(wanted, machine.pointer_size)
+        drgn_layout.extract(btf_finder.program(blob, machine), wanted)
+
     with tempfile.TemporaryDirectory() as directory:
         small = os.path.join(directory, "min.btf")
-        bpftool = process(["bpftool", "gen", "min_core_btf", str(path), small, str(program)], runs)
-    pahole = process(["pahole", "-C", structs, str(path)], runs)
-    reader = process([sys.executable, "-I", "-S", "-c", READER, str(path), machine.name], runs)
-    fields = warm(lambda: Btf(data).extract(wanted, machine.pointer_size), runs)
-    tools = bpftool.cpu_ms + pahole.cpu_ms
+        commands = {
+            "`bpftool gen min_core_btf`": ["bpftool", "gen", "min_core_btf", str(path), small, str(program)],
+            "`pahole -C`": ["pahole", "-C", structs, str(path)],
+            "a process of its own": [sys.executable, "-I", "-S", "-c", READER, str(path), machine.name],
+            "of that, Python's start": [sys.executable, "-I", "-S", "-c", ""],
+        }
+        if DISTRIBUTIONS_PYTHON.exists():
+            commands["with the distribution's Python"] = [
+                str(DISTRIBUTIONS_PYTHON),
+                *commands["a process of its own"][1:],
+            ]
+        costs: Dict[str, List[Cost]] = {name: [] for name in commands}
+        calls: Dict[Callable[[], None], List[float]] = {fields: [], with_functions: [], with_drgn: []}
+        for _ in range(runs):
+            for name, command in commands.items():
+                costs[name].append(process(command))
+            for call, times in calls.items():
+                times.append(statistics.median(warm(call) for _ in range(3)))
+    rows: Dict[str, Dict[str, float]] = {name: median(found)._asdict() for name, found in costs.items()}
+    once, functions, agreed = (statistics.median(times) for times in calls.values())
+    rows["reader, warm"] = {"cpu_ms": once}
+    rows["with the ids of functions"] = {"cpu_ms": functions}
+    rows["the agreement of drgn, on top"] = {"cpu_ms": agreed - once}
+    tools = rows["`bpftool gen min_core_btf`"]["cpu_ms"] + rows["`pahole -C`"]["cpu_ms"]
+    for row in list(rows.values())[2:]:
+        row["share"] = row["cpu_ms"] / tools
     return {
+        "bytes": len(data),
         "types": len(Btf(data)),
-        "reader, warm": {"cpu_ms": fields, "of bpftool + pahole": fields / tools},
-        "reader, warm, with ids of functions": {"cpu_ms": warm(with_functions, runs)},
-        "drgn's agreement on top": {"cpu_ms": warm(with_drgn, runs) - fields},
-        "reader, whole process": {**reader._asdict(), "of bpftool + pahole": reader.cpu_ms / tools},
-        "bpftool gen min_core_btf": bpftool._asdict(),
-        "pahole -C": pahole._asdict(),
+        "wanted types": len(wanted),
+        "wanted fields": sum(map(len, wanted.values())),
+        "rows": rows,
     }
 
 
@@ -118,19 +170,19 @@ def packages(paths: Sequence[Path], runs: int = 3) -> Dict[str, Any]:
 
     rows: Dict[str, Any] = {}
     for path in paths:
-        entry = warm(functools.partial(read, path), runs)
-        unpacked = warm(functools.partial(unpack, path), runs)
-        summed = warm(functools.partial(extract, path), runs)
+        calls = [functools.partial(call, path) for call in (read, unpack, extract)]
+        times = [[warm(call) for call in calls] for _ in range(runs)]
+        entry, unpacked, summed = (statistics.median(run[i] for run in times) for i in range(len(calls)))
         rows[path.name] = {
+            "mib": path.stat().st_size / (1 << 20),
             "cpu_ms": entry,
-            "of it unpacking": unpacked / entry,
-            "times with its SHA-256": summed / entry,
+            "unpacking": unpacked / entry,
+            "with SHA-256": summed / entry,
         }
-    rows["mean"] = {"cpu_ms": statistics.mean(row["cpu_ms"] for row in rows.values())}
     return rows
 
 
-def dwarf(package: Path) -> Dict[str, Any]:
+def dwarf(package: Path, runs: int = 3) -> Dict[str, Any]:
     """drgn on the DWARF of a debug package's vmlinux, and pahole on the same file."""
     with open_source(package) as kernel:
         assert kernel.dwarf is not None
@@ -140,16 +192,48 @@ def dwarf(package: Path) -> Dict[str, Any]:
             while chunk := kernel.dwarf.read(1 << 20):
                 file.write(chunk)
             file.flush()
-            ours = process([sys.executable, "-c", DWARF_READER, file.name], 1)
-            theirs = process(["pahole", "-F", "dwarf", "-C", structs, file.name], 1)
+            size = file.tell()
+            commands = [
+                ["pahole", "-F", "dwarf", "-C", structs, file.name],
+                [sys.executable, "-c", DWARF_READER, file.name, "known"],
+                [sys.executable, "-c", DWARF_READER, file.name, ""],
+            ]
+            costs = [[process(command) for command in commands] for _ in range(runs)]
+    theirs, ours, summed = (median([run[i] for run in costs]) for i in range(len(commands)))
     return {
-        "drgn": {
-            **ours._asdict(),
-            "of pahole": ours.cpu_ms / theirs.cpu_ms,
-            "memory of pahole's": ours.memory_mib / theirs.memory_mib,
+        "file": package.name,
+        "bytes": size,
+        "rows": {
+            "`pahole -F dwarf -C`": theirs._asdict(),
+            "sockpid-gen": {
+                **ours._asdict(),
+                "share": ours.cpu_ms / theirs.cpu_ms,
+                "memory share": ours.memory_mib / theirs.memory_mib,
+            },
+            "the same with the file's SHA-256": {
+                **summed._asdict(),
+                "share": summed.cpu_ms / theirs.cpu_ms,
+                "memory share": summed.memory_mib / theirs.memory_mib,
+            },
         },
-        "pahole -F dwarf": theirs._asdict(),
     }
+
+
+def liblzma() -> str:
+    """The version of the liblzma that Python's lzma module uses."""
+    import _lzma
+
+    version = ctypes.CDLL(getattr(_lzma, "__file__", None)).lzma_version_string
+    version.restype = ctypes.c_char_p
+    return str(version().decode())
+
+
+def versions() -> Dict[str, str]:
+    found = {"Python": platform.python_version(), "drgn": str(drgn.__version__)}
+    for tool in ("bpftool", "pahole"):
+        output = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
+        found[tool] = output.split()[-1 if tool == "pahole" else 1].lstrip("v")
+    return found
 
 
 def main() -> int:
@@ -159,32 +243,19 @@ def main() -> int:
     parser.add_argument("--package", type=Path, nargs="*", default=[], help="kernel packages")
     parser.add_argument("--debug", type=Path, help="a debug package, for DWARF")
     parser.add_argument("--object", type=Path, default=ROOT / "build/sockpid.bpfel.o", help="what clang made")
-    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    report: Dict[str, Any] = {f"BTF: {arguments.btf}": btf(arguments.btf, arguments.object, arguments.runs)}
+    document: Dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    stamp = {"day": datetime.date.today().isoformat(), "versions": versions()}
+    document["btf"] = {**btf(arguments.btf, arguments.object, arguments.runs), **stamp}
     if arguments.package:
-        report["packages"] = packages(arguments.package)
+        rows = packages(arguments.package)
+        document.setdefault("packages", {})[liblzma()] = {"rows": rows, **stamp}
     if arguments.debug:
-        report[f"DWARF: {arguments.debug.name}"] = dwarf(arguments.debug)
-    if arguments.json:
-        print(json.dumps(report, indent=1))
-        return 0
-    for title, rows in report.items():
-        print(f"\n{title}")
-        for name, row in rows.items():
-            cells = row if isinstance(row, dict) else {"": row}
-            print(f"  {name:<38}" + "  ".join(_text(*cell) for cell in cells.items()))
+        document["dwarf"] = {**dwarf(arguments.debug), **stamp}
+    RESULT.write_text(json.dumps(document, indent=1) + "\n")
+    generator_report.write()
+    print(generator_report.figures(document))
     return 0
-
-
-def _text(unit: str, value: float) -> str:
-    if unit == "cpu_ms":
-        return f"{value:8.1f} ms CPU"
-    if unit == "memory_mib":
-        return f"{value:7.0f} MiB"
-    if unit.startswith(("of it", "times")):
-        return f"{value:.2f} {unit}"
-    return f"{value:.3g} x {unit}" if unit else f"{value:,}"
 
 
 if __name__ == "__main__":
