@@ -172,11 +172,13 @@ def _checked(
 
     kernels = [kernel for kernel in Table.load(offsets) if kernel.provenance["source"] in new]
     files = [file for place in places for file in (Path(place), *sorted(Path(place).rglob("*.deb")))]
-    found: List[sampling.Sampled] = []
+    verdicts: List[Verdict] = []
     for fetch in (sampling.Beside(files), sampling.Fetcher(state, suites)):
-        available = list(fetch.available(kernels))
-        found += verify_some(available, count - len(found), 1, fetch, quiet) if available else []
-    verdicts = [sampled.verdict for sampled in found if sampled.verdict is not None]
+        done = {verdict.kernel.key for verdict in verdicts}
+        available = list(fetch.available(kernel for kernel in kernels if kernel.key not in done))
+        if available and len(verdicts) < count:
+            found = verify_some(available, count - len(verdicts), 1, fetch, quiet)
+            verdicts += [sampled.verdict for sampled in found if sampled.verdict is not None]
     if len(verdicts) < min(count, len(kernels)) and not quiet:
         err.print(f"{len(verdicts)} of {len(kernels)} new kernels were verified, {count} were asked for")
     return verdicts

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterable, Iterator, List, Sequence
 
 import pytest
 
 from sockpid.errors import SourceError, UsageError
 from sockpid.layout import Field, Struct
 from sockpid.table import series_of
-from sockpid_gen import KernelEntry, Table, apt, sampling, verify, verify_report
+from sockpid_gen import KernelEntry, Table, apt, cli_crawl, sampling, verify, verify_report
 from tests.unit.test_gen_table import kernel
 
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x"}
@@ -159,3 +159,39 @@ def test_the_committed_report_is_of_the_published_table() -> None:
         kernel = table.find(row["build_id"])
         assert (kernel.release, kernel.provenance["source"]) == (row["release"], row["table"]["source"])
         assert (row["disagreements"], row["independent"]) == ([], True)
+
+
+def test_a_crawl_looks_at_each_new_kernel_once_and_fills_up_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One debug package of three is beside the kernels, one that is there is damaged, and apt has all three."""
+    new = [
+        kernel(f"{n:02}" * 20, f"6.1.0-{n}-amd64", source=f"linux-image-6.1.0-{n}-amd64_6.1.{n}-1_amd64.deb")
+        for n in range(3)
+    ]
+    for n in (0, 1):
+        (tmp_path / f"linux-image-6.1.0-{n}-amd64-dbg_6.1.{n}-1_amd64.deb").write_bytes(b"damaged" if n else b"")
+    looked: List[str] = []
+
+    class Apt:
+        def __init__(self, state: Path, suites: Sequence[str]) -> None:
+            assert (state, suites) == (tmp_path, ["trixie"])
+
+        def available(self, kernels: Iterable[KernelEntry]) -> Iterator[KernelEntry]:
+            return iter(kernels)
+
+        def __call__(self, package: sampling.DebugPackage, path: Path) -> None:
+            path.write_bytes(b"")
+
+    def judge(entry: KernelEntry, path: Path) -> verify.Verdict:
+        if path.read_bytes():
+            raise SourceError("damaged")
+        looked.append(entry.release)
+        return verify.Verdict(entry, ("table", "DWARF"), 7, True, ())
+
+    monkeypatch.setattr(sampling, "verify_dwarf", judge)
+    monkeypatch.setattr(sampling, "Fetcher", Apt)
+    monkeypatch.setattr(Table, "load", lambda _: new)
+    names = {str(k.provenance["source"]) for k in new}
+    verdicts = cli_crawl._checked(3, names, tmp_path, [str(tmp_path)], ["trixie"], tmp_path, True)
+    assert sorted(looked) == sorted(v.kernel.release for v in verdicts) == [k.release for k in new]
