@@ -41,7 +41,7 @@ def btf(data: bytes) -> None:
 def index(data: bytes) -> None:
     """The index of records: whatever it is given, each number it knows has a record, or an error."""
     for chunk in (16, 1 << 16):
-        with patch.multiple("sockpid.btf_index", _CHUNK=chunk, _BLOCK=16):
+        with patch("sockpid.btf_section._CHUNK", chunk), patch("sockpid.btf_index._BLOCK", 16):
             found = Index(data, 0, len(data) & ~3, 1, {})
             for number in range(min(len(found), 300)):
                 with contextlib.suppress(BtfError):

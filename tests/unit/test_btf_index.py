@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from array import array
-from typing import Callable, ContextManager, List, Tuple
+from typing import Callable, Generator, List, Tuple
 from unittest.mock import patch
 
 import pytest
@@ -55,8 +56,10 @@ CHUNKS = pytest.mark.parametrize("chunk", [8, 64, 1 << 16])
 """Words that are looked at together: few, so that records lie across several, and as many as there are."""
 
 
-def chunks_of(chunk: int) -> ContextManager[object]:
-    return patch.multiple("sockpid.btf_index", _CHUNK=chunk, _BLOCK=min(chunk, 16))
+@contextlib.contextmanager
+def chunks_of(chunk: int) -> Generator[None, None, None]:
+    with patch("sockpid.btf_section._CHUNK", chunk), patch("sockpid.btf_index._BLOCK", min(chunk, 16)):
+        yield
 
 
 def index(words: List[int]) -> Index:
