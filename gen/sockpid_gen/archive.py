@@ -11,156 +11,23 @@ import lzma
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-import sockpid
-from sockpid import hooks
-from sockpid.arch import Arch, of_machine
-from sockpid.btf import Btf
-from sockpid.errors import BtfError, SchemaError, SourceError, TableError
+from sockpid.arch import of_machine
+from sockpid.errors import SchemaError, TableError
 from sockpid.table import row_id, series_of
 
 from . import wanted
-from .archive_types import Archived, Rows, describe, describe_btf
+from .archive_names import FUNCTIONS
+from .archive_rows import Archived, Rows
 from .difference import compare, words
-from .nameless import Nameless
 from .shard import write
-from .source import KernelSource
 
 SCHEMA = "1.0"
 
-FUNCTIONS: Tuple[str, ...] = tuple(
-    sorted(
-        hooks.functions()
-        | {
-            "__inet_accept",
-            "__mptcp_retrans",
-            "__tcp_retransmit_skb",
-            "__tcp_send_ack",
-            "do_exit",
-            "fd_install",
-            "inet6_recvmsg",
-            "inet6_sendmsg",
-            "inet_accept",
-            "inet_bind",
-            "inet_csk_accept",
-            "inet_csk_clone_lock",
-            "inet_csk_complete_hashdance",
-            "inet_csk_destroy_sock",
-            "inet_recvmsg",
-            "inet_release",
-            "inet_rtx_syn_ack",
-            "inet_sendmsg",
-            "inet_shutdown",
-            "inet_stream_connect",
-            "mptcp_recvmsg",
-            "mptcp_retransmit_timer",
-            "mptcp_subflow_create_socket",
-            "reqsk_timer_handler",
-            "security_socket_post_create",
-            "security_socket_sendmsg",
-            "sk_psock_backlog",
-            "sock_sendmsg",
-            "sock_recvmsg",
-            "tcp_ack",
-            "tcp_check_req",
-            "tcp_close",
-            "tcp_conn_request",
-            "tcp_create_openreq_child",
-            "tcp_done",
-            "tcp_enter_loss",
-            "tcp_enter_recovery",
-            "tcp_fastopen_create_child",
-            "tcp_fin",
-            "tcp_keepalive_timer",
-            "tcp_read_sock",
-            "tcp_reset",
-            "tcp_retransmit_timer",
-            "tcp_send_active_reset",
-            "tcp_send_fin",
-            "tcp_send_loss_probe",
-            "tcp_send_probe0",
-            "tcp_splice_read",
-            "tcp_time_wait",
-            "tcp_v4_connect",
-            "tcp_v4_rcv",
-            "tcp_v6_connect",
-            "tcp_v6_rcv",
-            "tcp_write_err",
-            "tcp_write_timer_handler",
-            "tcp_write_xmit",
-            "tcp_xmit_retransmit_queue",
-            "tcp_zerocopy_receive",
-            "tls_push_sg",
-            "tls_sw_sendmsg",
-            "unix_stream_sendmsg",
-            "wake_up_new_task",
-        }
-    )
-)
-"""Functions whose BTF ids are archived: those that hooks name, and others that hooks may name one day."""
-
 Kernel = Dict[str, Any]
-"""A kernel as the archive has it, its rows resolved: see record_of."""
+"""A kernel as the archive has it, its rows resolved: see archive_record.record_of."""
 
 Document = Dict[str, Any]
 """A file of the archive as JSON has it."""
-
-
-def record_of(kernel: KernelSource) -> Kernel:
-    """Everything about one kernel that is kept: identity, sources, rows of all types, BTF ids of functions.
-
-    Raises SourceError, BtfError if its types cannot be read or two readers disagree about them.
-    """
-    identity = {
-        "release": kernel.release,
-        "banner": kernel.banner,
-        "build_id": kernel.build_id,
-        "distribution": kernel.distribution,
-        "sources": [[kernel.file, kernel.sha256]],
-    }
-    if kernel.btf is not None:
-        return _of_btf(identity, kernel.arch, kernel.btf, kernel.file)
-    import drgn
-
-    from . import dwarf
-    from .extraction import dwarf_program
-
-    if kernel.dwarf is not None and dwarf.is_split(kernel.dwarf):
-        raise SourceError(f"{kernel.file}: its DWARF is split, so types may be missing from it unnoticed")
-    try:
-        rows = describe(dwarf_program(kernel))
-    except drgn.FaultError as error:
-        raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
-    return {**identity, "arch": kernel.arch.name, "kind": "dwarf", "tools": _tools(), "functions": None, "types": rows}
-
-
-def record_of_nameless(kernel: Nameless, file: str, sha256: str) -> Kernel:
-    """As record_of, of a kernel of which the release is all that is known. Its BTF ids are of no use to anybody."""
-    identity = {
-        "release": kernel.release,
-        "banner": None,
-        "build_id": None,
-        "distribution": kernel.distribution,
-        "sources": [[file, sha256]],
-    }
-    return {**_of_btf(identity, kernel.arch, kernel.btf, file), "functions": None}
-
-
-def _of_btf(identity: Mapping[str, Any], arch: Arch, content: bytes, file: str) -> Kernel:
-    from . import btf_finder
-
-    try:
-        btf = Btf(content)
-        rows = describe_btf(btf_finder.program(btf, arch), btf, arch.pointer_size)
-        functions = btf.func_ids(FUNCTIONS)
-    except BtfError as error:
-        raise BtfError(f"{file}: {error}") from None
-    return {**identity, "arch": arch.name, "kind": "btf", "tools": _tools(), "functions": functions, "types": rows}
-
-
-def _tools() -> Dict[str, str]:
-    import drgn
-
-    return {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__)}
 
 
 def intern(kernel: Kernel, rows: Dict[str, Any]) -> Kernel:

@@ -9,9 +9,8 @@ import hashlib
 import io
 import json
 import re
-import struct
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
@@ -21,34 +20,13 @@ from sockpid.btf import Btf
 from sockpid.errors import ImageError
 from sockpid.image import SCHEMA
 
+from .core_relo import KINDS, CoreRelo, access, core_relocations, is_aggregate, size_of
+
 ABI = ("count_key", "event", "exec_name", "owner", "process", "socket_tuple")
 """Structs of bpf_bytecode/sockpid.h whose layout the image records for whoever decodes them."""
 
-# enum bpf_core_relo_kind (include/uapi/linux/bpf.h), with the names that libbpf prints.
-KINDS = {
-    0: "byte_off",
-    1: "byte_sz",
-    2: "field_exists",
-    3: "signed",
-    4: "lshift_u64",
-    5: "rshift_u64",
-    8: "type_exists",
-    9: "type_size",
-    10: "enumval_exists",
-    11: "enumval_value",
-}
 HELPERS = {number: name for name, number in uapi.BPF_FUNC.items()}
 R_BPF_64_64 = 1
-MODIFIERS = (btf_record.BTF_KIND_TYPEDEF, btf_record.BTF_KIND_CONST, btf_record.BTF_KIND_VOLATILE)
-
-
-class CoreRelo(NamedTuple):
-    """struct bpf_core_relo: byte offset of the instruction in its section, root type, access string, kind."""
-
-    insn_off: int
-    type_id: int
-    access: str
-    kind: int
 
 
 def build(object_file: Path, sources: list[Path]) -> bytes:
@@ -106,28 +84,6 @@ def source_digest(sources: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def core_relocations(ext: bytes, btf: Btf, order: str) -> dict[str, list[CoreRelo]]:
-    """The CO-RE relocations of a .BTF.ext section, by the name of the section that they patch."""
-    mark = "<" if order == "little" else ">"
-    hdr_len = struct.unpack_from(mark + "I", ext, 4)[0]
-    if hdr_len < 32:
-        return {}
-    offset, length = struct.unpack_from(mark + "II", ext, 24)
-    position, end = hdr_len + offset, hdr_len + offset + length
-    found: dict[str, list[CoreRelo]] = {}
-    (record_size,) = struct.unpack_from(mark + "I", ext, position)
-    position += 4
-    while position < end:
-        name_off, count = struct.unpack_from(mark + "II", ext, position)
-        position += 8
-        rows = found.setdefault(btf.string(name_off), [])
-        for _ in range(count):
-            insn_off, type_id, access_off, kind = struct.unpack_from(mark + "IIII", ext, position)
-            rows.append(CoreRelo(insn_off, type_id, btf.string(access_off), kind))
-            position += record_size
-    return found
-
-
 def _program(
     elf: Any, section: Any, name: str, relocations: list[CoreRelo], btf: Btf, order: str, maps: set[str]
 ) -> dict[str, Any]:
@@ -153,7 +109,7 @@ def _program(
     rows = [_relocation(r, name, code, btf, order) for r in relocations]
     sized = {(row["type"], row["path"]) for row in rows if row["kind"] == "byte_sz"}
     for row, r in zip(rows, relocations, strict=True):
-        if row["kind"] == "byte_off" and (row["type"], row["path"]) not in sized and _is_aggregate(btf, r):
+        if row["kind"] == "byte_off" and (row["type"], row["path"]) not in sized and is_aggregate(btf, r):
             row["size"] = 0  # the program takes the address of a struct to go on from there
     return {
         "insns": [code[i : i + 8].hex() for i in range(0, len(code), 8)],
@@ -161,18 +117,6 @@ def _program(
         "helpers": helpers,
         "relocations": rows,
     }
-
-
-def _is_aggregate(btf: Btf, r: CoreRelo) -> bool:
-    """The field of a relocation is a struct or union."""
-    record = btf.type(r.type_id)
-    for index in [int(part) for part in r.access.split(":")][1:]:
-        while record.kind in MODIFIERS:
-            record = btf.type(record.size_or_type)
-        record = btf.type(record.array.type if record.array is not None else record.members[index].type)
-    while record.kind in MODIFIERS:
-        record = btf.type(record.size_or_type)
-    return record.kind in (btf_record.BTF_KIND_STRUCT, btf_record.BTF_KIND_UNION)
 
 
 def _relocation(r: CoreRelo, name: str, code: bytes, btf: Btf, order: str) -> dict[str, Any]:
@@ -192,54 +136,6 @@ def _relocation(r: CoreRelo, name: str, code: bytes, btf: Btf, order: str) -> di
     return {"insn": slot, "kind": kind, "type": type_name, "path": path, "old": old, "size": size or 0}
 
 
-def access(btf: Btf, r: CoreRelo, kind: str) -> tuple[str, str, int | None, int | None]:
-    """Type name, path, byte offset and size (None: not simple, as for bit fields) that an access string names."""
-    record = btf.type(r.type_id)
-    while record.kind in MODIFIERS:
-        record = btf.type(record.size_or_type)
-    keyword = {btf_record.BTF_KIND_STRUCT: "struct", btf_record.BTF_KIND_UNION: "union"}.get(record.kind, "enum")
-    # A flavour (name___flavour) is another view of the same kernel type.
-    type_name = f"{keyword} {record.name.partition('___')[0]}"
-    if kind.startswith("type_"):
-        return type_name, "", None, None
-    indices = [int(part) for part in r.access.split(":")]
-    if kind.startswith("enumval_"):
-        return type_name, record.values[indices[0]][0].partition("___")[0], None, None
-    if indices[0] != 0:
-        raise ImageError(f"access {r.access!r} to {type_name}: the root cannot be an array element")
-    path, bits = "", 0
-    bitfield = False
-    for index in indices[1:]:
-        if record.kind == btf_record.BTF_KIND_ARRAY and record.array is not None:
-            path += f"[{index}]"
-            element = _sizeof(btf, record.array.type)
-            bits += index * element * 8
-            record = btf.type(record.array.type)
-        else:
-            member = record.members[index]
-            if member.name:
-                path += ("." if path else "") + member.name
-            bits += member.bit_offset
-            bitfield = bool(member.bitfield_size)
-            record = btf.type(member.type)
-        while record.kind in MODIFIERS:
-            record = btf.type(record.size_or_type)
-    if bitfield:
-        return type_name, path, None, None
-    return type_name, path, bits // 8, _sizeof(btf, record.id)
-
-
-def _sizeof(btf: Btf, type_id: int) -> int:
-    record = btf.type(type_id)
-    while record.kind in MODIFIERS:
-        record = btf.type(record.size_or_type)
-    if record.kind == btf_record.BTF_KIND_PTR:
-        return 8
-    if record.array is not None:
-        return record.array.nelems * _sizeof(btf, record.array.type)
-    return record.size_or_type
-
-
 def _maps(btf: Btf) -> dict[str, Any]:
     """The map definitions of section .maps: anonymous structs whose members encode numbers as array lengths."""
     names = {number: name for name, number in vars(uapi).items() if name.startswith("BPF_MAP_TYPE_")}
@@ -251,7 +147,7 @@ def _maps(btf: Btf) -> dict[str, Any]:
             for member in btf.type(record.size_or_type).members:
                 target = btf.type(btf.type(member.type).size_or_type)
                 if member.name in ("key", "value"):
-                    numbers[member.name + "_size"] = _sizeof(btf, target.id)
+                    numbers[member.name + "_size"] = size_of(btf, target.id)
                 elif target.array is not None:
                     numbers[member.name] = target.array.nelems
             maps[record.name] = {
@@ -266,7 +162,7 @@ def _maps(btf: Btf) -> dict[str, Any]:
 def _abi(btf: Btf, name: str) -> dict[str, Any]:
     for type_id in btf.find([name], frozenset((btf_record.BTF_KIND_STRUCT,))).get(name, []):
         record = btf.type(type_id)
-        members = {m.name: [m.bit_offset // 8, _sizeof(btf, m.type)] for m in record.members}
+        members = {m.name: [m.bit_offset // 8, size_of(btf, m.type)] for m in record.members}
         return {"size": record.size_or_type, "members": members}
     raise ImageError(f"the object's BTF has no struct {name}")
 

@@ -16,8 +16,9 @@ from sockpid.btf import Btf
 from sockpid.errors import BtfError, ConflictError, SchemaError, TableError
 from sockpid.image import Image, Relocation, parse_image
 from sockpid.layout import Wanted
-from sockpid_gen import archive, btf_finder, extraction, refresh, shard, source, wanted
-from sockpid_gen.archive_types import Archived, describe, describe_btf, members, shared_names
+from sockpid_gen import archive, archive_names, archive_record, btf_finder, extraction, refresh, shard, source, wanted
+from sockpid_gen.archive_rows import Archived, members
+from sockpid_gen.archive_types import describe, describe_btf, shared_names
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 
@@ -161,7 +162,7 @@ def kernel(tmp_path: Path) -> archive.Kernel:
     path = tmp_path / "vmlinux"
     path.write_bytes(make.elf())
     with source.open_source(path) as opened:
-        return archive.record_of(opened)
+        return archive_record.record_of(opened)
 
 
 def test_a_file_gives_back_what_was_put_in(kernel: archive.Kernel, tmp_path: Path) -> None:
@@ -302,4 +303,4 @@ def test_kernels_that_only_the_table_has_stay_and_contradictions_are_errors(
 
 
 def test_functions_of_hooks_are_archived() -> None:
-    assert hooks.functions() <= set(archive.FUNCTIONS)
+    assert hooks.functions() <= set(archive_names.FUNCTIONS)
