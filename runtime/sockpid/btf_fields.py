@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Optional, Tuple
 
 from .btf_record import (
     BTF_INT_SIGNED,
@@ -25,6 +25,7 @@ from .btf_record import (
 )
 from .errors import BtfError
 from .layout import Enum, Field, Struct, parse_path
+from .named import NamedTuple
 
 if TYPE_CHECKING:
     from .btf import Btf

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, NamedTuple, Tuple
+from typing import Dict, Tuple
 
 from .btf_record import TAIL_WORDS
 from .errors import BtfError
+from .named import NamedTuple
 
 _VERSION = 1
 _HEADER_SIZE = 24

@@ -6,7 +6,9 @@ words (name offset, info, size or type id) and a tail whose length follows from 
 
 from __future__ import annotations
 
-from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, Optional, Sequence, Tuple
+
+from .named import NamedTuple
 
 BTF_KIND_VOID = 0
 BTF_KIND_INT = 1
