@@ -24,6 +24,8 @@ _MEMORY_MAX = 512 << 20
 """Bytes that a decompressor may ask for. (xz -9 needs 65 MiB; kernels use dictionaries of up to 128 MiB.)"""
 
 _CHUNK = 1 << 18
+_PIECE = 8 << 20
+"""Bytes that are decompressed at once: a block of lz4."""
 _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 _LZ4_BLOCK = 8 << 20
 """Size in bytes of every block of a legacy lz4 frame, decompressed; the last may have less."""
@@ -143,20 +145,27 @@ def decompress(data: Union[bytes, memoryview], limit: int = KERNEL_MAX) -> bytes
     make = kind_of(bytes(data[:8]))
     if make is None:
         raise SourceError(f"unknown compression (it starts with bytes {bytes(data[:6]).hex()})")
+    view, at, output = memoryview(data), 0, io.BytesIO()
     try:
         decompressor = make()
-        parts = [decompressor.decompress(data, limit + 1)]
-        size = len(parts[0])
-        while not decompressor.eof and not decompressor.needs_input and parts[-1] and size <= limit:
-            parts.append(decompressor.decompress(b"", limit + 1 - size))
-            size += len(parts[-1])
+        # In pieces: the libraries keep what they give back in blocks, so that a whole kernel would be in memory twice.
+        while not decompressor.eof and output.tell() <= limit:
+            piece: Union[bytes, memoryview] = b""
+            if decompressor.needs_input:
+                if at >= len(view):
+                    break
+                piece, at = view[at : at + _CHUNK], at + _CHUNK
+            part = decompressor.decompress(piece, min(_PIECE, limit + 1 - output.tell()))
+            if not part and not piece:
+                break
+            output.write(part)
     except DAMAGE as error:
         raise SourceError(f"compressed data are damaged: {error}") from None
-    if size > limit:
+    if output.tell() > limit:
         raise SourceError(f"compressed data have more than {limit >> 20} MiB in them")
     if not decompressor.eof:
         raise SourceError("compressed data are damaged: they end too early")
-    return b"".join(parts)
+    return output.getvalue()
 
 
 class Reader(io.RawIOBase):
