@@ -1,7 +1,8 @@
 """One executable for hosts without Python: a bundle, and the Python that runs here, packed by PyInstaller.
 
-The bundle lies in it as it is, so it looks at every byte of itself there as well. The C library is the host's: which
-one it takes is found out from the libraries that were packed, and said by `--version`.
+The bundle lies in it as it is, so it looks at every byte of itself there as well. The C library is the host's, and so
+is what PyInstaller's own part takes before it has unpacked anything. Both are found out from the programs and libraries
+themselves, and said by `--version`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 from elftools.common.exceptions import ELFError
+from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
@@ -36,6 +38,8 @@ if sys.argv[1:] == ["--version"]:
 else:
     runpy.run_path(bundle, run_name="__main__")
 """
+# glibc's own libraries, dynamic linker included, on every architecture.
+_GLIBC = re.compile(r"(lib(c|dl|m|pthread|rt|util|resolv)|ld[-a-z0-9_]*)\.so\.[0-9]+")
 _SPEC = """\
 import os, PyInstaller
 from sockpid_gen import standalone
@@ -43,9 +47,9 @@ from sockpid_gen import standalone
 found = Analysis(["program.py"], hiddenimports={modules!r}, excludes=["sockpid", "sockpid_gen", "pyroute2"])
 loader = os.path.join(os.path.dirname(PyInstaller.__file__), "bootloader")
 programs = [os.path.join(root, "run") for root, _, names in os.walk(loader) if "run" in names]
-libc = standalone.libc([path for _, path, _ in found.binaries] + programs)
+takes = standalone.takes(programs, [path for _, path, _ in found.binaries])
 with open("about", "w") as file:
-    file.write({about!r}.format(libc=libc))
+    file.write({about!r}.format(takes=takes))
 found.datas += [(name, os.path.abspath(name), "DATA") for name in ("sockpid.pyz", "about")]
 EXE(PYZ(found.pure), found.scripts, found.binaries, found.datas, name="sockpid", console=True, upx=False)
 """
@@ -73,7 +77,7 @@ def build(files: Dict[str, bytes], bundle: bytes) -> Standalone:
             "--standalone takes PyInstaller, which is not installed here: pip install 'sockpid[standalone]'"
         )
     python = sys.version.split()[0]
-    about = f"sockpid {sockpid.__version__}\nstandalone: {architecture()}, {{libc}} or later, Python {python}\n"
+    about = f"sockpid {sockpid.__version__}\nstandalone: {architecture()}, {{takes}}, Python {python}\n"
     with tempfile.TemporaryDirectory(prefix="sockpid-gen.") as name:
         directory = Path(name)
         (directory / "sockpid.pyz").write_bytes(bundle)
@@ -87,28 +91,41 @@ def build(files: Dict[str, bytes], bundle: bytes) -> Standalone:
         return Standalone((directory / "dist/sockpid").read_bytes(), (directory / "about").read_text())
 
 
-def libc(paths: Sequence[str]) -> str:
-    """The C library that these programs and libraries take: "glibc 2.34", the newest version that one of them names."""
+def takes(programs: Sequence[str], packed: Sequence[str]) -> str:
+    """What a host must have: "glibc 2.35 or later, libz.so.1".
+
+    programs: what runs before anything is unpacked. packed: programs and libraries that are unpacked by them.
+    """
     newest: Tuple[int, ...] = ()
-    for path in paths:
-        for wanted in _versions(path):
-            match = re.fullmatch(r"GLIBC_([0-9.]+)", wanted)
+    others: Set[str] = set()
+    for path in (*programs, *packed):
+        versions, libraries = _wanted(path)
+        for version in versions:
+            match = re.fullmatch(r"GLIBC_([0-9.]+)", version)
             if match:
                 newest = max(newest, tuple(int(number) for number in match.group(1).split(".")))
-    return "glibc " + ".".join(map(str, newest)) if newest else "a C library that was not recognised"
+        if path in programs:
+            others.update(name for name in libraries if not _GLIBC.fullmatch(name))
+    libc = f"glibc {'.'.join(map(str, newest))} or later" if newest else "a C library that was not recognised"
+    return ", ".join([libc, *sorted(others)])
 
 
-def _versions(path: str) -> Iterator[str]:
-    """Versions of symbols that an ELF file takes from others."""
+def _wanted(path: str) -> Tuple[List[str], List[str]]:
+    """Versions of symbols that an ELF file takes from others, and the libraries that it names. No ELF file: nothing."""
+    versions: List[str] = []
+    libraries: List[str] = []
     with open(path, "rb") as file:
         try:
             sections: List[Any] = list(ELFFile(file).iter_sections())
         except ELFError:
-            return
+            return [], []
         for section in sections:
             if isinstance(section, GNUVerNeedSection):
-                for _, versions in section.iter_versions():
-                    yield from (str(version.name) for version in versions)
+                for _, wanted in section.iter_versions():
+                    versions += (str(version.name) for version in wanted)
+            elif isinstance(section, DynamicSection):
+                libraries += (str(tag.needed) for tag in section.iter_tags("DT_NEEDED"))  # type: ignore[attr-defined]
+    return versions, libraries
 
 
 def _needed(files: Dict[str, bytes]) -> Set[str]:

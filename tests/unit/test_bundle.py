@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import random
@@ -356,12 +357,20 @@ def test_a_standalone_program_is_for_this_machine_alone(tmp_path: Path) -> None:
     assert (done.returncode, f"not {other}" in done.stderr, (tmp_path / "it").exists()) == (2, True, False), done
 
 
-def test_the_c_library_is_that_of_the_newest_symbol() -> None:
-    """Against what the dynamic linker's own listing of this Python and its modules says."""
+def test_what_a_standalone_program_takes_is_found_in_it() -> None:
+    """Against what objdump says: the newest of glibc's symbols, and what PyInstaller's own part takes besides glibc."""
+    directory = importlib.util.find_spec("PyInstaller")
+    assert directory is not None
+    assert directory.origin is not None
+    programs = [str(path) for path in Path(directory.origin).parent.glob("bootloader/*/run")]
     modules = [str(getattr(module, "__file__", "")) for module in list(sys.modules.values())]
-    paths = [sys.executable, *(path for path in modules if path.endswith(".so"))]
-    found = standalone.libc(paths)
-    listed = subprocess.run(["objdump", "-p", *paths], capture_output=True, text=True, check=True).stdout
+    packed = [sys.executable, *(path for path in modules if path.endswith(".so"))]
+    listed, own = (
+        subprocess.run(["objdump", "-p", *paths], capture_output=True, text=True, check=True).stdout
+        for paths in (programs + packed, programs)
+    )
     versions = [tuple(map(int, v.split("."))) for v in re.findall(r"\sGLIBC_([\d.]+)", listed)]
-    assert found == "glibc " + ".".join(map(str, max(versions)))
-    assert standalone.libc([__file__]) == "a C library that was not recognised"
+    others = set(re.findall(r"NEEDED\s+(\S+)", own)) - {"libc.so.6", "libdl.so.2", "libpthread.so.0"}
+    expected = [f"glibc {'.'.join(map(str, max(versions)))} or later", *sorted(others)]
+    assert standalone.takes(programs, packed) == ", ".join(expected)
+    assert standalone.takes([__file__], []) == "a C library that was not recognised"

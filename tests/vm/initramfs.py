@@ -53,6 +53,12 @@ def base(arch: str, *, minimal: bool = False) -> Path:
     return path
 
 
+def bare(arch: str) -> bytes:
+    """The archive of a guest that has busybox, and nothing else: no Python, no C library."""
+    deb = packages.fetch("busybox-static", python.PYTHONS[arch].suite, arch)
+    return archive({**_skeleton(), **dict(members(deb, BUSYBOX))})
+
+
 def _minimal(chosen: python.Python, entries: Mapping[str, Entry]) -> dict[str, Entry]:
     needed = {_portable(path) for path in python.needed(chosen, RUNTIME)}
     library = f"usr/lib/python{chosen.version}/"
@@ -97,10 +103,14 @@ def order(command: Sequence[str], files: Mapping[str, bytes]) -> bytes:
     return archive(entries)
 
 
-def _base_entries(chosen: python.Python, debs: Mapping[Path, str]) -> dict[str, Entry]:
+def _skeleton() -> dict[str, Entry]:
     entries = {path: Entry(DIRECTORY) for path in ("dev", "proc", "run", "sys", "tmp")}
     entries |= {path: Entry(SYMLINK, f"usr/{path}".encode()) for path in ("bin", "lib", "lib64")}
-    entries["init"] = Entry(PROGRAM, INIT.read_bytes())
+    return {**entries, "init": Entry(PROGRAM, INIT.read_bytes())}
+
+
+def _base_entries(chosen: python.Python, debs: Mapping[Path, str]) -> dict[str, Entry]:
+    entries = _skeleton()
     entries["usr/bin/python3"] = Entry(SYMLINK, f"python{chosen.version}".encode())
     for deb, wanted in debs.items():
         entries.update(members(deb, wanted))
