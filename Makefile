@@ -107,14 +107,15 @@ fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES f
 kills: setup  ## a crawl that is killed ten times, at random moments: the tables are those of one that is not
 	SOCKPID_TEST_KILLS=10 $(PYTEST) tests/unit/test_gen_crawl.py -k killed_at_random
 
-dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manuals, and a wheelhouse for machines without network
-	rm -rf dist
-	$(BIN)/python -m hatchling build
-	$(BIN)/sockpid-gen bundle -o dist/sockpid.pyz
-	$(BIN)/python packaging/deb.py dist/sockpid.pyz dist
-	$(BIN)/python -m sockpid_gen.man dist
-	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir dist/wheelhouse "$$(ls dist/*.whl)[gen,diag]"
-	cd dist && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS
+DIST ?= dist
+dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a wheelhouse for machines without network
+	rm -rf $(DIST)
+	$(BIN)/python -m hatchling build -d $(DIST)
+	$(BIN)/sockpid-gen bundle -o $(DIST)/sockpid.pyz
+	$(BIN)/python packaging/deb.py $(DIST)/sockpid.pyz $(DIST)
+	$(BIN)/python -m sockpid_gen.man $(DIST)
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir $(DIST)/wheelhouse "$$(ls $(DIST)/*.whl)[gen,diag]"
+	cd $(DIST) && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS
 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)

@@ -15,13 +15,13 @@ from sockpid.arch import of_machine
 from sockpid.bundle import unpack
 from sockpid.errors import UsageError
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out
+from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
 
 
 @app.command()
 def bundle(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The bundle to write.")],
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     arch: Annotated[
         Optional[List[str]], typer.Option(metavar="MACHINE", help="Kernels of this architecture; repeatable.")
     ] = None,
@@ -80,8 +80,6 @@ def bundle(
     if standalone:
         arch = [_demand_here(arch or [])]
     choice = bundles.Choice(arch or (), series or (), release or (), build_id or ())
-    if not offsets.is_dir() and offsets == DEFAULT_OFFSETS:
-        offsets = bundles.RUNTIME / "_data/offsets"  # as installed from a wheel
     built = bundles.build(offsets, choice, not without_pyroute2, precompile)
     content, about = built.content, None
     if standalone:

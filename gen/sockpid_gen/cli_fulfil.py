@@ -13,7 +13,7 @@ from rich.markup import escape
 from sockpid import request, scanned
 from sockpid.errors import UsageError
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
+from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
 
 
 @app.command()
@@ -40,7 +40,7 @@ def fulfil(
         Optional[List[str]],
         typer.Option(metavar="URL", help="Server of debug information; repeatable.", envvar="DEBUGINFOD_URLS"),
     ] = None,
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Answer a host's request: find its kernel's package and make a table file of that one kernel.

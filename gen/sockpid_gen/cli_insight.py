@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table as View
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out
+from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
 
 Kernel = Annotated[
     str, typer.Argument(metavar="KERNEL", help="[ARCH/]RELEASE, or the start of a build-id, of a kernel of the table.")
@@ -24,7 +24,7 @@ def diff(
     one: Kernel,
     other: Kernel,
     insns: Annotated[bool, typer.Option("--insns", help="Also every instruction that is patched differently.")] = False,
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Show which fields moved between two kernels, and which programs notice.
@@ -94,7 +94,7 @@ def diff(
 
 
 @app.command()
-def cover(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
+def cover(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """Show what the table covers: kernels, layouts, and which fields ever move.
 
     [bold]Examples[/bold]
@@ -184,7 +184,7 @@ def explain(
     field: Annotated[
         str, typer.Argument(metavar="FIELD", help='"struct sock.sk_protocol", or its end: "sk_protocol".')
     ],
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Explain one offset: where it comes from, who has the same, what uses it.
@@ -252,7 +252,7 @@ def explain(
 @app.command()
 def atlas(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write.")],
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Draw the table: one page that shows where fields move from version to version.

@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import sockpid
+
 from .stream import Tick
 
 app = typer.Typer(
@@ -24,11 +26,30 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 400)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+DEFAULT_OFFSETS = Path("offsets")
+INSTALLED_OFFSETS = Path(sockpid.__file__).parent / "_data/offsets"
+"""The tables that came along with a wheel; a checkout has its own in DEFAULT_OFFSETS."""
+
+
+def _readable(offsets: Path) -> Path:
+    """What a command that only reads takes where there are no tables in the current directory."""
+    return INSTALLED_OFFSETS if offsets == DEFAULT_OFFSETS and not offsets.is_dir() else offsets
+
+
 Offsets = Annotated[
     Path, typer.Option("--offsets", metavar="DIR", help="Directory of the offset tables.", envvar="SOCKPID_OFFSETS")
 ]
+ReadOffsets = Annotated[
+    Path,
+    typer.Option(
+        "--offsets",
+        metavar="DIR",
+        help="Directory of the offset tables; where there is no such directory, those that came with sockpid.",
+        envvar="SOCKPID_OFFSETS",
+        callback=_readable,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-DEFAULT_OFFSETS = Path("offsets")
 
 
 @contextlib.contextmanager

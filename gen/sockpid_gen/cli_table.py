@@ -14,7 +14,7 @@ from sockpid import table
 from sockpid.errors import TableError, UsageError
 from sockpid.layout import Field, Struct
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, out, progress_of
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, ReadOffsets, app, out, progress_of
 
 
 @app.command()
@@ -103,7 +103,7 @@ def add(
 
 
 @app.command("list")
-def list_kernels(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
+def list_kernels(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """List the kernels that the tables have."""
     from . import Table
 
@@ -121,7 +121,7 @@ def list_kernels(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> N
 @app.command()
 def show(
     kernel: Annotated[str, typer.Argument(metavar="KERNEL", help="Release, or the start of a build-id.")],
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Show one kernel: where its offsets come from, and every field.
@@ -160,7 +160,7 @@ def show(
 
 
 @app.command()
-def check(offsets: Offsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
+def check(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """Check the tables: schema, canonical form byte for byte, ids, and that the bytecode finds every field it reads."""
     from . import check as checks
 

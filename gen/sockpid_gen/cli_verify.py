@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from sockpid.errors import ConflictError, SourceError, UsageError
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out, progress_of
+from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
 from .difference import words
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def verify(
         typer.Option(metavar="FILE", help="Put what --sample finds into this page, and JSON beside it."),
     ] = None,
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where --sample keeps package indices.")] = DEFAULT_STATE,
-    offsets: Offsets = DEFAULT_OFFSETS,
+    offsets: ReadOffsets = DEFAULT_OFFSETS,
     as_json: Json = False,
 ) -> None:
     """Hold everything that describes a kernel against each other.

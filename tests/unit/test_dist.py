@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from sockpid import __version__
+from tests import bundles
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,12 +77,58 @@ def test_runtime_needs_no_package() -> None:
     assert done.stdout.startswith("sockpid ")
 
 
-@pytest.mark.parametrize("old", ["python3.7", "python3.8", "python3.9"])
-def test_runtime_starts_on_old_pythons(old: str) -> None:
-    if subprocess.run([old, "--version"], capture_output=True, check=False).returncode if shutil.which(old) else True:
-        pytest.skip(f"{old} is not installed here; vermin holds the floor")
+@pytest.mark.parametrize("version", ["3.7", "3.8", "3.9"])
+def test_runtime_starts_on_old_pythons(version: str) -> None:
+    old = bundles.interpreter(version)
+    if old is None:
+        pytest.skip(f"Python {version} is not installed here; vermin holds the floor")
     done = subprocess.run(
         [old, "-I", "-S", str(ROOT / "runtime"), "run", "--help"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "INTERRUPTED" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make dist` makes of this tree."""
+    directory = tmp_path_factory.mktemp("dist") / "dist"
+    command = ["make", "-s", "-C", str(ROOT), "dist", f"DIST={directory}", f"VENV={sys.prefix}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.download
+def test_a_distribution_is_complete_and_has_its_digests(distribution: Path) -> None:
+    found = {path.name.replace(__version__, "*") for path in distribution.iterdir()}
+    versioned = {"sockpid-*-py3-none-any.whl", "sockpid-*.tar.gz", "sockpid_*_all.deb"}
+    assert found == versioned | {"sockpid.pyz", "sockpid-gen.1", "wheelhouse", "SHA256SUMS"}
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=distribution, check=True, capture_output=True).stdout == b""
+    files = [path for path in distribution.rglob("*") if path.is_file()]
+    assert len((distribution / "SHA256SUMS").read_text().splitlines()) == len(files) - 1
+
+
+@pytest.mark.download
+def test_the_wheelhouse_is_all_that_a_machine_without_network_needs(distribution: Path, tmp_path: Path) -> None:
+    """In a network namespace without so much as loopback, with no setting of this machine's pip."""
+    alone = ["unshare", "--map-root-user", "--net", "env", "-i", "PATH=/usr/bin:/bin", "PIP_CONFIG_FILE=/dev/null"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace can be made here")
+
+    def run(*command: str) -> str:
+        done = subprocess.run([*alone, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    assert [line.split(":")[0].strip() for line in run("cat", "/proc/net/dev").splitlines()[2:]] == ["lo"]
+    venv.create(tmp_path / "venv")
+    install = ["install", "--no-index", "--find-links", str(distribution / "wheelhouse"), "sockpid[gen,diag]"]
+    run(sys.executable, "-m", "pip", "--python", "venv/bin/python", *install)
+    assert run("venv/bin/sockpid", "--version").startswith("sockpid ")
+    assert "bad" not in run("venv/bin/sockpid-gen", "check")
+    known = json.loads(run("venv/bin/sockpid-gen", "list", "--json"))
+    shards = (ROOT / "offsets").glob("*/*.json")
+    assert len(known) == sum(len(json.loads(path.read_bytes())["kernels"]) for path in shards) > 500
+    run("venv/bin/sockpid-gen", "bundle", "-o", "made.pyz", "--arch", "x86_64", "--series", "6.1")
+    assert run("venv/bin/python", "-I", "-S", "made.pyz", "--version").startswith("sockpid ")
