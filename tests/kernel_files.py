@@ -21,11 +21,14 @@ X86_64 = 62
 S390X = 22
 
 
-def btf(byte_order: str = "little") -> bytes:
-    """BTF of one struct: struct sock { unsigned short sk_protocol; unsigned char state : 5; }."""
+def btf(byte_order: str = "little", at: int = 0) -> bytes:
+    """BTF of one struct: struct sock { unsigned short sk_protocol; unsigned char state : 5; }, in four bytes.
+
+    at: the byte, 0 or 1, that sk_protocol begins at.
+    """
     b = BtfBuilder(byte_order)
     u16, u8 = b.integer("unsigned short", 2), b.integer("unsigned char", 1)
-    b.bitfield_struct("sock", 4, ("sk_protocol", u16, 0, 0), ("state", u8, 16, 5))
+    b.bitfield_struct("sock", 4, ("sk_protocol", u16, at * 8, 0), ("state", u8, at * 8 + 16, 5))
     b.record(12, "tcp_connect", b.record(13, "", 0))
     return b.build()
 

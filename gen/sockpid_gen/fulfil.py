@@ -143,7 +143,7 @@ def _candidates(request: Request, places: Places, say: Say, refused: List[str]) 
 
 def _debuginfod(url: str, build_id: str, directory: Path) -> Path:
     """The vmlinux with DWARF of a build-id (man 8 debuginfod). Raises OSError, ValueError for what is no URL."""
-    path = directory / "debuginfo"
+    path = directory / f"{build_id}.debug"
     address = f"{url.rstrip('/')}/buildid/{build_id}/debuginfo"
     with urllib.request.urlopen(address, timeout=DEBUGINFOD_TIMEOUT) as reply, path.open("wb") as file:
         shutil.copyfileobj(reply, file, 1 << 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -13,12 +14,15 @@ import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from sockpid import bundle, table
+from sockpid.arch import ARCHES
 from sockpid.errors import BundleError
+from sockpid.image import file_name
 from sockpid_gen import standalone
 from tests import bundles
 
@@ -152,6 +156,64 @@ def test_an_interpreter_that_cannot_compile_is_named(python: str, tmp_path: Path
     done = subprocess.run([*command, "--without-pyroute2"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, f"--precompile {python}" in done.stderr) == (2, True)
     assert not list(tmp_path.iterdir())
+
+
+@functools.cache
+def published() -> set[tuple[str, str, str, str]]:
+    """Architecture, series, release and build-id of every kernel of the table."""
+    found = set()
+    for path in (ROOT / "offsets").glob("*/*.json"):
+        shard = table.parse_shard(path.read_bytes(), str(path))
+        found |= {(shard.arch, shard.series, entry.release, entry.build_id or "") for entry in shard.entries}
+    return found
+
+
+def one_id() -> str:
+    return next(build_id for arch, series, _, build_id in sorted(published()) if (arch, series) == ("aarch64", "6.12"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fits"),
+    [
+        (["--series", "5.10"], lambda arch, series, release, build_id: series == "5.10"),
+        (
+            ["--arch", "x86_64", "--arch", "s390x", "--series", "6.1", "--series", "6.12"],
+            lambda arch, series, release, build_id: arch in ("x86_64", "s390x") and series in ("6.1", "6.12"),
+        ),
+        (
+            ["--release", "6.1.0-*-cloud-*"],
+            lambda arch, series, release, build_id: re.match(r"6\.1\.0-.*-cloud-", release),
+        ),
+        (["--build-id", one_id()[:10].upper()], lambda arch, series, release, build_id: build_id == one_id()),
+        (
+            ["--arch", "aarch64", "--release", "*-rt-*"],
+            lambda arch, series, release, build_id: arch == "aarch64" and "-rt-" in release,
+        ),
+    ],
+    ids=["series", "archs and series", "release", "build-id", "arch and release"],
+)
+def test_a_bundle_has_the_kernels_that_were_asked_for_and_no_others(
+    tmp_path: Path, arguments: list[str], fits: Callable[[str, str, str, str], bool]
+) -> None:
+    wanted = {kernel for kernel in published() if fits(*kernel)}
+    assert 0 < len(wanted) < len(published())
+    path = bundles.make(tmp_path / "some.pyz", "--without-pyroute2", *arguments)
+    manifest, files = bundle.unpack(path.read_bytes(), "")
+    shards = [table.parse_shard(content, name) for name, content in files.items() if "/offsets/" in name]
+    found = {(shard.arch, shard.series, e.release, e.build_id or "") for shard in shards for e in shard.entries}
+    assert found == wanted
+    assert manifest["kernels"] == len(wanted)
+    orders = {ARCHES[arch].byte_order for arch, *_ in wanted}
+    assert [name for name in files if "sockpid.bpf" in name] == sorted(
+        f"sockpid/_data/bpf_bytecode/{file_name(o)}" for o in orders
+    )
+
+
+def test_no_kernel_that_fits_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sockpid_gen", "bundle", "-o", str(tmp_path / "none.pyz"), "--release", "1.*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, (tmp_path / "none.pyz").exists()) == (2, False)
+    assert "no kernel in offsets fits" in done.stderr
 
 
 def test_ordinary_tools_read_it(full: Path) -> None:

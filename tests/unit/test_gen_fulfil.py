@@ -6,7 +6,7 @@ import http.server
 import json
 import threading
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, NamedTuple
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -17,7 +17,6 @@ from sockpid.layout import Field, Layout, Struct
 from sockpid_gen import fulfil
 from sockpid_gen.cli import load
 from sockpid_gen.entry import KernelEntry
-from sockpid_gen.fulfil import Places
 from tests import kernel_files as make
 
 ASKED = request.Request(
@@ -84,17 +83,24 @@ def test_a_damaged_request_is_refused_before_anything_is_looked_at(tmp_path: Pat
     assert result.exception.exit_code == 20
 
 
+class Debuginfod(NamedTuple):
+    """A server of debug information, and what it has by build-id."""
+
+    url: str
+    has: dict[str, bytes]
+
+
 @pytest.fixture
-def server() -> Iterator[str]:
-    """A debuginfod that knows one build-id."""
+def server() -> Iterator[Debuginfod]:
+    has: dict[str, bytes] = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            known = self.path == f"/buildid/{make.BUILD_ID}/debuginfo"
-            self.send_response(200 if known else 404)
+            _, what, build_id, kind = self.path.split("/")
+            known = has.get(build_id) if (what, kind) == ("buildid", "debuginfo") else None
+            self.send_response(404 if known is None else 200)
             self.end_headers()
-            if known:
-                self.wfile.write(make.elf())
+            self.wfile.write(known or b"")
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -102,15 +108,68 @@ def server() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{listening.server_address[1]}/"
+        yield Debuginfod(f"http://127.0.0.1:{listening.server_address[1]}/", has)
         listening.shutdown()
         thread.join()
 
 
-def test_debuginfod_is_asked_by_build_id(tmp_path: Path, server: str) -> None:
-    assert run(tmp_path, ASKED, "--debuginfod", server).exit_code == 0
-    result = run(tmp_path, ASKED._replace(build_id="ff" * 20), "--debuginfod", server)
+def test_debuginfod_is_asked_by_build_id(tmp_path: Path, server: Debuginfod) -> None:
+    server.has[make.BUILD_ID] = make.elf()
+    result = run(tmp_path, ASKED, "--debuginfod", server.url)
+    assert result.exit_code == 0
+    assert f"from {make.BUILD_ID}.debug" in result.output
+    result = run(tmp_path, ASKED._replace(build_id="ff" * 20), "--debuginfod", server.url)
     assert "404" in str(result.exception)
+
+
+WANTED = "6.1.0-50-cloud-amd64"
+
+
+def of_debian(number: int, at: int = 0) -> bytes:
+    """A kernel of Debian's; in one with another `at` struct sock is another."""
+    banner = DEBIAN.format(number, number).encode()
+    notes = make.build_id_note(build_id=f"{number:040x}")
+    return make.elf({".rodata": b"\0" + banner + b"\n\0", ".notes": notes, ".BTF": make.btf(at=at)})
+
+
+@pytest.mark.parametrize("where", ["a directory", "debuginfod"])
+@pytest.mark.parametrize(
+    ("before", "found", "after", "differs"),
+    [(0, 0, 0, ""), (0, 0, 1, "6.1.52-1"), (1, 0, 0, "6.1.49-1"), (1, 0, 1, "6.1.49-1"), (0, 1, 0, "6.1.49-1")],
+)
+def test_another_build_is_taken_only_if_it_is_proven_equal(
+    tmp_path: Path, server: Debuginfod, where: str, before: int, found: int, after: int, differs: str
+) -> None:
+    """All that is found is a build of another id. The tables have the builds on both sides of the wanted one."""
+    for number, at in ((49, before), (52, after)):
+        (tmp_path / "vmlinux").write_bytes(of_debian(number, at))
+        added = CliRunner().invoke(
+            app, ["add", str(tmp_path / "vmlinux"), "--distribution", "debian", "--offsets", str(tmp_path / "offsets")]
+        )
+        assert added.exit_code == 0, added
+    banner, missing = DEBIAN.format(50, 50), "ff" * 20
+    asked = request.Request(missing, WANTED, "x86_64", request.without_builder(banner), request.digest(banner))
+    if where == "debuginfod":
+        server.has[missing] = of_debian(50, found)
+        result = run(tmp_path, asked, "--debuginfod", server.url, "--json")
+    else:
+        (tmp_path / "pool").mkdir()
+        package = make.deb({f"./boot/vmlinux-{WANTED}": of_debian(50, found)})
+        (tmp_path / f"pool/linux-image-{WANTED}_6.1.50-1_amd64.deb").write_bytes(package)
+        result = run(tmp_path, asked, "--from", str(tmp_path / "pool"), "--json")
+    if differs:
+        assert isinstance(result.exception, SourceError)
+        assert f"{50:040x}" in str(result.exception)
+        assert f"not proven equal: struct sock.sk_protocol differs in {differs}" in str(result.exception)
+        assert not (tmp_path / "out.json").exists()
+        return
+    assert result.exit_code == 0, result
+    note = json.loads(result.stdout)["note"]
+    assert f"{50:040x}" in note
+    assert "6.1.49-1 and 6.1.52-1, the builds before and after it, are equal in every field" in note
+    entry = table.parse_shard((tmp_path / "out.json").read_bytes(), "out.json").find(missing, WANTED, "")
+    assert entry is not None
+    assert (entry.provenance["note"], entry.btf_ids) == (note, None)
 
 
 def test_a_kernel_of_the_tables_needs_no_package(tmp_path: Path, packages: Path) -> None:
@@ -160,18 +219,3 @@ def test_what_is_not_between_equal_ones_is_not_proven(known: list[KernelEntry], 
     with pytest.raises(fulfil._NotProvenError) as caught:
         equal(known, found)
     assert why in str(caught.value)
-
-
-def test_a_proven_entry_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "linux-image-6.1.0-50-cloud-amd64_1_amd64.deb"
-    package.write_bytes(b"")
-    monkeypatch.setattr(fulfil, "extract", lambda *_args, **_more: build(50))
-    monkeypatch.setattr(fulfil, "_known", lambda *_: [build(49), build(52)])
-    wanted = build(50)
-    asked = request.Request("ff" * 20, wanted.release, "x86_64", str(wanted.banner), request.digest(str(wanted.banner)))
-    answer = fulfil.fulfil(asked, Places(tmp_path, [tmp_path]))
-    shard = table.parse_shard(answer.content, "out.json")
-    entry = shard.find("ff" * 20, wanted.release, str(wanted.banner))
-    assert entry is not None
-    assert entry.provenance["note"] == answer.note
-    assert entry.btf_ids is None
