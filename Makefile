@@ -65,7 +65,7 @@ accuracy: setup setup-test  ## every scenario against the truth, here and in vir
 	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach kprobe-pmu --deny live-btf
 
 calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
-	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
+	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) -rP tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
 
 airgap: setup setup-test  ## the Debian package and the unit under systemd, the standalone program on a host without Python
 	SOCKPID_AIRGAP=1 $(PYTEST) tests/vm/test_systemd.py tests/vm/test_standalone.py tests/vm/test_fulfil.py

@@ -110,8 +110,7 @@ class Peek:
         records = []
         for slot in range(min(count, SLOTS)):
             content = self._slots.lookup(struct.pack("=I", slot)) or b""
-            *args, task = struct.unpack_from(HEADER, content)
-            records.append(Record(tuple(args), task, content[struct.calcsize(HEADER) :]))
+            records.append(unpack(content, self._arch.pointer_size))
         return records
 
     def read(self, address: int, size: int = SIZE) -> bytes:
@@ -162,6 +161,15 @@ class Peek:
             raise refusal
 
         return load
+
+
+def unpack(content: bytes, pointer_size: int) -> Record:
+    """A record as it lies in the map.
+
+    The task is what bpf_get_current_task() returned, a long: on 32-bit machines its address is extended with its sign.
+    """
+    *args, task = struct.unpack_from(HEADER, content)
+    return Record(tuple(args), task & (1 << pointer_size * 8) - 1, content[struct.calcsize(HEADER) :])
 
 
 def self_id() -> int:

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sockpid import calibration, findings, peek_prog
+from sockpid import calibration, findings, peek, peek_prog
 from sockpid.arch import ARCHES
 from sockpid.calibration import Sample, complete, search, search_bits
 from sockpid.errors import CalibrationError
@@ -163,3 +163,11 @@ def test_every_jump_of_the_program_stays_in_it(order: str) -> None:
     assert all(0 < target < count for target in targets)
     assert unpack(code, count - 1, order).code == 0x95
     assert count < 4096, "the limit before Linux 5.2"
+
+
+def test_the_current_task_of_a_32_bit_machine_is_an_address() -> None:
+    """bpf_get_current_task() returns a long there, and the kernel's addresses have the sign bit set."""
+    task = 0xC2A00000
+    content = struct.pack(peek_prog.HEADER, 1, 2, 3, task | 0xFFFFFFFF << 32) + b"memory"
+    assert peek.unpack(content, 4) == peek.Record((1, 2, 3), task, b"memory")
+    assert peek.unpack(content, 8).task == task | 0xFFFFFFFF << 32

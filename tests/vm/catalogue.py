@@ -9,6 +9,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sockpid import table
+from sockpid.errors import NoTypesError
+from sockpid.layout import Layout
+from sockpid_gen.entry import extract
 from tests import generator
 
 from . import cache, packages
@@ -75,6 +78,19 @@ def committed(kernel: Kernel) -> table.Entry | None:
 def entries(path: Path) -> tuple[table.Entry, ...]:
     """The kernels of a shard, which does not change while we run."""
     return table.parse_shard(path.read_bytes(), path.name).entries
+
+
+@functools.cache
+def layout(kernel: Kernel) -> Layout:
+    """What the debug information of a kernel says: its package's, or where that has none, that in its entry of the
+    committed table or in its package of debug information."""
+    try:
+        return extract(kernel.deb()).layout
+    except NoTypesError:
+        path = cache.CHECKOUT / "offsets" / series_file(kernel) if committed(kernel) else generated(kernel)
+    shard = table.parse_shard(path.read_bytes(), path.name)
+    (entry,) = (entry for entry in shard.entries if entry.release == kernel.package.release)
+    return shard.layout(entry)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import os
 import pytest
 
 from . import image, packages
-from .kernels import KERNELS, Guest
+from .kernels import FURTHER, KERNELS, Guest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,8 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "guest" in metafunc.fixturenames:
         names = [name for name in os.environ.get("SOCKPID_KERNELS", "").split(",") if name]
-        if unknown := set(names) - set(KERNELS):
-            raise pytest.UsageError(f"SOCKPID_KERNELS: no kernel {', '.join(sorted(unknown))} in {', '.join(KERNELS)}")
+        known = {**KERNELS, **FURTHER}
+        if unknown := set(names) - set(known):
+            raise pytest.UsageError(f"SOCKPID_KERNELS: no kernel {', '.join(sorted(unknown))} in {', '.join(known)}")
         chosen = metafunc.definition.get_closest_marker("guests")
         fitting = [name for name in (chosen.args if chosen else KERNELS) if not names or name in names]
         metafunc.parametrize("guest", fitting, indirect=True, scope="session")
@@ -34,11 +35,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def guest(request: pytest.FixtureRequest) -> Guest:
-    """One kernel of the lab, its package fetched."""
-    kernel = KERNELS[request.param]
+    """One kernel of the lab, its package fetched: the newest that the mirror delivers."""
+    kernel = {**KERNELS, **FURTHER}[request.param]
     if missing := kernel.missing():
         unavailable(missing)
     try:
+        kernel = kernel.deliverable()
         kernel.vmlinuz()
     except (packages.PackageError, image.ImageError) as error:
         unavailable(str(error))

@@ -105,6 +105,19 @@ KERNELS: Mapping[str, Kernel] = {
     )
 }
 
+# Booted by the tests that name them, and by no others.
+FURTHER: Mapping[str, Kernel] = {
+    kernel.name: kernel
+    for kernel in (
+        Kernel("bookworm", "armhf", "armmp", "6.1"),
+        Kernel("bookworm", "armhf", "rt-armmp", "6.1"),
+        Kernel("bookworm", "ppc64el", "powerpc64le", "6.1"),
+        Kernel("bookworm", "amd64", "rt-amd64", "6.1"),
+        Kernel("trixie", "amd64", "rt-amd64", "6.12"),
+        Kernel("trixie", "arm64", "rt-arm64", "6.12"),
+    )
+}
+
 
 @dataclass(frozen=True)
 class Guest:
