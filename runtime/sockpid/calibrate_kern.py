@@ -103,6 +103,21 @@ def _tls(plain: Sockets, stack: contextlib.ExitStack) -> List[Named]:
     return [Named(plain.peek.read(sk), "tls")]
 
 
+def _is_of_next(findings: Findings, memory: bytes, place: Tuple[int, int], places: Set[Tuple[int, int]]) -> bool:
+    """Is a place in the next object of the slab, which is a socket of the same kind, what another is in this one?"""
+    net, family = findings.found.get(COMMON + "skc_net.net"), findings.found.get(COMMON + "skc_family")
+    if net is None or family is None:
+        return False
+    for offset, at in places:
+        following = memory[place[0] - offset :]
+        if place[0] - offset < SOCK_COMMON.stop or place[1] != at:
+            continue
+        is_inet = findings.value(following, family) in (socket.AF_INET, socket.AF_INET6)
+        if is_inet and findings.value(following, net) == findings.value(memory, net):
+            return True
+    return False
+
+
 def _ulp_ops(findings: Findings, plain: Sockets, named: List[Named]) -> None:
     """icsk_ulp_ops is NULL in plain TCP sockets; in others it points to what has the protocol's name in it."""
     pairs: Optional[Set[Tuple[int, int]]] = None
@@ -115,6 +130,7 @@ def _ulp_ops(findings: Findings, plain: Sockets, named: List[Named]) -> None:
             at = plain.peek.read(value, ULP_OPS).find(name.encode().ljust(16, b"\0"))
             if at >= 0:
                 mine.add((offset, at))
+        mine = {place for place in mine if not _is_of_next(findings, memory, place, mine)}
         pairs = mine if pairs is None else pairs & mine
     if pairs is None:
         findings.refuse(ULP, "neither an MPTCP nor a TLS socket can be made here (`modprobe tls`)")

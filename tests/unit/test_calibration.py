@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from sockpid import calibration, findings, peek, peek_prog
+from sockpid import calibrate_kern, calibration, findings, peek, peek_prog
 from sockpid.arch import ARCHES
 from sockpid.calibration import Sample, complete, search, search_bits
 from sockpid.errors import CalibrationError
@@ -171,3 +171,35 @@ def test_the_current_task_of_a_32_bit_machine_is_an_address() -> None:
     content = struct.pack(peek_prog.HEADER, 1, 2, 3, task | 0xFFFFFFFF << 32) + b"memory"
     assert peek.unpack(content, 4) == peek.Record((1, 2, 3), task, b"memory")
     assert peek.unpack(content, 8).task == task | 0xFFFFFFFF << 32
+
+
+@pytest.mark.parametrize("neighbour", ["a socket like it", "a socket of another namespace", "none"])
+def test_what_the_next_socket_in_memory_has_is_not_taken_for_ours(neighbour: str) -> None:
+    """Sockets of one kind lie side by side, and what is read of one reaches into the next."""
+    looked = findings.Findings(ARCHES["arm"])
+    looked.found["struct sock.__sk_common.skc_family"] = Field(8 * 8, 16)
+    looked.found["struct sock.__sk_common.skc_net.net"] = Field(28 * 8, 32)
+    size, ops = 1984, 0xC1A00040
+    one = bytearray(size)
+    struct.pack_into("<H", one, 8, 2)
+    struct.pack_into("<I", one, 28, 0xC2000000)
+    struct.pack_into("<I", one, 992, ops)
+    other = bytearray(size if neighbour == "none" else one)
+    if neighbour == "a socket of another namespace":
+        struct.pack_into("<I", other, 28, 0xC3000000)
+
+    class Kernel:
+        sockets: list[object] = []
+        peek: Kernel
+
+        def read(self, address: int, size: int = 0) -> bytes:
+            return bytes(32) + b"mptcp".ljust(16, b"\0") if address == ops else bytes(size)
+
+    plain = Kernel()
+    plain.peek = plain
+    calibrate_kern._ulp_ops(looked, plain, [calibrate_kern.Named(bytes(one + other), "mptcp")])  # type: ignore[arg-type]
+    if neighbour == "a socket of another namespace":
+        assert "2 places fit all 1 sockets: [(992, 32), (2976, 32)]" in looked.problems[calibration.ULP[0]]
+    else:
+        assert looked.found[calibration.ULP[0]] == Field(992 * 8, 32)
+        assert looked.found[calibration.ULP[1]] == Field(32 * 8, 128)
