@@ -12,7 +12,7 @@ import time
 import zlib
 from typing import Any, Dict, Optional
 
-from . import image, pin
+from . import image, pin, pinned
 from .errors import PinError
 from .map import Map
 
@@ -49,7 +49,7 @@ def unpack(value: bytes) -> Optional[Dict[str, Any]]:
 def read(directory: str) -> Optional[Dict[str, Any]]:
     """What the instance that pins there says, or said last; None if none does. Raises CapabilityError."""
     try:
-        opened = pin.open_pinned(path(directory), SPEC.key_size, SPEC.value_size)
+        opened = pinned.open_pinned(path(directory), SPEC.key_size, SPEC.value_size)
     except PinError:
         return None
     try:

@@ -17,7 +17,7 @@ import os
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import instance, kernel, netstat, pin
+from . import instance, kernel, netstat, pin, pinned
 from .collection import Collection, Options
 from .errors import PinError, SyscallError
 from .image import Image
@@ -127,7 +127,7 @@ class Keeper:
                 if name == "events" and not os.path.lexists(where):
                     continue  # a perf buffer is nothing without its reader
                 spec = image.maps[name]
-                opened[name] = pin.open_for_update(where, spec.key_size, spec.value_size, spec.type)
+                opened[name] = pinned.open_for_update(where, spec.key_size, spec.value_size, spec.type)
         except BaseException:
             for one in opened.values():
                 one.close()

@@ -11,22 +11,19 @@ instance at a time pins there, and a map that a killed one has left behind is kn
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import stat
 import struct
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List
 
-from . import image, kernel, syscall, uapi
-from .errors import PinError, SockpidError, SyscallError, UsageError
-from .map import Map, percpu_size
+from . import syscall, uapi
+from .errors import PinError, UsageError
+from .map import Map
+from .pinned import ABI, open_map, open_pinned, refused
 
 DIRECTORY = "/sys/fs/bpf/sockpid"
-ABI = 1
-"""SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""
-
 OWN = "own"
 """Directory beside that of the version, for what is nobody else's."""
 
@@ -50,7 +47,7 @@ def bpffs(directory: str) -> None:
     except FileNotFoundError:
         raise UsageError(f"{directory}: there is no {path} to make it in") from None
     except OSError as error:
-        raise _refused(f"stat {path}", error) from None
+        raise refused(f"stat {path}", error) from None
     wanted = f"{os.major(device)}:{os.minor(device)}"
     mounted: List[str] = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -83,7 +80,7 @@ class Pins:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(made, 0o700)
             except OSError as error:
-                raise _refused(f"make {made}", error) from None
+                raise refused(f"make {made}", error) from None
             _demand_trusted(made)
         self._lock = _open_directory(directory)
         end = time.monotonic() + LOCK_SECONDS
@@ -103,7 +100,7 @@ class Pins:
         and replaced; there is no moment without a map. Raises PinError for a map of another shape in its place."""
         spec = pinned.spec
         path = path_of(self._directory, spec.name)
-        stale = _open(path, spec.key_size, spec.value_size, 0) if os.path.lexists(path) else None
+        stale = open_map(path, spec.key_size, spec.value_size, 0) if os.path.lexists(path) else None
         try:
             pin_fd(pinned.fd, path)
             if stale is not None:
@@ -155,7 +152,7 @@ def pin_fd(fd: int, path: str) -> None:
         os.chmod(fresh, 0o600)
         os.rename(fresh, path)
     except OSError as error:
-        raise _refused(f"pin {path}", error) from None
+        raise refused(f"pin {path}", error) from None
 
 
 def clear(directory: str) -> None:
@@ -200,70 +197,6 @@ def open_running(directory: str, name: str, key_size: int, value_size: int) -> M
     return open_pinned(path, key_size, value_size)
 
 
-def open_pinned(path: str, key_size: int, value_size: int) -> Map:
-    """A pinned map, for reading. Raises PinError if there is none or its keys and values have other sizes (in bytes).
-
-    Reading needs read permission on the pin alone, where the kernel can tell.
-    Linux kernel commit 6e71b04a8224 ("bpf: Add file mode configuration into bpf maps") (in v4.15)
-    """
-    return _open(path, key_size, value_size, uapi.BPF_F_RDONLY)
-
-
-def open_for_update(path: str, key_size: int, value_size: int, kind: str) -> Map:
-    """A pinned map, to go on with. Raises PinError as open_pinned(), and if it is of another type."""
-    opened = _open(path, key_size, value_size, 0)
-    if opened.spec.type != kind:
-        opened.close()
-        raise PinError(f"{path} is a {opened.spec.type}, not a {kind}")
-    if kind == "BPF_MAP_TYPE_PERCPU_ARRAY":
-        opened.value_size = percpu_size(value_size)
-    return opened
-
-
-def _open(path: str, key_size: int, value_size: int, flags: int) -> Map:
-    name = bytearray(os.fsencode(path) + b"\0")
-    try:
-        try:
-            fd = _obj_get(name, flags)
-        except SyscallError as error:
-            if error.errno != errno.EINVAL or not flags:
-                raise
-            fd = _obj_get(name, 0)
-    except SyscallError as error:
-        raise _refused(f"open {path}", error) from None
-    try:
-        found = _spec(fd, os.path.basename(path))
-        if (found.key_size, found.value_size) != (key_size, value_size):
-            raise PinError(
-                f"{path} has keys of {found.key_size} and values of {found.value_size} bytes, not {key_size} and "
-                f"{value_size}: it is not a map of this version (v{ABI}) of sockpid"
-            )
-    except BaseException:
-        os.close(fd)
-        raise
-    return Map(found, fd, value_size)
-
-
-def _obj_get(name: bytearray, flags: int) -> int:
-    attr = struct.pack("=QII", syscall.address(name), 0, flags)
-    return syscall.bpf("BPF_OBJ_GET", uapi.BPF_OBJ_GET, bytearray(attr))
-
-
-def _spec(fd: int, name: str) -> image.Map:
-    """What kind of map a descriptor is of. Not every object that can be pinned is a map: /proc knows."""
-    fields: Dict[str, str] = {}
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            fields[key] = value.strip()
-    if "map_type" not in fields:
-        raise PinError(f"what is pinned as {name} is not a map")
-    types = {value: key for key, value in vars(uapi).items() if key.startswith("BPF_MAP_TYPE_")}
-    number = int(fields["map_type"])
-    sizes = (int(fields[key]) for key in ("key_size", "value_size", "max_entries"))
-    return image.Map(name, types.get(number, f"type {number}"), *sizes)
-
-
 def _empty(emptied: Map) -> None:
     for key in list(emptied.keys()):  # first all: after a key that is gone the kernel starts anew
         emptied.delete(key)
@@ -285,7 +218,7 @@ def _open_directory(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise _refused(f"open {path}", error) from None
+        raise refused(f"open {path}", error) from None
 
 
 def _lock(fd: int, kind: int) -> bool:
@@ -294,11 +227,3 @@ def _lock(fd: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _refused(attempted: str, error: OSError) -> SockpidError:
-    """The error to raise for what the kernel refused."""
-    missing: Optional[SockpidError] = None
-    if error.errno in (errno.EPERM, errno.EACCES):
-        missing = kernel.missing_capability(attempted)
-    return missing or PinError(f"{attempted}: {error.strerror}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, image, kernel, link, lookup, pin, prog, syscall, uapi
+from sockpid import event, image, kernel, link, lookup, pin, pinned, prog, syscall, uapi
 from sockpid.collection import Options
 from sockpid.deaf import FAMILIES, Pair
 from sockpid.errors import CapabilityError, PinError, SyscallError, UsageError
@@ -154,7 +154,7 @@ def test_modes(running: str) -> None:
 
 
 def test_readers_cannot_write(running: str) -> None:
-    opened = pin.open_pinned(pin.path_of(running, "socket_to_pid"), KEY_SIZE, VALUE_SIZE)
+    opened = pinned.open_pinned(pin.path_of(running, "socket_to_pid"), KEY_SIZE, VALUE_SIZE)
     assert opened.spec[1:4] == SPEC[1:4]
     with pytest.raises(SyscallError, match="BPF_MAP_UPDATE_ELEM"):
         opened.update(bytes(KEY_SIZE), bytes(VALUE_SIZE))
@@ -174,7 +174,7 @@ def test_an_end_in_good_order_leaves_nothing_that_could_mislead(bpffs: Path, cre
     with pin.Pins(directory) as pins:
         path = pins.pin(created)
         created.update(bytes(KEY_SIZE), b"\1" * VALUE_SIZE)
-        held = pin.open_pinned(path, KEY_SIZE, VALUE_SIZE)
+        held = pinned.open_pinned(path, KEY_SIZE, VALUE_SIZE)
         assert list(held.keys()) == [bytes(KEY_SIZE)]
     assert not os.path.exists(path)
     assert list(held.keys()) == []
@@ -197,7 +197,7 @@ def test_what_a_killed_instance_leaves_is_refused_and_replaced(bpffs: Path, crea
     killed = subprocess.run([*PYTHON[:-1], PYTHON[-1] + code, directory], check=False, timeout=30)
     assert killed.returncode == -signal.SIGKILL
     path = pin.path_of(directory, "socket_to_pid")
-    stale = pin.open_pinned(path, KEY_SIZE, VALUE_SIZE)
+    stale = pinned.open_pinned(path, KEY_SIZE, VALUE_SIZE)
     assert stale.lookup(bytes(KEY_SIZE)) is not None
     with pytest.raises(PinError, match="no sockpid runs"):
         lookup.lookup(None, None, None, directory, True, True)
@@ -240,7 +240,7 @@ def test_not_a_map(bpffs: Path) -> None:
         obj_pin(loaded.fd, path)
         loaded.close()
         with pytest.raises(PinError, match="not a map"):
-            pin.open_pinned(path, KEY_SIZE, VALUE_SIZE)
+            pinned.open_pinned(path, KEY_SIZE, VALUE_SIZE)
         os.unlink(path)
 
 
@@ -326,15 +326,15 @@ def found_by_another(running: str, bpffs: Path, tmp_path_factory: pytest.TempPat
     warn = ["-Wall", "-Wextra", "-Werror"]
     subprocess.run([clang, "-g", "-O2", "-target", "bpf", *warn, *include, "-c", source, "-o", built], check=True)
     program, maps = bpffs / "independent", bpffs / "independent_maps"
-    pinned = ["map", "name", "socket_to_pid", "pinned", pin.path_of(running, "socket_to_pid")]
-    command = ["bpftool", "prog", "load", str(built), str(program), *pinned, "pinmaps", str(maps)]
+    reuse = ["map", "name", "socket_to_pid", "pinned", pin.path_of(running, "socket_to_pid")]
+    command = ["bpftool", "prog", "load", str(built), str(program), *reuse, "pinmaps", str(maps)]
     loaded = subprocess.run(command, capture_output=True, text=True, check=False)
     assert loaded.returncode == 0, loaded.stderr
     name = bytearray(os.fsencode(program) + b"\0")
     attr = struct.pack("=QII", syscall.address(name), 0, 0)
     fd = syscall.bpf("BPF_OBJ_GET", uapi.BPF_OBJ_GET, bytearray(attr))
     attached = link.attach_raw_tp("tcp_retransmit_skb", lambda: prog.Prog("on_retransmit", 0, fd))
-    found = pin.open_pinned(str(maps / "found"), KEY_SIZE, VALUE_SIZE + 8)
+    found = pinned.open_pinned(str(maps / "found"), KEY_SIZE, VALUE_SIZE + 8)
     yield found
     found.close()
     attached.close()

@@ -37,6 +37,7 @@ READS_KERNEL_FILES = {
     "peek",
     "perf",
     "pin",
+    "pinned",
     "proc",
     "proc_net",
     "provoke",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, lookup, pin
+from sockpid import event, lookup, pin, pinned
 from sockpid.errors import UsageError
 from tests.unit.test_relocate import images
 
@@ -83,9 +83,9 @@ def test_key_survives_packing() -> None:
 def test_version_is_the_headers() -> None:
     header = (ROOT / "bpf_bytecode/sockpid.h").read_text()
     rust = (ROOT / "docs/examples/socket_to_pid.rs").read_text()
-    assert f"#define SOCKPID_ABI {pin.ABI}\n" in header
-    assert f"pub const SOCKPID_ABI: u32 = {pin.ABI};\n" in rust
-    assert pin.path_of("DIR", "socket_to_pid") == f"DIR/v{pin.ABI}/socket_to_pid"
+    assert f"#define SOCKPID_ABI {pinned.ABI}\n" in header
+    assert f"pub const SOCKPID_ABI: u32 = {pinned.ABI};\n" in rust
+    assert pin.path_of("DIR", "socket_to_pid") == f"DIR/v{pinned.ABI}/socket_to_pid"
     for name, number in re.findall(r"HOW_([A-Z]+) = (\d+)", header):
         if number != "0":
             assert f"pub const {name}: u32 = {number};" in rust
