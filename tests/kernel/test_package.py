@@ -1,4 +1,4 @@
-"""The Debian package on this machine, in a root of which only a copy changes: it runs, and purged leaves nothing."""
+"""What is shipped, on this machine: the bundle where nothing can be written, the package in a copy of the root."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_the_package_runs_and_purged_leaves_nothing(tmp_path: Path) -> None:
         pytest.skip(f"no overlay can be mounted here: {done.stderr.strip()}")
     assert (done.returncode, done.stdout) == (0, ""), done
     assert "all right" in done.stderr
+
+
+def test_the_bundle_runs_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """No home, no directory for temporary files, no environment."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    bundle = bundles.make(tmp_path / "sockpid.pyz", "--arch", os.uname().machine)
+    done = bundles.run_where_nothing_can_be_written(bundle, "selftest", "run --json --duration 1 --sharers")
+    assert done.returncode == 0, done.stderr
+    assert "all right" in done.stdout
+    assert " 0 lost" in done.stderr
