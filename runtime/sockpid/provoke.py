@@ -19,6 +19,8 @@ from .peek_prog import ARG1
 from .subjects import Connection
 
 SO_DETACH_FILTER = 27  # include/uapi/asm-generic/socket.h
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST = 4, 20, 1  # include/uapi/linux/{netlink,sock_diag}.h
+NOCOOKIE = 0xFFFFFFFF
 
 
 class Info(NamedTuple):
@@ -37,10 +39,31 @@ def info(of: socket.socket) -> Info:
     """Linux: include/uapi/linux/tcp.h, struct tcp_info; Documentation/networking/proc_net_tcp.rst."""
     raw = of.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     rtt, cwnd, total = struct.unpack_from("=68xI8xI16xI", raw)
-    return Info(raw[1], raw[2], raw[4], rtt, cwnd, total, _timer(os.fstat(of.fileno()).st_ino))
+    return Info(raw[1], raw[2], raw[4], rtt, cwnd, total, _timer(of))
 
 
-def _timer(inode: int) -> int:
+def _timer(of: socket.socket) -> int:
+    """Asked of the kernel for this one socket where it can be: /proc/net/tcp has all sockets of the host behind it.
+
+    Linux: include/uapi/linux/inet_diag.h, struct inet_diag_req_v2 and inet_diag_msg, whose third byte is that column.
+    """
+    (local, port), (remote, remote_port) = of.getsockname(), of.getpeername()
+    ends = struct.pack(">HH", port, remote_port) + socket.inet_aton(local).ljust(16, b"\0")
+    ends += socket.inet_aton(remote).ljust(16, b"\0") + struct.pack("=III", 0, NOCOOKIE, NOCOOKIE)
+    asked = struct.pack("=BBBxI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends
+    header = struct.pack("=IHHII", 16 + len(asked), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 0, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG) as diag:
+            diag.send(header + asked)
+            reply = diag.recv(4096)
+        if struct.unpack_from("=H", reply, 4) == (SOCK_DIAG_BY_FAMILY,):
+            return reply[16 + 2]
+    except OSError:  # no such family, or not for us
+        pass
+    return _timer_of_inode(os.fstat(of.fileno()).st_ino)
+
+
+def _timer_of_inode(inode: int) -> int:
     with open("/proc/thread-self/net/tcp", encoding="ascii") as file:
         for line in file:
             columns = line.split()

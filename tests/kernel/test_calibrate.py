@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from sockpid import calibrate, calibration, kernel, offsets, subjects, syscall
+from sockpid import calibrate, calibration, kernel, offsets, provoke, subjects, syscall
 from sockpid.errors import CalibrationError, SyscallError
 from sockpid.findings import Findings
 from sockpid.layout import Layout, Struct
@@ -147,6 +148,21 @@ def test_a_container_is_told_to_use_the_hosts_process_ids(tmp_path: Path) -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2, done
     assert "process ids" in done.stderr
+
+
+def test_the_timer_of_one_socket_is_that_of_proc_net_tcp() -> None:
+    connection = subjects.Connection()
+    try:
+        connection.listen()
+        connection.connect()
+        provoke.drop_everything(connection.accept())
+        inode = os.fstat(connection.client.fileno()).st_ino
+        for expected, step in ((0, lambda: None), (1, lambda: connection.client.send(b"x"))):
+            step()
+            seen = {(provoke._timer(connection.client), provoke._timer_of_inode(inode)) for _ in range(10)}
+            assert (expected, expected) in seen
+    finally:
+        connection.close()
 
 
 def test_found_fields_are_many(btf: Layout) -> None:
