@@ -144,7 +144,8 @@ def test_another_build_is_taken_only_if_it_is_proven_equal(
     for number, at in ((49, before), (52, after)):
         (tmp_path / "vmlinux").write_bytes(of_debian(number, at))
         added = CliRunner().invoke(
-            app, ["add", str(tmp_path / "vmlinux"), "--distribution", "debian", "--offsets", str(tmp_path / "offsets")]
+            load(),
+            ["add", str(tmp_path / "vmlinux"), "--distribution", "debian", "--offsets", str(tmp_path / "offsets")],
         )
         assert added.exit_code == 0, added
     banner, missing = DEBIAN.format(50, 50), "ff" * 20
