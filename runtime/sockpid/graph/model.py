@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+MOST_PORTS = 8
+"""Of an edge."""
 
 KINDS = ("rto", "fast", "tlp", "syn", "synack", "failed", "other")
-
-End = Tuple[str, int]
-"""Address and port."""
+_KIND_BITS = 48
+_KIND_MASK = (1 << _KIND_BITS) - 1
+_KIND_SHIFTS = range(0, _KIND_BITS * len(KINDS), _KIND_BITS)
+_ONE_OF_KIND = tuple([1 << shift for shift in _KIND_SHIFTS])
 
 
 class Node(NamedTuple):
@@ -25,30 +29,47 @@ class Node(NamedTuple):
 class Process:
     """What is known of a process. comm and labels: as last told."""
 
-    __slots__ = ("comm", "labels")
+    __slots__ = ("comm", "labels", "node")
 
-    def __init__(self) -> None:
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self.comm: Optional[str] = None
-        self.labels: Dict[str, Any] = {}
+        self.labels: Mapping[str, Any] = {}
+
+    def named_labels(self) -> Iterator[Tuple[str, str]]:
+        """Those that tell processes apart, each with the name by which events know it: ("env.RANK", "3")."""
+        environ = self.labels.get("env")
+        for name, value in environ.items() if isinstance(environ, dict) else ():
+            if value is not None:
+                yield f"env.{name}", value
+        for name, value in self.labels.items():
+            if isinstance(value, str) and name != "reason":
+                yield name, value
 
 
 class Traffic:
-    """Retransmits in one direction. kinds: counts in the order of KINDS; srtt_us: latest that was not 0; srtt_most: the
-    greatest. weight: events, each counting less the older it is, as of last_ns."""
+    """Retransmits in one direction. srtt_us: latest that was not 0; srtt_most: the greatest. weight: events, each
+    counting less the older it is, as of last_ns."""
 
-    __slots__ = ("events", "first_ns", "kinds", "last_ns", "srtt_most", "srtt_us", "weight")
+    __slots__ = ("_kinds", "events", "first_ns", "last_ns", "srtt_most", "srtt_us", "weight")
 
     def __init__(self) -> None:
         self.events = self.first_ns = self.last_ns = self.srtt_us = self.srtt_most = 0
-        self.kinds: List[int] = [0] * len(KINDS)
         self.weight = 0.0
+        # One number, 48 bits of it for each of KINDS: there may be a hundred thousand of these, and lists cost more.
+        self._kinds = 0
+
+    @property
+    def kinds(self) -> Tuple[int, ...]:
+        """Counts in the order of KINDS."""
+        return tuple([self._kinds >> shift & _KIND_MASK for shift in _KIND_SHIFTS])
 
     def add(self, kind: int, ts_ns: int, srtt_us: int, decay_ns: float) -> None:
-        """decay_ns: time after which an event counts 1/e."""
+        """kind: a place in KINDS. decay_ns: time after which an event counts 1/e."""
         if not self.events:
             self.first_ns = self.last_ns = ts_ns
         self.events += 1
-        self.kinds[kind] += 1
+        self._kinds += _ONE_OF_KIND[kind]
         elapsed = ts_ns - self.last_ns
         if elapsed >= 0:
             self.weight = self.weight * math.exp(-elapsed / decay_ns) + 1.0
@@ -63,66 +84,60 @@ class Traffic:
     def merge(self, other: Traffic, decay_ns: float) -> None:
         if not other.events:
             return
-        self.first_ns = min(self.first_ns, other.first_ns) if self.events else other.first_ns
-        newest = max(self.last_ns, other.last_ns)
-        self.weight = self.weight_at(newest, decay_ns) + other.weight_at(newest, decay_ns)
-        if other.last_ns >= self.last_ns and other.srtt_us:
+        if not self.events:
+            self.first_ns, self.last_ns, self.weight = other.first_ns, other.last_ns, other.weight
             self.srtt_us = other.srtt_us
-        self.last_ns = newest
+        else:
+            newest = max(self.last_ns, other.last_ns)
+            self.first_ns = min(self.first_ns, other.first_ns)
+            self.weight = self.weight_at(newest, decay_ns) + other.weight_at(newest, decay_ns)
+            if other.last_ns >= self.last_ns and other.srtt_us:
+                self.srtt_us = other.srtt_us
+            self.last_ns = newest
         self.events += other.events
-        self.kinds = [mine + theirs for mine, theirs in zip(self.kinds, other.kinds)]
+        self._kinds += other._kinds
         self.srtt_most = max(self.srtt_most, other.srtt_most)
 
     def weight_at(self, now_ns: int, decay_ns: float) -> float:
         return self.weight * math.exp(-max(0, now_ns - self.last_ns) / decay_ns) if self.events else 0.0
 
 
-class Side:
-    """One end of a connection, as its host tells it; reporter: host and network namespace, None until it has told
-    anything."""
+class Side(Traffic):
+    """One end of a connection, and what it sent, as its host tells it. host, netns: who tells; host is None until it
+    has told anything. node: who talks there; process: if that is one."""
 
-    __slots__ = ("node", "reporter", "traffic")
+    __slots__ = ("address", "host", "netns", "node", "port", "process")
 
-    def __init__(self) -> None:
-        self.reporter: Optional[Tuple[str, int]] = None
+    def __init__(self, address: str, port: int) -> None:
+        super().__init__()
+        self.address, self.port = address, port
+        self.host: Optional[str] = None
+        self.netns = 0
         self.node: Optional[Node] = None
-        self.traffic = Traffic()
+        self.process: Optional[Process] = None
 
 
-class Connection:
-    """Two ends, the smaller first."""
-
-    __slots__ = ("ends", "sides")
-
-    def __init__(self, low: End, high: End) -> None:
-        self.ends = (low, high)
-        self.sides = (Side(), Side())
-
-    def events(self) -> int:
-        return self.sides[0].traffic.events + self.sides[1].traffic.events
-
-    def last_ns(self) -> int:
-        return max(side.traffic.last_ns for side in self.sides)
+Connection = Tuple[Side, Side]
+"""Two ends, the smaller first."""
 
 
 class Edge:
-    """Everything between two nodes. traffic: from the first to the second and back. ports: of the ends that serve, as
-    far as it can be told, some of them. connections: how many there were."""
+    """Everything between two nodes. there: from the first to the second; back. ports: of the ends that serve, as far as
+    it can be told, some of them. connections: how many there were."""
 
-    __slots__ = ("connections", "ports", "traffic")
+    __slots__ = ("back", "connections", "ports", "there")
 
     def __init__(self) -> None:
-        self.traffic = (Traffic(), Traffic())
-        self.ports: List[int] = []
+        self.there, self.back = Traffic(), Traffic()
+        self.ports: Tuple[int, ...] = ()
         self.connections = 0
 
     def events(self) -> int:
-        return self.traffic[0].events + self.traffic[1].events
+        return self.there.events + self.back.events
 
-    def add(self, there: Traffic, back: Traffic, ports: List[int], connections: int, decay_ns: float) -> None:
-        self.traffic[0].merge(there, decay_ns)
-        self.traffic[1].merge(back, decay_ns)
+    def add(self, there: Traffic, back: Traffic, ports: Tuple[int, ...], connections: int, decay_ns: float) -> None:
+        self.there.merge(there, decay_ns)
+        self.back.merge(back, decay_ns)
         self.connections += connections
-        for port in ports:
-            if port not in self.ports and len(self.ports) < 8:
-                self.ports.append(port)
+        if ports != self.ports:
+            self.ports = tuple(dict.fromkeys(self.ports + ports))[:MOST_PORTS]

@@ -55,17 +55,19 @@ class _Row(NamedTuple):
 
 
 class _Sum:
+    """Of rows. squares: of the events per connection, as if each of a row's connections had its share."""
+
     __slots__ = ("connections", "events", "squares")
 
     def __init__(self) -> None:
         self.events = self.connections = 0
         self.squares = 0.0
 
-    def add(self, row: _Row) -> None:
-        total = sum(row.events)
-        self.events += total
-        self.connections += row.connections
-        self.squares += total * total / row.connections
+    def add(self, row: _Row, sign: int = 1) -> None:
+        events, connections = row.events[0] + row.events[1], row.connections
+        self.events += sign * events
+        self.connections += sign * connections
+        self.squares += sign * events * events / connections
 
 
 def suspects(graph: TransportGraph, most: int = MOST, edges: Optional[Edges] = None) -> List[Suspect]:
@@ -73,25 +75,50 @@ def suspects(graph: TransportGraph, most: int = MOST, edges: Optional[Edges] = N
 
     edges: those of the graph, if they are at hand.
     """
-    rows = [_row(graph.processes, pair, edge) for pair, edge in (edges or graph.edges()).items()]
-    total = sum(sum(row.events) for row in rows)
+    entities: Dict[Node, Tuple[Entity, ...]] = {}
+    rows = [_row(graph.processes, entities, pair, edge) for pair, edge in (edges or graph.edges()).items()]
+    whole = _Sum()
+    sums: Dict[Entity, _Sum] = {}
+    for row in rows:
+        whole.add(row)
+        for entity in row.touching:
+            own = sums.get(entity)
+            if own is None:
+                own = sums[entity] = _Sum()
+            own.add(row)
+    # What is set aside takes its events along: who has too few of them now will never have enough.
+    sums = {entity: own for entity, own in sums.items() if own.events >= LEAST_EVENTS}
+    total = whole.events
     found: List[Suspect] = []
     while len(found) < most:
-        best = _best(rows)
+        best = _best(whole, sums)
         if best is None:
             break
         entity, score, expected = best
         chosen = [row for row in rows if entity in row.touching]
-        found.append(_suspect(entity, score, expected, chosen, rows, total))
+        found.append(_suspect(entity, score, expected, chosen, whole.connections, total))
         rows = [row for row in rows if entity not in row.touching]
+        for row in chosen:
+            whole.add(row, -1)
+            for each in row.touching:
+                if each in sums:
+                    sums[each].add(row, -1)
     return found
 
 
-def _row(processes: Dict[Node, Process], pair: Tuple[Node, Node], edge: Edge) -> _Row:
-    low, high = (tuple(_entities(processes, node)) for node in pair)
-    both: Entity = "pair", f"{_short(low)} and {_short(high)}"
-    touching = tuple(dict.fromkeys((*low, *high, both)))
-    return _Row(pair, (low, high), touching, (edge.traffic[0].events, edge.traffic[1].events), max(1, edge.connections))
+def _row(
+    processes: Dict[Node, Process], known: Dict[Node, Tuple[Entity, ...]], pair: Tuple[Node, Node], edge: Edge
+) -> _Row:
+    """known: what the nodes of former rows stand for."""
+    low, high = pair
+    for node in pair:
+        if node not in known:
+            known[node] = tuple(_entities(processes, node))
+    there, back = edge.there.events, edge.back.events
+    touching = (*known[low], *(entity for entity in known[high] if entity not in known[low]))
+    if there + back >= LEAST_EVENTS:
+        touching = (*touching, ("pair", f"{_short(known[low])} and {_short(known[high])}"))
+    return _Row(pair, (known[low], known[high]), touching, (there, back), max(1, edge.connections))
 
 
 def _entities(processes: Dict[Node, Process], node: Node) -> Iterable[Entity]:
@@ -102,49 +129,40 @@ def _entities(processes: Dict[Node, Process], node: Node) -> Iterable[Entity]:
     if node.kind == "process":
         process = processes.get(node)
         yield "process", f"{process.comm if process else '?'}[{node.pid}] on {node.where}"
-        labels = process.labels if process else {}
-        for name, value in (labels.get("env") or {}).items():
-            if value is not None:
+        for name, value in process.named_labels() if process else ():
+            if name.startswith("env."):
+                yield "label", f"{name[4:]}={value}"
+            elif name in ("unit", "pod_uid", "container_id"):
                 yield "label", f"{name}={value}"
-        for name in ("unit", "pod_uid", "container_id"):
-            if labels.get(name):
-                yield "label", f"{name}={labels[name]}"
 
 
 def _short(entities: Tuple[Entity, ...]) -> str:
     return next((name for kind, name in entities if kind == "process"), entities[0][1])
 
 
-def _best(rows: List[_Row]) -> Optional[Tuple[Entity, float, float]]:
-    whole = _Sum()
-    sums: Dict[Entity, _Sum] = {}
-    for row in rows:
-        whole.add(row)
-        for entity in row.touching:
-            found = sums.get(entity)
-            if found is None:
-                found = sums[entity] = _Sum()
-            found.add(row)
+def _best(whole: _Sum, sums: Dict[Entity, _Sum]) -> Optional[Tuple[Entity, float, float]]:
+    """Who stands out most of all that has not been set aside: name, score, and what was expected of it."""
     best, best_score, best_expected = None, LEAST_SCORE, 0.0
     for entity, own in sums.items():
         others = whole.connections - own.connections
         if own.events < LEAST_EVENTS or others < 2:
             continue
         mean = (whole.events - own.events) / others
-        spread = max(0.0, (whole.squares - own.squares) / others - mean * mean)
         expected = mean * own.connections
+        if own.events < LEAST_RATIO * expected:
+            continue
+        spread = max(0.0, (whole.squares - own.squares) / others - mean * mean)
         score = (own.events - expected) / math.sqrt(own.connections * spread + expected + 1.0)
-        if score > best_score and own.events >= LEAST_RATIO * expected:
+        if score > best_score:
             best, best_score, best_expected = entity, score, expected
     return (best, best_score, best_expected) if best else None
 
 
-def _suspect(
-    entity: Entity, score: float, expected: float, chosen: List[_Row], rows: List[_Row], total: int
-) -> Suspect:
+def _suspect(entity: Entity, score: float, expected: float, chosen: List[_Row], of_all: int, total: int) -> Suspect:
+    """chosen: its rows. of_all, total: all connections that were looked at, all events."""
     kind, name = entity
     events = sum(sum(row.events) for row in chosen)
-    connections, of_all = sum(row.connections for row in chosen), sum(row.connections for row in rows)
+    connections = sum(row.connections for row in chosen)
     sent = 0
     own: Dict[Node, None] = {}
     peers: Dict[Node, int] = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
+import sys
+from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple
 
-from .model import KINDS, Connection, Edge, End, Node, Process, Side
+from .model import KINDS, Connection, Edge, Node, Process, Side
 
 NUMBER_OF_KIND = {kind: number for number, kind in enumerate(KINDS)}
 OTHER = NUMBER_OF_KIND["other"]
+_ON_ONE_HOST = ("127.", "fe80:")
 
-Key = Tuple[Optional[Tuple[str, int]], End, End]
+Key = Tuple[Optional[Tuple[str, int]], str, int, str, int]
+"""A connection's name: where it means something if not everywhere; the smaller end's address and port; the other's."""
 
 
 class TransportGraph:
@@ -35,7 +38,8 @@ class TransportGraph:
         self.processes: Dict[Node, Process] = {}
         self.hosts: Dict[str, int] = {}
         """Host -> events."""
-        self._connections: Dict[Key, List[Connection]] = {}
+        self._connections: Dict[Key, Tuple[Side, ...]] = {}
+        """Connections of one name, one after the other."""
         self._count = 0
         self._edges: Dict[Tuple[Node, Node], Edge] = {}
         self._claims: Dict[str, Optional[str]] = {}
@@ -48,74 +52,90 @@ class TransportGraph:
             self.missing += int(event["dropped"])
             return
         host: str = event["host"]
-        ts_ns: int = event["ts_ns"]
-        saddr: str = event["saddr"]
         netns: int = event["netns"]
+        saddr, sport, daddr, dport = event["saddr"], event["sport"], event["daddr"], event["dport"]
+        ts_ns: int = event["ts_ns"]
         srtt_us: int = event["srtt_us"]
-        local, remote = (saddr, event["sport"]), (event["daddr"], event["dport"])
-        pid, how = event["pid"], event["how"]
         kind = NUMBER_OF_KIND.get(event["kind"], OTHER)
-        if pid is not None:
-            node = Node("process", host, pid, event["start_ns"] or 0)
-            comm, labels = event["comm"], event.get("labels")
+        pid, how, comm, start_ns = event["pid"], event["how"], event["comm"], event["start_ns"] or 0
+        labels = event.get("labels")
+        later = ts_ns > self.last_ns
+        if srtt_us < 0 or not isinstance(comm, (str, type(None))) or not isinstance(labels, (dict, type(None))):
+            raise ValueError("an event's srtt_us is a number, its comm a string, its labels an object")
+        scope = (host, netns) if _on_one_host(saddr) else None
+        number = int(saddr > daddr or (saddr == daddr and sport > dport))
+        key = (scope, daddr, dport, saddr, sport) if number else (scope, saddr, sport, daddr, dport)
+        side = self._side(key, number, host, netns)
+        node = side.node if side is not None else None
+        if pid is None:
+            process = None
+            if node is None:
+                node = Node("kernel" if how == "kernel" else "unknown", sys.intern(host))
+        elif node is not None and node.pid == pid and node.start_ns == start_ns:
+            process = side.process if side is not None else None
         else:
-            node, comm, labels = Node("kernel" if how == "kernel" else "unknown", host), None, None
-        alone = _on_one_host(saddr)
-        scope = (host, netns) if alone else None
-        number = int(local > remote)
-        if number:
-            connection = self._connection((scope, remote, local), 1, host, netns)
-        else:
-            connection = self._connection((scope, local, remote), 0, host, netns)
-        side = connection.sides[number]
-        side.node = node if pid is not None or side.node is None else side.node
-        side.traffic.add(kind, ts_ns, srtt_us, self.decay_ns)
-        if pid is not None:
-            process = self.processes.get(node)
-            if process is None:
-                process = self.processes[node] = Process()
+            process = self._process(Node("process", sys.intern(host), pid, start_ns))
+            node = process.node
+        if side is None:
+            side = self._new_side(key, number, host, netns)
+        side.node = node
+        if process is not None:
+            side.process = process
             process.comm = comm
             if labels:
                 process.labels = labels
+        side.add(kind, ts_ns, srtt_us, self.decay_ns)
         self.events += 1
         self.hosts[host] = self.hosts.get(host, 0) + 1
-        if not alone and self._claims.setdefault(saddr, host) != host:
-            self._claims[saddr] = None
-        self.last_ns = max(self.last_ns, ts_ns)
-        self.first_ns = min(self.first_ns or ts_ns, ts_ns)
+        if later:
+            self.last_ns = ts_ns
+        if ts_ns < self.first_ns or not self.first_ns:
+            self.first_ns = ts_ns
         if self._count > self.max_connections:
             self._fold()
 
-    def _connection(self, key: Key, number: int, host: str, netns: int) -> Connection:
-        """The connection whose end `number` this host and namespace tell of."""
-        found = self._connections.get(key)
+    def _side(self, key: Key, number: int, host: str, netns: int) -> Optional[Side]:
+        """The end `number` of the connection of that name, as this host and namespace have told of it."""
+        sides = self._connections.get(key, ())
+        while number < len(sides):
+            side = sides[number]
+            if side.host == host and side.netns == netns:
+                return side
+            number += 2
+        return None
+
+    def _new_side(self, key: Key, number: int, host: str, netns: int) -> Side:
+        """Of the connection of that name whose end `number` nobody has told of, or of another one."""
+        sides = self._connections.get(key, ())
+        side = next((side for side in sides[number::2] if side.host is None), None)
+        if side is None:
+            # Events come with strings of their own; a few addresses are those of all connections.
+            scope, low, low_port, high, high_port = key
+            low, high = sys.intern(low), sys.intern(high)
+            made = Side(low, low_port), Side(high, high_port)
+            self._connections[scope, low, low_port, high, high_port] = sides + made
+            self._count += 1
+            side = made[number]
+        side.host, side.netns = sys.intern(host), netns
+        if key[0] is None and self._claims.setdefault(side.address, side.host) != side.host:
+            self._claims[side.address] = None
+        return side
+
+    def _process(self, node: Node) -> Process:
+        found = self.processes.get(node)
         if found is None:
-            found = self._connections[key] = []
-        reporter = (host, netns)
-        for connection in found:
-            side = connection.sides[number]
-            if side.reporter == reporter:
-                return connection
-        for connection in found:
-            side = connection.sides[number]
-            if side.reporter is None:
-                side.reporter = reporter
-                return connection
-        made = Connection(key[1], key[2])
-        made.sides[number].reporter = reporter
-        found.append(made)
-        self._count += 1
-        return made
+            found = self.processes[node] = Process(node)
+        return found
 
     def connections(self) -> Iterator[Connection]:
-        for found in self._connections.values():
-            yield from found
+        for sides in self._connections.values():
+            yield from zip(sides[::2], sides[1::2])
 
     def edges(self) -> Dict[Tuple[Node, Node], Edge]:
         """Between nodes, the smaller first: of all connections, and of those that are not kept any more."""
         found: Dict[Tuple[Node, Node], Edge] = {}
         for pair, edge in self._edges.items():
-            found.setdefault(pair, Edge()).add(*edge.traffic, edge.ports, edge.connections, self.decay_ns)
+            found.setdefault(pair, Edge()).add(edge.there, edge.back, edge.ports, edge.connections, self.decay_ns)
         for connection in self.connections():
             self._add(found, connection)
         return found
@@ -123,39 +143,36 @@ class TransportGraph:
     def nodes_of(self, connection: Connection) -> Tuple[Node, Node]:
         """Who talks at either end. An end that its host has not told of is that host's, if one host alone has the
         address, but nobody's in particular."""
-        low, high = (
-            side.node or self._silent(end[0], other)
-            for side, end, other in zip(connection.sides, connection.ends, reversed(connection.sides))
-        )
-        return low, high
+        low, high = connection
+        return low.node or self._silent(low, high), high.node or self._silent(high, low)
 
-    def _silent(self, address: str, other: Side) -> Node:
-        if _on_one_host(address):
-            return Node("unknown", other.reporter[0] if other.reporter else address)
-        host = self._claims.get(address)
-        return Node("unknown", host) if host else Node("address", address)
+    def _silent(self, side: Side, other: Side) -> Node:
+        if _on_one_host(side.address):
+            return Node("unknown", other.host or side.address)
+        host = self._claims.get(side.address)
+        return Node("unknown", host) if host else Node("address", side.address)
 
     def _add(self, edges: Dict[Tuple[Node, Node], Edge], connection: Connection) -> None:
+        there, back = connection
         low, high = self.nodes_of(connection)
-        there, back = (side.traffic for side in connection.sides)
         if high < low:
             low, high, there, back = high, low, back, there
         edge = edges.get((low, high))
         if edge is None:
             edge = edges[low, high] = Edge()
-        edge.add(there, back, [min(end[1] for end in connection.ends)], 1, self.decay_ns)
+        edge.add(there, back, (min(there.port, back.port),), 1, self.decay_ns)
 
     def _fold(self) -> None:
         """Makes room: the quarter of the connections that were silent longest become edges. Both ends of a connection
         have told of it by then, if their events come in the order of time."""
-        every = [(key, connection) for key, found in self._connections.items() for connection in found]
-        every.sort(key=lambda item: item[1].last_ns())
+        every = [(key, connection) for key, sides in self._connections.items()
+                 for connection in zip(sides[::2], sides[1::2])]  # fmt: skip
+        every.sort(key=lambda item: max(item[1][0].last_ns, item[1][1].last_ns))
         for key, connection in every[: max(1, len(every) // 4)]:
             self._add(self._edges, connection)
-            found = self._connections[key]
-            found.remove(connection)
-            if not found:
-                del self._connections[key]
+            left = tuple([side for side in self._connections.pop(key) if side not in connection])
+            if left:
+                self._connections[key] = left
             self._count -= 1
         if len(self._edges) > self.max_edges:
             by_size = sorted(self._edges, key=lambda pair: self._edges[pair].events())
@@ -163,12 +180,13 @@ class TransportGraph:
                 self.forgotten += self._edges.pop(pair).events()
         if len(self.processes) > self.max_edges:
             needed: Set[Optional[Node]] = {node for pair in self._edges for node in pair}
-            needed |= {side.node for connection in self.connections() for side in connection.sides}
+            needed |= {side.node for connection in self.connections() for side in connection}
             self.processes = {node: process for node, process in self.processes.items() if node in needed}
         if len(self._claims) > self.max_edges:
-            needed_here = {end[0] for connection in self.connections() for end in connection.ends}
+            needed_here = {side.address for connection in self.connections() for side in connection}
             self._claims = {address: host for address, host in self._claims.items() if address in needed_here}
 
 
 def _on_one_host(address: str) -> bool:
-    return address.startswith(("127.", "fe80:")) or address == "::1"
+    """Raises TypeError if it is no string."""
+    return str.startswith(address, _ON_ONE_HOST) or address == "::1"

@@ -48,9 +48,7 @@ class View(NamedTuple):
 
 def _node(graph: TransportGraph, node: Node, number: int) -> Dict[str, Any]:
     process = graph.processes.get(node)
-    labels = process.labels if process else {}
-    flat = {f"env.{name}": value for name, value in (labels.get("env") or {}).items() if value is not None}
-    flat.update({name: value for name, value in labels.items() if isinstance(value, str) and name != "reason"})
+    flat = dict(process.named_labels()) if process else {}
     comm = printable(process.comm or "?") if process else None
     ranks = printable(" ".join(f"{name[4:]}={value}" for name, value in flat.items() if name.startswith("env.")))
     named = f"{comm}[{node.pid}]" + (f" {ranks}" if ranks else "")
@@ -70,15 +68,14 @@ def _node(graph: TransportGraph, node: Node, number: int) -> Dict[str, Any]:
 
 
 def _edge(graph: TransportGraph, edge: Edge, source: int, target: int) -> Dict[str, Any]:
-    there, back = edge.traffic
     return {
         "source": source,
         "target": target,
         "events": edge.events(),
         "connections": edge.connections,
         "ports": sorted(edge.ports),
-        "there": _traffic(graph, there),
-        "back": _traffic(graph, back),
+        "there": _traffic(graph, edge.there),
+        "back": _traffic(graph, edge.back),
     }
 
 

@@ -144,7 +144,7 @@ class Model:
             latest.owner.pid if level != "peers" else None,
             traffic.weight_at(now_ns, self.decay_ns) / (self.decay_ns / 1e9),
             traffic.events,
-            tuple(traffic.kinds),
+            traffic.kinds,
             traffic.srtt_us,
             sum(flow.octets for flow in flows),
             len({flow.key for flow in flows if flow.key is not None}),
