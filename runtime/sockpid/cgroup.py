@@ -10,6 +10,8 @@ from typing import Dict, Optional
 from . import proc
 
 RESCAN_SECONDS = 1.0
+KEEP_GONE = 4096
+"""Groups that are remembered although they are gone: their events may come late."""
 
 
 class CgroupPaths:
@@ -50,10 +52,10 @@ class CgroupPaths:
         return self._paths.get(cgroup_id & 0xFFFFFFFF) if known is None else known
 
     def _scan(self) -> None:
-        """Adds every directory below the mount. Groups that are gone stay: their events may come late."""
+        """Takes up every directory below the mount. Of those that are gone the latest stay."""
         assert self.mount is not None
         try:
-            self._paths[os.stat(self.mount).st_ino] = self._root
+            found = {os.stat(self.mount).st_ino: self._root}
         except OSError:
             return
         pending = [(self.mount, self._root)]
@@ -64,7 +66,9 @@ class CgroupPaths:
                     for entry in entries:
                         if entry.is_dir(follow_symlinks=False):
                             below = posixpath.join(path, entry.name)
-                            self._paths[entry.inode()] = below
+                            found[entry.inode()] = below
                             pending.append((entry.path, below))
             except OSError:  # removed meanwhile
                 continue
+        gone = [inode for inode in self._paths if inode not in found]
+        self._paths = {**{inode: self._paths[inode] for inode in gone[-KEEP_GONE:]}, **found}

@@ -4,8 +4,9 @@ socket.
 
 from __future__ import annotations
 
+import collections
 import time
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, OrderedDict, Tuple
 
 from . import container, labels, proc
 from .cgroup import CgroupPaths
@@ -13,6 +14,12 @@ from .event import Event
 from .tracer import Tracer
 
 KEEP_SECONDS = 1.0
+"""So long a look at a process is believed."""
+
+FORGET_SECONDS = 240.0
+"""So long after the last look it is forgotten what a process was, which may have exited: two of the longest pauses that
+the kernel makes before it sends a segment again (TCP_RTO_MAX)."""
+
 KEEP_PROCESSES = 4096
 
 
@@ -35,7 +42,8 @@ class Describer:
         self._sharers = sharers
         self._wanted = wanted
         self._cgroups = CgroupPaths()
-        self._known: Dict[Tuple[int, int], Known] = {}
+        self._known: OrderedDict[Tuple[int, int], Known] = collections.OrderedDict()
+        """By pid and start; the latest look last."""
 
     def complete(self, seen: Event, document: Dict[str, Any]) -> Dict[str, Any]:
         """Adds to the document of an event (see docs/events.md): exited, ns_pid, cgroup, labels, sharers. Brings
@@ -75,13 +83,18 @@ class Describer:
         now = time.monotonic()
         known = self._known.get((pid, start_ns))
         if known is None or known.until < now:
-            if len(self._known) >= KEEP_PROCESSES:
-                oldest = sorted(self._known, key=lambda key: self._known[key].until)
-                for key in oldest[: KEEP_PROCESSES // 2]:
-                    del self._known[key]
             known = self._look(pid, start_ns, known, now)
             self._known[pid, start_ns] = known
+            self._known.move_to_end((pid, start_ns))
+            self._forget(now)
         return known
+
+    def _forget(self, now: float) -> None:
+        while True:
+            oldest, known = next(iter(self._known.items()))
+            if len(self._known) <= KEEP_PROCESSES and known.until + FORGET_SECONDS > now:
+                break
+            del self._known[oldest]
 
     def _look(self, pid: int, start_ns: int, before: Optional[Known], now: float) -> Known:
         exited = proc.is_exited(pid, start_ns)

@@ -43,6 +43,6 @@ def inet_sock(
     return InetSock(name, state, inode, key)
 
 
-@functools.lru_cache(maxsize=16384)  # a server's sockets share their local address
+@functools.lru_cache(maxsize=1024)  # a server's sockets share their local address
 def _text(family: int, address: bytes) -> str:
     return event.address(family, address)

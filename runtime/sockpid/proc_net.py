@@ -51,7 +51,7 @@ def parse(text: str, inode: int, family: int, byte_order: str = sys.byteorder) -
         )
 
 
-@functools.lru_cache(maxsize=16384)  # a server's sockets share their local address
+@functools.lru_cache(maxsize=1024)  # a server's sockets share their local address
 def address(digits: str, mark: str) -> bytes:
     """An address in network order: the kernel prints each of its 32-bit words as a number of the machine's order."""
     words = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,6 +195,54 @@ def test_of_a_process_that_is_gone_the_control_group_still_tells(monkeypatch: py
     seen = decode(record(owner()))
     found = describer.complete(seen, dict(seen.json(0, "btf", None)))["labels"]
     assert (found["container_id"], found["cmdline"], found["reason"]) == (A, None, "exited")
+
+
+def test_processes_are_forgotten_in_time_and_beyond_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sockpid import describe
+    from sockpid.event import decode
+    from tests.unit.test_event import owner, record
+
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(describe, "KEEP_PROCESSES", 100)
+    describer = describe.Describer(NoTracer(), False, Wanted(("unit",)))  # type: ignore[arg-type] # as above
+    seen = decode(record(owner()))
+
+    def tell(number: int) -> None:
+        describer.complete(seen, dict(seen.json(0, "btf", None), pid=1 << 22, start_ns=number))
+
+    for number in range(90):
+        tell(number)
+        clock[0] += 1
+    clock[0] += describe.FORGET_SECONDS - 45
+    tell(7)  # asked for again: the latest
+    assert sorted(start for _, start in describer._known) == [7, *range(45, 90)]
+    for number in range(1000, 1300):
+        tell(number)
+    assert len(describer._known) == 100
+    clock[0] += describe.FORGET_SECONDS + 2
+    tell(1)
+    assert list(describer._known) == [(1 << 22, 1)]
+
+
+def test_control_groups_that_are_gone_are_remembered_but_not_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sockpid import cgroup
+
+    monkeypatch.setattr(cgroup, "KEEP_GONE", 10)
+    paths = cgroup.CgroupPaths(str(tmp_path))
+    inodes = []
+    for number in range(30):
+        if number:
+            # Its inode must not be given to the next one at once, or there is nothing to tell apart.
+            (tmp_path / f"kept-{number}").rename(tmp_path.parent / f"{tmp_path.name}-gone-{number}")
+        made = tmp_path / f"kept-{number + 1}"
+        made.mkdir()
+        inodes.append(made.stat().st_ino)
+        paths._scan()
+    assert len(paths._paths) == 1 + 1 + 10
+    assert [paths._known(inode) is not None for inode in inodes] == [False] * 19 + [True] * 11
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -76,7 +76,7 @@ def _second(seconds: int) -> str:
 _ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "]": "\\]"})
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=1024)
 def _quoted(value: str) -> str:
     """A PARAM-VALUE: quote, backslash and bracket are escaped; control characters are not shown."""
     return printable(value).translate(_ESCAPED)
