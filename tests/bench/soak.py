@@ -1,9 +1,11 @@
 """`make soak SECONDS=600`: does it stay as it is? Sockets and processes come and go, real retransmits all the while.
 
-`sockpid run` with all outputs at once, each with somebody at the other end. Sampled: its memory, descriptors, threads,
-and entries of the shared map. In the end every event of our sockets is held against what their programs know, and what
-arrived at each output against what was told. Only what happens in its own network namespace counts, so that nobody else
-has a part in it: `unshare --net`. Needs root; nothing but Python's standard library.
+`sockpid run` with all outputs at once, each with somebody at the other end. Sampled: its memory, the blocks that its
+Python objects take, descriptors, threads, and entries of the shared map. What it remembers of processes it forgets
+after FORGET_SECONDS; from then on nothing may grow, so the last quarter is held against the third. In the end every
+event of our sockets is held against what their programs know, and what arrived at each output against what was told.
+Only what happens in its own network namespace counts, so that nobody else has a part in it: `unshare --net`. Needs
+root; nothing but Python's standard library.
 """
 
 from __future__ import annotations
@@ -28,15 +30,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sockpid.describe import FORGET_SECONDS
 from tests import truth
 from tests.bench import receivers, stream_report
 from tests.bench.receivers import Receiver
 
 ROOT = Path(__file__).parents[2]
 SOCKPID = [sys.executable, "-I", "-S", str(ROOT / "runtime")]
+COUNTED = [sys.executable, "-I", "-S", str(ROOT / "tests/bench/counted.py")]
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
 KEPT = ("netns", "family", "saddr", "sport", "daddr", "dport", "pid", "comm", "reason", "interrupted_pid")
 """Keys of an event that truth.judge() asks for."""
+
+MEMORY, BLOCKS = "memory of the probe, MB", "blocks of its Python objects"
+ENTRIES = "entries of socket_to_pid, of sockets of this test"
+GROWTH = {MEMORY: 1.01, BLOCKS: 1.02, ENTRIES: 1.5}
+"""How much more the last quarter may hold than the third, if it is warm."""
 
 CHURN = """
 import os, socket, time
@@ -58,11 +67,13 @@ while time.monotonic() < end:
 class Probe:
     """`sockpid run` with a thread that keeps what it prints."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], place: str) -> None:
+        """place: a path for the socket of counted.py."""
         self.events: list[dict[str, Any]] = []
         self.said: list[str] = []
+        self._place = place
         self._process = subprocess.Popen(
-            [*SOCKPID, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*COUNTED, place, "run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.pid = self._process.pid
         self._ready = threading.Event()
@@ -85,6 +96,13 @@ class Probe:
             self.said.append(line.rstrip())
             if "offsets from" in line:
                 self._ready.set()
+
+    def blocks(self) -> int:
+        """How many pieces of memory Python has given out and not got back."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(60)
+            asking.connect(self._place)
+            return int(asking.recv(64))
 
     def finish(self) -> dict[str, Any]:
         """Its summary."""
@@ -109,19 +127,24 @@ def bpffs() -> Iterator[str]:
             subprocess.run(["umount", directory], check=True)
 
 
-def sample(pid: int, pins: str) -> dict[str, float]:
+def sample(probe: Probe, pins: str) -> dict[str, float]:
+    pid = probe.pid
     status = Path(f"/proc/{pid}/status").read_text()
     links = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    entries = subprocess.run([*SOCKPID, "lookup", "--all", "--json", "--pin", pins], capture_output=True, check=False)
+    looked = subprocess.run([*SOCKPID, "lookup", "--all", "--json", "--pin", pins], capture_output=True, check=False)
+    ours = os.stat("/proc/self/ns/net").st_ino
+    entries = [json.loads(line)["netns"] == ours for line in looked.stdout.splitlines()]
     return {
-        "memory of the probe, MB": int(re.findall(r"VmRSS:\s*(\d+)", status)[0]) / 1024,
+        MEMORY: int(re.findall(r"VmRSS:\s*(\d+)", status)[0]) / 1024,
+        BLOCKS: probe.blocks(),
         "its threads": int(re.findall(r"Threads:\s*(\d+)", status)[0]),
         "its descriptors": len(links),
         "its BPF maps": links.count("anon_inode:bpf-map"),
-        "entries of socket_to_pid": entries.stdout.count(b"\n"),
+        ENTRIES: sum(entries),
+        "the same, of everybody else's sockets": len(entries) - sum(entries),
     }
 
 
@@ -164,15 +187,15 @@ def soak(seconds: float) -> dict[str, Any]:
         }
         arguments = [word for output in outputs for word in ("--output", output)]
         probe = Probe([*arguments, "--json", "--summary", "--labels", "--label-env", "PATH", "--pin", pins,
-                       "--netns", f"pid:{os.getpid()}"])  # fmt: skip
+                       "--netns", f"pid:{os.getpid()}"], f"{directory}/counted")  # fmt: skip
         over = threading.Event()
 
         def watch() -> list[dict[str, float]]:
             samples = []
-            while len(samples) < 3 or not over.wait(seconds / 120):
+            while len(samples) < 4 or not over.wait(seconds / 120):
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                     answer.read()
-                samples.append(sample(probe.pid, pins))
+                samples.append(sample(probe, pins))
             return samples
 
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -184,7 +207,7 @@ def soak(seconds: float) -> dict[str, Any]:
         arrived = {spec.partition(":")[0]: receiver.finish() for spec, receiver in outputs.items() if receiver}
     keys = collections.Counter(truth.key(each) for each in known)
     verdict = truth.judge(probe.events, [each for each in known if keys[truth.key(each)] == 1])
-    third = len(samples) // 3
+    quarter = len(samples) // 4
     return {
         "seconds": seconds,
         "processes": len({each["pid"] for each in known}),
@@ -200,28 +223,25 @@ def soak(seconds: float) -> dict[str, Any]:
         "arrived": arrived,
         "examples": [*verdict.wrong[:3], *verdict.unknown[:3]],
         "samples": {
-            name: (
-                statistics.mean(each[name] for each in samples[:third]),
-                statistics.mean(each[name] for each in samples[-third:]),
+            name: [
+                *(statistics.mean(each[name] for each in samples[n * quarter : (n + 1) * quarter]) for n in range(4)),
                 max(each[name] for each in samples),
-            )
+            ]
             for name in samples[0]
         },
     }
 
 
 def complaints(result: dict[str, Any], warm: bool = True) -> list[str]:
-    """What is not as it should be. warm: it ran so long that caches are full and the number of sockets is steady."""
+    """What is not as it should be. warm: for half of the time it had been running longer than it remembers."""
     found = [f"{result[name]} {name}" for name in ("wrong", "unknown", "lost", "dropped") if result[name]]
     found += [f"{output}: {count} events arrived of {result['events']}" for output, count in result["arrived"].items()
               if count != result["events"]]  # fmt: skip
-    for name, (first, last, _) in result["samples"].items():
-        # A scrape has a descriptor and a thread of its own while it lasts; entries are those of sockets that live.
-        # Memory: of caches that fill up in the first minutes, to their bounds.
-        allowed = 3.0 if "memory" in name else first * 0.2 + 20 if "entries" in name else 2
-        if not warm and ("memory" in name or "entries" in name):
-            continue
-        if last > first + allowed:
+    for name, (first, _, third, last, _) in result["samples"].items():
+        if name in GROWTH:
+            if warm and last > third * GROWTH[name]:
+                found.append(f"{name} grew from {third:.1f} to {last:.1f} in the last quarter")
+        elif name.startswith("its") and last > first + 2:  # a scrape has a descriptor and a thread while it lasts
             found.append(f"{name} grew from {first:.1f} to {last:.1f}")
     if not result["right"]:
         found.append("nothing was retransmitted")
@@ -235,11 +255,11 @@ def main() -> int:
     arguments = parser.parse_args()
     result = soak(arguments.seconds)
     print(json.dumps(result, indent=1))
-    found = complaints(result)
+    found = complaints(result, warm=arguments.seconds >= 2 * FORGET_SECONDS)
     for line in found:
         print(line, file=sys.stderr)
     if arguments.report and not found:
-        stream_report.enter(arguments.report, "soak", {f"{arguments.seconds:.0f} s": result})
+        stream_report.enter(arguments.report, "soak", {"churn": result})
     return 1 if found else 0
 
 

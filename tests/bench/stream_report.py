@@ -23,6 +23,14 @@ could send that did nothing else. *Memory* is the most that was needed beyond wh
 """
 
 
+SOAK = """
+Means of each quarter. What the probe remembers of a process it forgets four minutes after its last event, so memory
+grows until then; **the fourth quarter is held against the third, or the soak fails**. Blocks are counted after a
+garbage collection. Entries of socket_to_pid end with their sockets: there are as many as sockets live at the moment,
+closed ones whose FIN is not acknowledged included. The map is the host's, so it also holds the sockets of everybody
+else who is busy there meanwhile: these are counted apart, and no soak has a say in them."""
+
+
 def enter(page: Path, part: str, results: dict[str, Any]) -> None:
     """Adds results to a part ("cases", "soak") of the page's data, and writes the page anew."""
     data = page.with_suffix(".json")
@@ -104,9 +112,10 @@ def _soak(soaks: dict[str, dict[str, Any]]) -> list[str]:
             f"{r['events'] - r['right'] - r['wrong'] - r['unknown']:,} events of sockets that no program told of are "
             "not judged. At the outputs' other ends arrived: "
             f"{', '.join(f'{name} {count:,}' for name, count in r['arrived'].items())}.\n",
-            "| | first third | last third | most |",
-            "|---|---|---|---|",
+            "| | 1st quarter | 2nd | 3rd | 4th | most |",
+            "|---|---|---|---|---|---|",
         ]
-        for name, (first, last, most) in r["samples"].items():
-            lines.append(f"| {name} | {first:,.1f} | {last:,.1f} | {most:,.1f} |")
+        for name, means in r["samples"].items():
+            lines.append(f"| {name} | {' | '.join(f'{mean:,.1f}' for mean in means)} |")
+        lines.append(SOAK)
     return lines
