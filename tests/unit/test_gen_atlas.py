@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from sockpid.layout import Field
 from sockpid_gen import Table, atlas
@@ -39,8 +39,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(drawn: Path) -> Iterator[Page]:
-    with open_page(drawn) as opened:
+def page(chromium: Browser, drawn: Path) -> Iterator[Page]:
+    with open_page(chromium, drawn) as opened:
         yield opened
 
 
@@ -126,7 +126,7 @@ def test_keys_do_what_the_mouse_does(page: Page) -> None:
     assert "sk_protocol on x86_64: absent" in detail.inner_text()
 
 
-def test_many_kernels_stay_readable(tmp_path: Path) -> None:
+def test_many_kernels_stay_readable(chromium: Browser, tmp_path: Path) -> None:
     """700 kernels of six architectures, whose fields move now and then."""
     many = []
     arches = ("x86_64", "aarch64", "arm", "ppc64le", "riscv64", "s390x")
@@ -136,7 +136,7 @@ def test_many_kernels_stay_readable(tmp_path: Path) -> None:
         many.append(kernel(release, f"{n:08x}", Field((400 + step // 7 * 4) * 8, 16), arch))
     path = tmp_path / "atlas.html"
     path.write_bytes(atlas.page(table_of(*many)))
-    with open_page(path) as page:
+    with open_page(chromium, path) as page:
         assert page.evaluate("document.body.dataset.kernels") == "700"
         assert page.evaluate("document.querySelectorAll('*').length") < 20_000
         box = page.locator("[data-arch=x86_64] .grid").bounding_box()
@@ -149,13 +149,13 @@ def test_many_kernels_stay_readable(tmp_path: Path) -> None:
 
 
 def test_the_command_draws_the_published_table(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    chromium: Browser, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     path = tmp_path / "atlas.html"
     ran = Tool(capfd, monkeypatch)("atlas", "-o", str(path))
     kernels = len(Table.load("offsets"))
     assert (ran.status, f"drawn {kernels} kernels" in ran.out) == (0, True)
-    with open_page(path, color_scheme="dark") as page:
+    with open_page(chromium, path, color_scheme="dark") as page:
         assert page.evaluate("document.body.dataset.kernels") == str(kernels)
         assert page.locator(f"{PROTOCOL} .bar").count() > 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from sockpid.graph import TransportGraph, View
 from sockpid.graph.export import to_html
@@ -26,8 +27,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page_of(tmp_path_factory.mktemp("page") / "graph.html", events)
 
 
-def test_a_person_finds_the_culprit(cluster: Path) -> None:
-    with open_page(cluster) as page:
+def test_a_person_finds_the_culprit(chromium: Browser, cluster: Path) -> None:
+    with open_page(chromium, cluster) as page:
         assert "6,000 retransmits on 12 hosts" in page.inner_text("#intro")
         assert page.locator(".node").count() == 12
         assert page.locator(".node.bad").get_attribute("data-title") == "node-0005"
@@ -39,8 +40,8 @@ def test_a_person_finds_the_culprit(cluster: Path) -> None:
         assert page.locator(".node.on").get_attribute("data-title") == "node-0005"
 
 
-def test_hovering_tells_and_clicking_explains(cluster: Path) -> None:
-    with open_page(cluster) as page:
+def test_hovering_tells_and_clicking_explains(chromium: Browser, cluster: Path) -> None:
+    with open_page(chromium, cluster) as page:
         node = page.locator('.node[data-title="node-0003"] .dot')
         node.hover()
         assert "node-0003" in page.inner_text("#tip")
@@ -56,8 +57,8 @@ def test_hovering_tells_and_clicking_explains(cluster: Path) -> None:
         assert "Click a circle" in page.inner_text("#details")
 
 
-def test_search_group_and_filter(cluster: Path) -> None:
-    with open_page(cluster) as page:
+def test_search_group_and_filter(chromium: Browser, cluster: Path) -> None:
+    with open_page(chromium, cluster) as page:
         page.fill("#search", "RANK=13")
         assert page.locator(".node:not(.dim)").get_attribute("data-title") == "node-0003"
         page.press("#search", "Enter")
@@ -72,10 +73,10 @@ def test_search_group_and_filter(cluster: Path) -> None:
         assert page.inner_text("#leasted") == "64"
 
 
-def test_everything_is_within_sight(cluster: Path) -> None:
+def test_everything_is_within_sight(chromium: Browser, cluster: Path) -> None:
     """No circle lies under a pane or beyond the edge, wide or narrow."""
     for width, height in ((1400, 900), (1100, 700)):
-        with open_page(cluster, width, height) as page:
+        with open_page(chromium, cluster, width, height) as page:
             frame = page.locator("#picture").bounding_box()
             assert frame is not None
             for dot in page.locator(".node .dot").all():
@@ -85,18 +86,29 @@ def test_everything_is_within_sight(cluster: Path) -> None:
                 assert frame["y"] + 40 <= box["y"] <= frame["y"] + frame["height"] - box["height"]
 
 
-def test_the_same_events_give_the_same_picture(cluster: Path) -> None:
+def test_names_do_not_lie_on_each_other(chromium: Browser, tmp_path: Path) -> None:
+    many = page_of(tmp_path / "many.html", Cluster(150, 4, 4, culprit=50).events(10000))
+    with open_page(chromium, many) as page:
+        boxes = page.evaluate("""() => [...document.querySelectorAll(".node text")].map(text => {
+            const box = text.getBoundingClientRect(); return [box.left, box.right, box.top + 3, box.bottom - 3]; })""")
+        assert "node-0050" in (page.locator(".node.bad text").text_content() or "")
+    assert len(boxes) > 20
+    for number, (left, right, top, bottom) in enumerate(boxes):
+        assert not [o for o in boxes[:number] if o[0] < right and left < o[1] and o[2] < bottom and top < o[3]]
+
+
+def test_the_same_events_give_the_same_picture(chromium: Browser, cluster: Path) -> None:
     pictures = []
     for _ in range(2):
-        with open_page(cluster) as page:
+        with open_page(chromium, cluster) as page:
             pictures.append(page.locator("#world").inner_html())
     assert pictures[0] == pictures[1]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_names_can_be_read(cluster: Path, scheme: str) -> None:
+def test_names_can_be_read(chromium: Browser, cluster: Path, scheme: str) -> None:
     """Text and what is behind it differ by at least 4.5 : 1 (WCAG 2.1, 1.4.3)."""
-    with open_page(cluster, color_scheme=scheme) as page:
+    with open_page(chromium, cluster, color_scheme=scheme) as page:
         ratio = page.evaluate("""() => {
             const part = v => v / 255 <= .03928 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
             const level = c => { const [r, g, b] = c.match(/\\d+/g).map(part);
@@ -108,11 +120,11 @@ def test_names_can_be_read(cluster: Path, scheme: str) -> None:
         assert min(ratio) >= 4.5, ratio
 
 
-def test_odd_graphs(tmp_path: Path) -> None:
+def test_odd_graphs(chromium: Browser, tmp_path: Path) -> None:
     """One event; nobody known; names that look like code."""
     odd = [document(comm="</script><img src=x onerror=alert(1)>", host="<b>h</b>")]
     for events in ([document()], [unknown()], odd):
-        with open_page(page_of(tmp_path / "odd.html", events)) as page:
+        with open_page(chromium, page_of(tmp_path / "odd.html", events)) as page:
             assert page.locator(".node").count() == 2
             assert page.locator(".edge").count() == 1
             assert "Nobody" in page.inner_text("#suspects")

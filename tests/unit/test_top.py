@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from sockpid.top import command, state, view
 from sockpid.top.model import Model, Owner, document
@@ -287,7 +288,7 @@ def terminal() -> Iterator[Tmux]:
         yield made
 
 
-def test_on_a_real_terminal(terminal: Tmux, recorded: Path, tmp_path: Path) -> None:
+def test_on_a_real_terminal(chromium: Browser, terminal: Tmux, recorded: Path, tmp_path: Path) -> None:
     """Keys, resizing, pause and end; afterwards the terminal is as it was."""
     terminal.command("echo", "before")
     terminal.command("sh", "-c", f"stty -g > {tmp_path}/before")
@@ -317,7 +318,7 @@ def test_on_a_real_terminal(terminal: Tmux, recorded: Path, tmp_path: Path) -> N
     terminal.type("?")
     terminal.wait("a timer ran out")
     terminal.type("x")
-    with browser.open_page(terminal.page(tmp_path / "top.html")) as page:
+    with browser.open_page(chromium, terminal.page(tmp_path / "top.html")) as page:
         assert page.locator("pre").inner_text().count("python3") >= 4
     terminal.type("q")
     terminal.wait("before")
