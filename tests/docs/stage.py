@@ -11,7 +11,7 @@ from sockpid.table import parse_shard
 from tests import kernel_files
 from tests.streams import Cluster, record
 
-from . import promtool as prometheus
+from . import prometheus
 from .page import ROOT
 from .shell import Shell
 
@@ -95,7 +95,7 @@ def vmlinux(shell: Shell) -> None:
 
 def promtool(shell: Shell) -> None:
     """Prometheus' checker, as a command."""
-    shell.run(f"PATH=$PATH:{prometheus.promtool().parent}")
+    shell.run(f"PATH=$PATH:{prometheus.program('promtool').parent}")
 
 
 COLLECTOR = """

@@ -1,8 +1,9 @@
 """The examples for many hosts say only what sockpid really serves, and what their programs understand.
 
-promtool judges what is Prometheus'. The OpenTelemetry collector, Grafana, Vector and Fluent Bit are not in Debian's
-archive: of their files the syntax is read, names are looked up, and what they are given is checked elsewhere (OTLP
-against OpenTelemetry's messages in tests/unit/test_outputs_wire.py, JSON lines against docs/events.schema.json).
+promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours. The
+OpenTelemetry collector, Vector and Fluent Bit are not in Debian's archive as programs: of their files the syntax is
+read, names are looked up, and what they are given is checked elsewhere (OTLP against OpenTelemetry's messages in
+tests/unit/test_outputs_wire.py, JSON lines against docs/events.schema.json).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from sockpid.outputs.spec import open_output
 from tests.streams import document, unknown
 from tests.vm.packages import PackageError
 
-from . import promtool
+from . import prometheus
 from .page import ROOT
 
 tomllib = pytest.importorskip("tomllib", reason="reading TOML needs Python 3.11")
@@ -91,7 +92,7 @@ def test_recorded_names_are_used() -> None:
 @pytest.mark.download
 def test_prometheus_takes_rules_and_configuration() -> None:
     try:
-        program = promtool.promtool()
+        program = prometheus.program("promtool")
     except PackageError as error:
         pytest.skip(f"promtool cannot be had: {error}")
     for command in (["check", "rules", "prometheus-rules.yml"], ["check", "config", "prometheus.yml"],
@@ -111,6 +112,29 @@ def test_dashboard_is_whole() -> None:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         assert all(target["expr"].count("(") == target["expr"].count(")") for target in panel["targets"])
+
+
+def test_dashboard_is_what_grafana_says_a_dashboard_is() -> None:
+    """Its model takes every key that it does not know away, so what it gives back holds all that the file has."""
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins", reason="Grafana's model needs Python 3.11")
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    plugins.register_default_plugins()
+    ours = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    assert missing(ours, json.loads(JSONEncoder().encode(Dashboard.from_json(ours)))) == []
+    odd = {**ours, "panels": [{**ours["panels"][0], "girdPos": {}}]}
+    assert missing(odd, json.loads(JSONEncoder().encode(Dashboard.from_json(odd)))) == [".panels.0.girdPos"]
+
+
+def missing(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """What of a document another one does not have, by path."""
+    if isinstance(ours, dict | list):
+        pairs = list(ours.items() if isinstance(ours, dict) else enumerate(ours))
+        lost = [name for name, _ in pairs if not (name in theirs if isinstance(ours, dict) else name < len(theirs))]
+        found = [missing(value, theirs[name], f"{where}.{name}") for name, value in pairs if name not in lost]
+        return [f"{where}.{name}" for name in lost] + [path for each in found for path in each]
+    return [] if ours == theirs else [where]
 
 
 def test_collector_pipelines_are_made_of_what_is_defined() -> None:
