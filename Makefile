@@ -70,6 +70,9 @@ calibration: setup setup-test  ## offsets found by looking, on every kernel of t
 airgap: setup setup-test  ## the Debian package and the unit under systemd, the standalone program on a host without Python
 	SOCKPID_AIRGAP=1 $(PYTEST) tests/vm/test_systemd.py tests/vm/test_standalone.py tests/vm/test_fulfil.py
 
+collector: setup setup-test  ## the OpenTelemetry collector, built from Debian's sources, takes what sockpid sends
+	SOCKPID_COLLECTOR=1 $(PYTEST) tests/docs/test_collector.py
+
 tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
 	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/test_bundle.py -k flipped_bytes
 
@@ -120,4 +123,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector

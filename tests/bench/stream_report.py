@@ -78,10 +78,10 @@ def markdown(known: dict[str, Any]) -> str:
         if "graph" in name:
             lines.append(_row(name, r))
     for name, r in cases.items():
-        if "suspects" in r:
+        if "suspects_s" in r:
             lines.append(
                 f"\n{name}: {r['hosts']} hosts and {r['connections']:,} connections held; asking who stands out took "
-                f"{r['view_s']} s of CPU: {', '.join(r['suspects']) or 'nobody'}."
+                f"{r['suspects_s']} s of CPU ({', '.join(r['suspects']) or 'nobody'}), the whole view {r['view_s']} s."
             )
     lines += _soak(known.get("soak", {}))
     lines.append("\n## Measured on\n")

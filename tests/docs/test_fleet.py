@@ -3,7 +3,8 @@
 promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours. The
 OpenTelemetry collector, Vector and Fluent Bit are not in Debian's archive as programs: of their files the syntax is
 read, names are looked up, and what they are given is checked elsewhere (OTLP against OpenTelemetry's messages in
-tests/unit/test_outputs_wire.py, JSON lines against docs/events.schema.json).
+tests/unit/test_outputs_wire.py and, on demand, by the collector in test_collector.py; JSON lines against
+docs/events.schema.json).
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ import io
 import json
 import random
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
@@ -286,6 +288,21 @@ def test_the_command_reads_standard_input_and_writes_standard_output(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(document()).encode())))
     assert command(["-"], "-", "graphml", False, 100) == 0
     ET.fromstring(capsys.readouterr().out)
+
+
+def test_more_hosts_than_files_may_be_open(tmp_path: Path) -> None:
+    for number in range(100):
+        write(
+            tmp_path / f"{number}.jsonl", [document(host=f"node-{number}", ts_ns=START_NS + n, sport=n) for n in (5, 2)]
+        )
+    write(tmp_path / "odd.jsonl", [document(ts_ns="later")])
+    told = subprocess.run(
+        ["sh", "-c", 'ulimit -Sn 64; exec "$@"', "sh", sys.executable, "-m", "sockpid", "graph", "--json",
+         *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (json.loads(told.stdout)["hosts"], json.loads(told.stdout)["events"]) == (100, 200)
+    assert told.stderr == "sockpid: 1 lines are no events\n"
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
