@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from sockpid.top import command, state, view
+from sockpid.top import columns, command, state, view
 from sockpid.top.model import Model, Owner, document
 from sockpid.top.screen import decode
 from sockpid.top.state import State
@@ -191,6 +191,17 @@ def test_columns_that_have_no_room_are_left_out_whole() -> None:
     assert "4711" in row
 
 
+def test_labels_are_whole_or_not_there() -> None:
+    """What tells the ranks of a job apart goes before less common numbers."""
+    plain, labelled = filled(event(1)), filled(event(1, labels={"env": {"RANK": "17", "JOB": "train"}}))
+    for width in range(40, 200):
+        shown = "\n".join(screen(labelled, State(), width))
+        assert ("RANK" in shown) == ("LABELS" in shown) == ("RANK=17 JOB=train" in shown)
+        assert "LABELS" not in "\n".join(screen(plain, State(), width))
+    assert "RANK=17" in "\n".join(screen(labelled, State(), 110))
+    assert "OTHER" in "\n".join(screen(plain, State(), 120))
+
+
 def test_what_a_process_calls_itself_does_not_reach_the_terminal() -> None:
     evil = "\x1b[31mroot"
     model = filled(event(1, comm=evil, labels={"env": {"RANK": "\x1b]0;x\x07"}}))
@@ -213,7 +224,7 @@ def test_what_a_process_calls_itself_does_not_reach_the_terminal() -> None:
     ],
 )
 def test_numbers_are_short(value: float, shown: str) -> None:
-    assert view.number(value) == shown
+    assert columns.number(value) == shown
 
 
 def test_keys_of_terminals() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid.graph.model import KINDS
 from sockpid.words import end, owner, printable
 
+from .columns import COLUMNS, OF_OWNER, ago, cells, cut, fit, number, rtt, size
 from .model import LEVELS, Model, Row
-from .state import FAST, RTO, SORTS, TLP, State
+from .state import SORTS, State
 
 Span = Tuple[str, str]
 """Text and its style: one of STYLES, or ""."""
@@ -43,126 +44,6 @@ class Now(NamedTuple):
     host: str
     notes: Tuple[str, ...] = ()
     over: bool = False
-
-
-Value = Callable[[Row, Now], str]
-
-
-class Column:
-    """width: cells, at least; grows: gets what is left over. drop: the order in which columns are left out; 0: never.
-    sort: by which name of SORTS it is sorted."""
-
-    def __init__(
-        self,
-        title: str,
-        width: int,
-        value: Value,
-        right: bool = False,
-        drop: int = 0,
-        sort: str = "",
-        grows: bool = False,
-    ) -> None:
-        self.title, self.width, self.value, self.right = title, width, value, right
-        self.drop, self.sort, self.grows = drop, sort, grows
-
-
-def number(value: float) -> str:
-    """At most five characters: 0.42, 17.3, 4711, 12.3k, 1.2M."""
-    for unit in ("", "k", "M", "G"):
-        if value < 999.5 or (unit == "" and value == int(value) and value < 10000):
-            places = 0 if value == int(value) or value >= 100 else 1 if value >= 10 else 2
-            return f"{value:.{places}f}{unit}"
-        value /= 1000
-    return f"{value:.0f}T"
-
-
-def size(octets: int) -> str:
-    """Bytes: 512 B, 1.5 KiB."""
-    value, units = float(octets), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        del units[0]
-    return f"{value:.0f} {units[0]}" if value >= 10 or value == int(value) else f"{value:.1f} {units[0]}"
-
-
-def ago(seconds: float) -> str:
-    if seconds < 1:
-        return "now"
-    return (
-        f"{seconds:.0f}s" if seconds < 100 else f"{seconds / 60:.0f}m" if seconds < 6000 else f"{seconds / 3600:.0f}h"
-    )
-
-
-def rtt(srtt_us: int) -> str:
-    return f"{number(srtt_us / 1000)} ms" if srtt_us else "-"
-
-
-def _kinds(*wanted: int) -> Callable[[Row, Now], str]:
-    return lambda row, _now: number(sum(row.kinds[kind] for kind in wanted)) if row.kinds else "-"
-
-
-_REST = [number_ for number_, kind in enumerate(KINDS) if kind not in ("rto", "fast", "tlp")]
-_NUMBERS = (
-    Column("RETR/S", 7, lambda row, _: number(row.per_second) if row.per_second >= 0.005 else "0", True, 0, "rate"),
-    Column("TOTAL", 6, lambda row, _: number(row.events), True, 0, "count"),
-    Column("RTO", 5, _kinds(RTO), True, 4),
-    Column("FAST", 5, _kinds(FAST), True, 4),
-    Column("TLP", 5, _kinds(TLP), True, 4),
-    Column("OTHER", 5, _kinds(*_REST), True, 1),
-    Column("RTT", 8, lambda row, _: rtt(row.srtt_us), True, 7, "rtt"),
-    Column("BYTES", 8, lambda row, _: size(row.octets), True, 3, "bytes"),
-)
-_LAST = Column("LAST", 5, lambda row, now: ago((now.ns - row.last_ns) / 1e9), True, 6, "last")
-_COUNTS = (
-    Column("SOCKETS", 8, lambda row, _: number(row.sockets), True, 5, "sockets"),
-    Column("PEERS", 5, lambda row, _: number(row.peers), True, 2),
-)
-_OWNER = (
-    Column("OWNER", 18, lambda row, _: row.title, sort="name"),
-    Column("PID", 8, lambda row, _: "-" if row.pid is None else str(row.pid), True, sort="pid"),
-)
-_OF_OWNER = tuple(Column(c.title, c.width, c.value, c.right, drop, c.sort) for c, drop in zip(_OWNER, (10, 9)))
-COLUMNS: Dict[str, Tuple[Column, ...]] = {
-    "owners": (*_OWNER, *_NUMBERS, *_COUNTS, _LAST, Column("", 0, lambda row, _: row.labels, grows=True, drop=8)),
-    "sockets": (
-        Column("LOCAL", 21, lambda row, _: end(row.event["saddr"], row.event["sport"]), grows=True, drop=11),
-        Column("REMOTE", 21, lambda row, _: end(row.event["daddr"], row.event["dport"]), grows=True),
-        *_NUMBERS,
-        Column("STATE", 11, lambda row, _: row.event["state"], drop=2),
-        _LAST,
-        *_OF_OWNER,
-    ),
-    "peers": (Column("PEER", 24, lambda row, _: row.title, sort="name"), *_NUMBERS, *_COUNTS[:1], _LAST),
-}
-
-
-def fit(columns: Sequence[Column], width: int) -> List[Tuple[Column, int]]:
-    """The columns that have room, with their widths."""
-    kept = list(columns)
-    for turn in range(1, 1 + max(column.drop for column in columns)):
-        if sum(column.width + 1 for column in kept) - 1 <= width:
-            break
-        kept = [column for column in kept if column.drop != turn]
-    spare = width - sum(column.width + 1 for column in kept) + 1
-    growing = sum(column.grows for column in kept)
-    return [(column, column.width + (max(0, spare) // growing if column.grows else 0)) for column in kept]
-
-
-def cut(text: str, width: int) -> str:
-    """Text of at most `width` cells; "~" is where something is missing."""
-    if len(text) <= width:
-        return text
-    return text[: width // 2] + "~" + text[len(text) - (width - width // 2 - 1) :] if width > 3 else text[:width]
-
-
-def cells(row: Optional[Row], columns: Sequence[Tuple[Column, int]], now: Now, sort: str = "", mark: str = "") -> str:
-    """A row, or the titles."""
-    shown: List[str] = []
-    for column, width in columns:
-        text = column.value(row, now) if row else column.title + (mark if sort and column.sort == sort else "")
-        text = cut(text, width)
-        shown.append(text.rjust(width) if column.right else text.ljust(width))
-    return " ".join(shown).rstrip()
 
 
 def sparkline(history: Sequence[int], width: int) -> str:
@@ -232,15 +113,15 @@ def _where(state: State, rows: List[Row], width: int) -> Line:
 
 def _table(state: State, rows: List[Row], now: Now, width: int, room: int) -> List[Line]:
     bars = width >= 100
-    wanted = [column for column in COLUMNS[state.place.level] if state.place.owner is None or column not in _OF_OWNER]
-    columns = fit(wanted, width - 1 - (BAR + 1 if bars else 0))
+    wanted = [column for column in COLUMNS[state.place.level] if state.place.owner is None or column not in OF_OWNER]
+    columns = fit(wanted, width - 1 - (BAR + 1 if bars else 0), rows)
     sort = SORTS[state.sort]
     mark = "▲" if sort.up != state.reverse else "▼"
-    lines: List[Line] = [[((BAR + 2 if bars else 1) * " " + cells(None, columns, now, state.sort, mark), "title")]]
+    lines: List[Line] = [[((BAR + 2 if bars else 1) * " " + cells(None, columns, now.ns, state.sort, mark), "title")]]
     first = max(0, min(state.cursor - room // 2, len(rows) - room + 1))
     most = max([row.per_second for row in rows] or [0.0])
     for index, row in enumerate(rows[first : first + room - 1], first):
-        text = cells(row, columns, now)
+        text = cells(row, columns, now.ns)
         style = "" if row.per_second >= 0.005 else "dim"
         if row.event["pid"] is None and state.place.level != "peers":
             style = "yellow"
@@ -322,12 +203,12 @@ def plain(model: Model, state: State, rows: List[Row], now: Now, most: int) -> L
         sums.append(f"{model.unknown} of unknown owner")
     lines = [f"{now.clock} {now.host}: {', '.join(sums)}"]
     if rows:
-        lines.append(cells(None, columns, now))
+        lines.append(cells(None, columns, now.ns))
     # The last column may be as long as it is.
     last: Any = columns[-1][0]
     for row in rows[:most]:
-        line = cells(row, columns[:-1] if last.grows else columns, now)
-        lines.append(f"{line} {last.value(row, now)}".rstrip() if last.grows else line)
+        line = cells(row, columns[:-1] if last.grows else columns, now.ns)
+        lines.append(f"{line} {last.value(row, now.ns)}".rstrip() if last.grows else line)
     return lines
 
 
