@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from sockpid.outputs.spec import KINDS, Arguments, open_output
 from sockpid.outputs.spool import Spool
 from sockpid.outputs.unix import Unix
 from tests.streams import document, unknown
+from tests.terminal import Tmux
 
 
 class Collecting(Output):
@@ -465,6 +467,43 @@ def test_table_shows_no_control_characters_and_labels() -> None:
     assert line.endswith("  RANK=3? unit=x.service")
     assert "\x1b" not in line
     assert "\x1b[31m" in table_output.row(made, table_output.fit(None), colour=True)
+
+
+TABLE = """
+import sys, time
+sys.path[:0] = [{root!r}, {root!r} + "/runtime"]
+from sockpid.outputs import Outputs
+from tests.streams import document
+from tests.terminal import Tmux
+outputs = Outputs.open(["table"], print)
+outputs.start()
+for _ in range(600):
+    outputs.offer([document()])
+    time.sleep(0.05)
+"""
+
+
+def test_table_on_a_real_terminal() -> None:
+    """Coloured, unless NO_COLOR is set, and fitted to the window, also once that is narrower."""
+    program = [sys.executable, "-c", TABLE.format(root=str(Path(__file__).parents[2]))]
+
+    def narrow(text: str) -> bool:
+        rows = [line for line in text.splitlines() if "python3" in line]
+        return len(rows) > 5 and all("10.0.0.2:9000" in line and len(line) <= 70 for line in rows[-3:])
+
+    with Tmux(130, 20) as terminal:
+        terminal.command(*program)
+        terminal.wait(lambda text: text.count("10.0.0.2:9000") > 5)
+        assert "INTERRUPTED" in terminal("capture-pane", "-p", "-S", "-")
+        assert "\x1b[3" in terminal.coloured()
+        assert not narrow(terminal.text())
+        terminal.resize(70, 20)
+        terminal.wait(narrow)
+        terminal.type("C-c")
+    with Tmux(130, 20) as terminal:
+        terminal.command("env", "NO_COLOR=1", *program)
+        terminal.wait(lambda text: text.count("10.0.0.2:9000") > 5)
+        assert "\x1b[3" not in terminal.coloured()
 
 
 def test_outputs_are_replaced_while_events_go_on(said: list[str], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from sockpid.outputs.journald import Journald, message
 from sockpid.outputs.metrics import OTHER, Metrics
 from sockpid.outputs.otlp import Otlp
 from sockpid.outputs.prometheus import Prometheus
+from sockpid.outputs.spec import open_output
 from sockpid.outputs.spool import Spool
 from sockpid.outputs.syslog import Syslog
 from tests.streams import document, unknown
@@ -211,6 +212,16 @@ def test_prometheus_keeps_a_bounded_number_of_series() -> None:
     assert len(samples) == 11
     assert samples[OTHER] == families["sockpid_series_overflow"].samples[0].value == 990
     assert sum(samples.values()) == 1000
+
+
+def test_prometheus_listens_where_only_this_host_can_connect_unless_told_otherwise() -> None:
+    """Who can connect can read which programs talk."""
+    output, _ = open_output("prometheus", 1)
+    assert isinstance(output, Prometheus)
+    try:
+        assert output._server.server_address == ("127.0.0.1", 9469)
+    finally:
+        output.close()
 
 
 def test_prometheus_answers_others_with_404() -> None:
