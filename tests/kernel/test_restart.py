@@ -111,7 +111,9 @@ def test_owners_outlive_their_daemon(directory: str, number: int) -> None:
     assert {e["pid"] for e in stolen} <= {None, taken["pid"]}
     gap = now["gap"]
     assert gap["seconds"] >= 1.0
-    assert gap["unseen"] >= missed >= 4
+    assert gap["retransmits"] >= missed >= 4
+    # Of a killed one the last count is of up to a second before, and what any namespace raised since is taken off.
+    assert gap["unseen"] >= missed - (gap["seen"] if number == signal.SIGKILL else 0)
     assert f"{gap['unseen']} retransmits not seen" in second.said
     assert "took over" in second.said
     assert now["owners"] >= 12 + 3
