@@ -72,6 +72,11 @@ class Describer:
                 document["ambiguous"] = max(document["ambiguous"], len(others))
         return document
 
+    def believed_until(self, pid: Optional[int], start_ns: Optional[int]) -> float:
+        """How long what complete() said of a process may be said again, by time.monotonic()."""
+        known = self._known.get((pid, start_ns)) if pid is not None and start_ns is not None else None
+        return known.until if known is not None else time.monotonic() + KEEP_SECONDS
+
     def _labels(self, found: Optional[Dict[str, Any]], cgroup: Optional[str]) -> Optional[Dict[str, Any]]:
         """Of a process that is gone, the event's control group still tells where it ran."""
         if found is not None and found["reason"] == "exited" and cgroup is not None:

@@ -60,7 +60,14 @@ class Process(NamedTuple):
     comm: str
 
 
-class Event(NamedTuple):
+FIELDS = (
+    "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "found", "interrupted_pid", "inode", "err",
+    "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending", "kern", "ulp",
+)  # fmt: skip
+"""Of an Event."""
+
+
+class Event:
     """One retransmit. owner is None when it is not known.
 
     ts_ns is CLOCK_MONOTONIC; sk the address of the struct sock. owner is the process that used the socket last, first
@@ -71,7 +78,12 @@ class Event(NamedTuple):
     latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd: segments; total_retrans:
     segments retransmitted in the socket's life; retransmits: timeouts in a row before this one. kern: the kernel
     opened the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
+
+    record: what it was decoded from, None if it is no record's any more. A field is decoded when it is first asked for:
+    who only needs the record pays for no more.
     """
+
+    __slots__ = (*FIELDS, "record")
 
     ts_ns: int
     sk: int
@@ -95,6 +107,32 @@ class Event(NamedTuple):
     pending: int
     kern: bool
     ulp: Optional[str]
+    record: Optional[bytes]
+
+    def __init__(self, record: Optional[bytes] = None, **fields: Any) -> None:
+        """Of a record, or of all the fields."""
+        self.record = record
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in FIELDS or self.record is None:
+            raise AttributeError(name)
+        for each, value in _fields(self.record).items():
+            setattr(self, each, value)
+        return getattr(self, name)
+
+    def _replace(self, **changes: Any) -> Event:
+        """Another event that differs in some fields, as that of a named tuple."""
+        return Event(**{**{name: getattr(self, name) for name in FIELDS}, **changes})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and all(getattr(self, name) == getattr(other, name) for name in FIELDS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Event({', '.join(f'{name}={getattr(self, name)!r}' for name in FIELDS)})"
 
     def json(self, realtime_offset: int, offsets: str, reason: Optional[str]) -> Dict[str, Json]:
         """The documented object. realtime_offset is CLOCK_REALTIME - CLOCK_MONOTONIC in ns; offsets their origin.
@@ -146,6 +184,10 @@ def decode(record: bytes) -> Event:
     """Decodes one record. Raises ValueError if it is shorter than struct event."""
     if len(record) < EVENT_SIZE:
         raise ValueError(f"event of {len(record)} bytes, {EVENT_SIZE} expected")
+    return Event(record)
+
+
+def _fields(record: bytes) -> Dict[str, Any]:
     f = struct.unpack_from(EVENT, record)
     (
         users,
@@ -165,30 +207,30 @@ def decode(record: bytes) -> Event:
         kern,
         ulp,
     ) = f[24:]
-    return Event(
-        ts_ns=f[0],
-        sk=f[1],
-        kind="synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending),
-        tuple=_tuple(*f[17:24]),
-        state=uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
-        owner=process(*f[3:10]),
-        first=process(*f[10:17]),
-        users=users,
-        found=FOUND.get(found),
-        interrupted_pid=f[2] >> 32,
-        inode=inode,
-        err=err,
-        seq=seq,
-        end_seq=end_seq,
-        srtt_us=srtt >> 3,
-        snd_cwnd=cwnd,
-        total_retrans=total,
-        retransmits=again,
-        ca_state=ca_state,
-        pending=pending,
-        kern=bool(kern),
-        ulp=text(ulp) or None,
-    )
+    return {
+        "ts_ns": f[0],
+        "sk": f[1],
+        "kind": "synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending),
+        "tuple": _tuple(*f[17:24]),
+        "state": uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
+        "owner": process(*f[3:10]),
+        "first": process(*f[10:17]),
+        "users": users,
+        "found": FOUND.get(found),
+        "interrupted_pid": f[2] >> 32,
+        "inode": inode,
+        "err": err,
+        "seq": seq,
+        "end_seq": end_seq,
+        "srtt_us": srtt >> 3,
+        "snd_cwnd": cwnd,
+        "total_retrans": total,
+        "retransmits": again,
+        "ca_state": ca_state,
+        "pending": pending,
+        "kern": bool(kern),
+        "ulp": text(ulp) or None,
+    }
 
 
 class Count(NamedTuple):

@@ -9,7 +9,7 @@ import mmap
 import select
 import struct
 from _thread import allocate_lock
-from typing import List
+from typing import List, Tuple
 
 from . import uapi
 from .map import Map
@@ -47,6 +47,7 @@ class RingBuffer:
         self._position = memoryview(self._consumer)[:LONG].cast("L")
         self._produced = memoryview(self._producer)[:LONG].cast("L")
         self._data = memoryview(self._producer)[page:]
+        self._headers = self._data.cast("I")  # each record begins with one, at a multiple of eight
         self._barrier = Barrier().cross
         self._epoll = select.epoll()
         self._epoll.register(ring.fd, select.EPOLLIN)
@@ -65,22 +66,23 @@ class RingBuffer:
 
     def drain(self, last: bool = False) -> List[bytes]:
         """Takes the records that are complete, oldest first; never waits. last: no more will come, no matter here."""
-        records: List[bytes] = []
-        data = self._data
-        position = self._position[0]
+        position, mask, headers = self._position[0], self._mask, self._headers
         produced = self._produced[0]
         self._barrier()
+        spans: List[Tuple[int, int]] = []
         while position != produced:
-            start = position & self._mask
-            (header,) = struct.unpack_from("=I", data, start)
+            start = position & mask
+            header = headers[start >> 2]
             if header & uapi.BPF_RINGBUF_BUSY_BIT:
                 break
-            self._barrier()
-            length = header & ~(uapi.BPF_RINGBUF_BUSY_BIT | uapi.BPF_RINGBUF_DISCARD_BIT)
+            length = header & ~uapi.BPF_RINGBUF_DISCARD_BIT
             start += uapi.BPF_RINGBUF_HDR_SZ
-            if not header & uapi.BPF_RINGBUF_DISCARD_BIT:
-                records.append(bytes(data[start : start + length]))
+            if length == header:
+                spans.append((start, start + length))
             position = (position + (length + uapi.BPF_RINGBUF_HDR_SZ + 7 & ~7)) & ULONG_MAX
+        self._barrier()  # one for all of them: no header is read behind it, no record before
+        data = self._data
+        records = [bytes(data[start:end]) for start, end in spans]
         self._barrier()
         self._position[0] = position
         return records
@@ -91,7 +93,7 @@ class RingBuffer:
 
     def close(self) -> None:
         self._epoll.close()
-        for view in (self._position, self._produced, self._data):
+        for view in (self._position, self._produced, self._headers, self._data):
             view.release()
         self._consumer.close()
         self._producer.close()

@@ -12,6 +12,8 @@ from . import kernel, uapi
 from .describe import Describer
 from .errors import SockpidError
 from .event import Event
+from .event_lines import EventLines
+from .filters import Filter
 from .notify import Notifier
 from .outputs import Gone, Outputs
 from .signals import Signals
@@ -48,6 +50,7 @@ class Session:
         self._outputs = outputs
         self._describer = Describer(tracer, what.sharers, what.labels)
         self._host = what.host or os.uname().nodename
+        self._lines = EventLines(self._document, self._describer.believed_until)
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
         self._shown = self._unknown = 0
         self._warned = False
@@ -81,7 +84,7 @@ class Session:
     def _tell_until(self, waiting: List[Event], signals: Signals, end: Optional[float]) -> None:
         last = False
         while True:
-            self._outputs.offer([document for document in map(self._document, waiting) if document is not None])
+            self._tell(waiting)
             if last:
                 break
             self._watch_evictions()
@@ -125,13 +128,29 @@ class Session:
             say("CAP_SYS_PTRACE was given up at the start: sharers and label-env of other users need a restart")
         self._describer = Describer(self._tracer, wanted.sharers, wanted.labels)
         self._host = wanted.host or os.uname().nodename
+        self._lines = EventLines(self._document, self._describer.believed_until)
 
-    def _document(self, seen: Event) -> Optional[Dict[str, Any]]:
+    def _tell(self, seen: List[Event]) -> None:
+        what = self._what
+        if self._outputs.want_documents or what.sharers or what.summary or what.filter != Filter():
+            self._outputs.offer([document for document in map(self._told, seen) if document is not None])
+            return
+        unknown = self._lines.unknown
+        self._outputs.offer_lines(self._lines.lines(seen))
+        self._shown += len(seen)
+        self._unknown += self._lines.unknown - unknown
+        self._last_event_ns = self._lines.last_ns or self._last_event_ns
+
+    def _document(self, seen: Event) -> Dict[str, Any]:
+        document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
+        document["host"] = self._host
+        return document
+
+    def _told(self, seen: Event) -> Optional[Dict[str, Any]]:
         """The event as it is told; None if it does not meet the filter."""
         if seen.ts_ns >= self._since:
             self._kinds[seen.tuple.netns][seen.kind] += 1
-        document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
-        document["host"] = self._host
+        document = self._document(seen)
         self._last_event_ns = document["ts_ns"]
         if not self._what.filter.matches(seen, document):
             return None

@@ -27,22 +27,27 @@ class Busy(OSError):
 class Record:
     """One thing to write: an event as the documented object, or a gap (docs/events.md)."""
 
-    __slots__ = ("_line", "document")
+    __slots__ = ("_document", "_line", "is_gap")
 
-    def __init__(self, document: Dict[str, Any]) -> None:
-        self.document = document
-        self._line: Optional[bytes] = None
+    def __init__(self, document: Optional[Dict[str, Any]], line: Optional[bytes] = None) -> None:
+        """One of both: an event's line stands for its document."""
+        self._document = document
+        self._line = line
+        self.is_gap = document is not None and "dropped" in document
+
+    @property
+    def document(self) -> Dict[str, Any]:
+        if self._document is None:
+            assert self._line is not None
+            self._document = json.loads(self._line)
+        return self._document
 
     @property
     def line(self) -> bytes:
         """JSON with a line feed; made once for all outputs."""
         if self._line is None:
-            self._line = json.dumps(self.document).encode() + b"\n"
+            self._line = json.dumps(self._document).encode() + b"\n"
         return self._line
-
-    @property
-    def is_gap(self) -> bool:
-        return "dropped" in self.document
 
 
 class Output:
@@ -52,13 +57,14 @@ class Output:
     gather: seconds to wait for more records before they are written, so that they can go in one piece. every: seconds
     between calls of tick(), None: never. tells_gaps: gaps are given to write() too. dropped: records that were taken
     from the queue but not delivered. stdout: the output
-    writes to our standard output, which only one can.
+    writes to our standard output, which only one can. wants_documents: not only the lines of records.
     """
 
     gather = 0.0
     every: Optional[float] = None
     tells_gaps = False
     stdout = False
+    wants_documents = True
 
     def __init__(self, name: str) -> None:
         self.name = name

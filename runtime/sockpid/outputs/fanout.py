@@ -50,10 +50,19 @@ class Outputs:
 
     def offer(self, documents: Sequence[Dict[str, Any]]) -> None:
         """Never waits for a consumer. The documents are not to be changed afterwards. Raises what ended an output."""
-        if documents:
-            records = [Record(document) for document in documents]
-            for sink in self._sinks:
-                sink.offer(records)
+        self._offer([Record(document) for document in documents])
+
+    def offer_lines(self, lines: Sequence[bytes]) -> None:
+        """The same with events as JSON lines, which is best where no output wants more."""
+        self._offer([Record(None, line) for line in lines])
+
+    @property
+    def want_documents(self) -> bool:
+        return any(sink.output.wants_documents for sink in self._sinks)
+
+    def _offer(self, records: List[Record]) -> None:
+        for sink in self._sinks if records else ():
+            sink.offer(records)
         for sink in self._sinks:
             if sink.error is not None:
                 raise sink.error

@@ -17,6 +17,7 @@ class File(Output):
     """Appends to PATH; PATH.1 is the one before, PATH.`keep` the oldest. Lines are whole, also when a disk is full."""
 
     tells_gaps = True
+    wants_documents = False
 
     def __init__(self, path: str, size: int, age: float, keep: int, mode: int) -> None:
         """size: bytes, age: seconds, after which PATH becomes PATH.1 (0: never). Raises OutputError."""

@@ -15,6 +15,7 @@ STDOUT = 1
 class JsonLines(Output):
     stdout = True
     tells_gaps = True
+    wants_documents = False
 
     @classmethod
     def from_arguments(cls, arguments: Arguments) -> JsonLines:

@@ -74,6 +74,7 @@ class Unix(Output):
     """A second thread accepts readers and sends, so that write() only hands over."""
 
     tells_gaps = True
+    wants_documents = False
 
     def __init__(self, path: str, mode: int, buffer: int) -> None:
         """buffer: bytes that may wait for each reader. Raises OutputError."""
