@@ -257,6 +257,11 @@ def pack_tuple(value: Tuple) -> bytes:
     return struct.pack("=" + TUPLE, value.netns, family, value.sport, value.dport, 0, saddr, daddr)
 
 
+def unpack_tuple(value: bytes) -> Tuple:
+    """The value of a struct socket_tuple."""
+    return _tuple(*struct.unpack("=" + TUPLE, value))
+
+
 def unpack_process(value: bytes) -> Optional[Process]:
     """The value of socket_to_pid."""
     return process(*struct.unpack_from("=" + PROCESS, value))
@@ -303,7 +308,7 @@ def _tuple(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: b
 def address(family: int, raw: bytes) -> str:
     """Text of an address in network order: dotted for IPv4, RFC 5952 for IPv6."""
     if family != 10:
-        return ".".join(map(str, raw[:4]))
+        return f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}"
     import ipaddress
 
     return str(ipaddress.IPv6Address(raw))

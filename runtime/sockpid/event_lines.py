@@ -1,9 +1,9 @@
 """Events as JSON lines, as json.dumps() writes their documents, but most of them without making a document.
 
-In a storm the same sockets retransmit again and again, and little of what is told of them changes: times, sequence
-numbers, a few counts. So a line that was made the long way is kept as a template for the next events of that socket,
-for as long as what /proc said of its owner is believed. What may not be told again is not kept: an owner that is
-unknown is unknown for a reason, and that can change with every event.
+In a storm the same processes' sockets retransmit again and again, and little of what is told of them changes: which
+of the sockets, times, sequence numbers, a few counts. So a line that was made the long way is kept as a template for
+other events of that process, for as long as what /proc said of it is believed. What may not be told again is not kept:
+an owner that is unknown is unknown for a reason, and that can change with every event.
 """
 
 from __future__ import annotations
@@ -13,35 +13,40 @@ import struct
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
-from .event import EVENT_SIZE, Event
+from .event import EVENT_SIZE, FOUND, Event, unpack_tuple
 
 Document = Dict[str, Any]
 
-# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; who and where, from latest to inode; err, seq, end_seq,
-# srtt_us, snd_cwnd, total_retrans; from type to ulp.
-PARTS = struct.Struct("=QQQ168siIIIII24s")
+# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest and of first: who, when_ns, what else; tuple;
+# users; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans; from type to ulp.
+PARTS = struct.Struct("=QQQ16sQ32s16sQ32s44sIQiIIIII24s")
 assert PARTS.size == EVENT_SIZE
-WHEN_NS = 16  # of latest, from its start
 
 CHANGING = (
-    "ts_ns", "age_ns", "interrupted_pid", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans",
+    "ts_ns", "age_ns", "interrupted_pid", "inode", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans",
 )  # fmt: skip
-"""What differs from one event of a socket to the next, in the order of the document. All are integers."""
+"""What differs from one event of a process to the next, in the order of the document. All are integers."""
 
-HOLE = "\0"
-"""Stands in a template's document where an integer goes. No name has it: the kernel ends names with it."""
+NAME = ("family", "saddr", "sport", "daddr", "dport", "netns")
+"""And these, of the socket, between the first and the second of those."""
+
+HOLE, SOCKET = "\0", "\0\0"
+"""Stand in a template's document where an integer goes, and the socket's name. No process is called so: the kernel ends
+names with it."""
 
 KEPT = 65536
-"""Templates; then all are forgotten."""
+"""Templates, and names of sockets; then all are forgotten."""
 
-Key = Tuple[bytes, bytes, bool]
+SEEDED = next(number for number, found in FOUND.items() if found == "tuple")
+"""Of such an event the document has something that is the socket's: how many had it open."""
+
+Key = Tuple[Any, ...]
 
 
 class Template(NamedTuple):
-    """A line with places for CHANGING. when_ns: since when the owner uses the socket. until: by time.monotonic()."""
+    """A line with places for CHANGING and the socket's name. until: by time.monotonic()."""
 
     text: str
-    when_ns: int
     until: float
 
 
@@ -55,6 +60,7 @@ class EventLines:
         self._document = document
         self._until = until
         self._templates: Dict[Key, Template] = {}
+        self._names: Dict[bytes, str] = {}
         self._offset = 0
         self.last_ns = 0
         """ts_ns of the last line."""
@@ -68,20 +74,34 @@ class EventLines:
             if seen.record is None:
                 made.append(self._long(seen, None))
                 continue
-            ts_ns, _, interrupted, who, err, seq, end_seq, srtt, cwnd, total, rest = unpack(seen.record)
-            key = who, rest, not err
+            (
+                ts_ns, _, interrupted, who, when_ns, what, first, _, first_what, socket, users, inode, err, seq,
+                end_seq, srtt, cwnd, total, rest,
+            ) = unpack(seen.record)  # fmt: skip
+            key: Key = (who, what, first, first_what, users, rest, not err)
+            if rest[1] == SEEDED:
+                key = (*key, socket)
             known = get(key)
             if known is None or known.until < now:
                 made.append(self._long(seen, key))
                 continue
-            text, when_ns, _ = known
+            self.last_ns = ts_ns + self._offset
             changing = (
-                ts_ns + self._offset, max(0, ts_ns - when_ns), interrupted >> 32, err, seq, end_seq, srtt >> 3, cwnd,
-                total,
+                self.last_ns, self._names.get(socket) or self._name(socket), max(0, ts_ns - when_ns), interrupted >> 32,
+                inode, err, seq, end_seq, srtt >> 3, cwnd, total,
             )  # fmt: skip
-            made.append((text % changing).encode())
-            self.last_ns = changing[0]
+            made.append((known.text % changing).encode())
         return made
+
+    def _name(self, socket: bytes) -> str:
+        """The members of the document that NAME says."""
+        if len(self._names) >= KEPT:
+            self._names.clear()
+        t = unpack_tuple(socket)
+        near = f'"family": "{t.family}", "saddr": "{t.saddr}", "sport": {t.sport}, '
+        text = f'{near}"daddr": "{t.daddr}", "dport": {t.dport}, "netns": {t.netns}'
+        self._names[socket] = text
+        return text
 
     def _long(self, seen: Event, key: Optional[Key]) -> bytes:
         document = self._document(seen)
@@ -96,7 +116,9 @@ class EventLines:
         if offset != self._offset or len(self._templates) >= KEPT:  # the clock was set, or drifted
             self._offset = offset
             self._templates.clear()
-        holes = {**document, **dict.fromkeys(CHANGING, HOLE)}
-        text = json.dumps(holes).replace("%", "%%").replace(json.dumps(HOLE), "%d") + "\n"
-        (when_ns,) = struct.unpack_from("=Q", key[0], WHEN_NS)
-        self._templates[key] = Template(text, when_ns, self._until(document["pid"], document["start_ns"]))
+        holes = {**document, **dict.fromkeys(CHANGING, HOLE), NAME[0]: SOCKET}
+        for member in NAME[1:]:
+            del holes[member]
+        text = json.dumps(holes).replace("%", "%%").replace(f'"{NAME[0]}": {json.dumps(SOCKET)}', "%s")
+        text = text.replace(json.dumps(HOLE), "%d") + "\n"
+        self._templates[key] = Template(text, self._until(document["pid"], document["start_ns"]))

@@ -49,6 +49,15 @@ def varied(seed: int, raw: bytes) -> bytes:
     return head + raw[24:196] + counts + raw[216:]
 
 
+def another_socket(seed: int, raw: bytes) -> bytes:
+    """An event of another socket of the same processes, which used it at other times."""
+    rng = random.Random(seed)
+    when = struct.pack("=Q", rng.randrange(1 << 40))
+    ports = struct.pack("=HH", rng.randrange(1 << 16), rng.randrange(1 << 16))
+    raw = raw[:40] + when + raw[48:96] + when + raw[104:142] + ports + raw[146:184] + when + raw[192:]
+    return varied(seed, raw)
+
+
 def check(raw: list[bytes], longest: int) -> None:
     """All lines are right, and no more than `longest` were made the long way."""
     source, truth = Source(), Source()
@@ -61,8 +70,20 @@ def check(raw: list[bytes], longest: int) -> None:
 
 
 def test_lines_are_what_json_makes_of_documents() -> None:
-    sockets = [record(owner()), record(owner(), family=10), record(owner(how=7)), record(owner(), ca_state=0)]
+    sockets = [record(owner()), record(owner(how=7)), record(owner(), family=10), record(owner(), ca_state=0)]
     check([varied(n, sockets[n % len(sockets)]) for n in range(200)], len(sockets))
+
+
+def test_other_sockets_of_a_process_need_no_document_of_their_own() -> None:
+    processes = [record(owner()), record(owner(), family=10)]
+    check([another_socket(n, processes[n % 2]) for n in range(200)], 1)
+
+
+def test_a_seeded_socket_is_told_as_its_document_is() -> None:
+    """How many had it open may be known of each socket alone."""
+    seeded = record(owner(how=6))
+    seeded = seeded[:217] + b"\3" + seeded[218:]
+    check([another_socket(n % 5, seeded) for n in range(50)], 5)
 
 
 def test_failed_attempts_are_another_kind() -> None:
@@ -94,7 +115,7 @@ def test_what_proc_said_is_not_believed_for_longer_than_it_may() -> None:
 def test_a_clock_that_was_set_counts_for_all_that_follows() -> None:
     source = Source()
     lines = source.lines()
-    first, second = event.decode(record(owner())), event.decode(record(owner(), family=10))
+    first, second = event.decode(record(owner())), event.decode(record(owner(how=7)))
     lines.lines([first])
     source.offset += 10**9
     lines.lines([second])
