@@ -1,70 +1,59 @@
-"""`make bench`: starting, attaching, and the send hook per call. Prints Markdown; `--json` for machines."""
+"""`make bench`: natively, what starting, sending, and raising and telling events cost; into docs/bench/native.json.
+
+Needs root. `--part PART` for some of it; what was measured before stays in the file.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-
-from sockpid import kernel
 from sockpid.errors import SockpidError
-from tests.bench import sending, starting
+
+from . import footprint, rates, report, scale, sending, starting, stream_report
+
+RESULT = Path(__file__).parents[2] / "docs/bench/native.json"
+MOUNTED = "SOCKPID_BENCH_MOUNTS"
+
+PARTS: Mapping[str, Callable[[argparse.Namespace], Any]] = {
+    "send": lambda options: sending.measure(options.calls),
+    "rates": lambda options: rates.measure(options.seconds),
+    "scale": lambda options: scale.measure(),
+    "footprint": lambda options: footprint.measure(),
+    "start": lambda options: starting.measure(options.runs),
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--runs", type=int, default=15, help="starts to take the median of")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="may be repeated; default: all")
+    parser.add_argument("--runs", type=int, default=9, help="starts of each tool to take the median of")
     parser.add_argument("--calls", type=int, default=200_000, help="calls of the send hook")
-    arguments = parser.parse_args()
-    try:
-        report: dict[str, Any] = {
-            "kernel": kernel.identify()._replace(arch=None)._asdict(),  # type: ignore[arg-type] # plain data only
-            "machine": f"{os.uname().machine}, {os.cpu_count()} CPUs",
-            "python": sys.version.split()[0],
-            "start": starting.measure(arguments.runs),
-            "send": sending.measure(arguments.calls),
-        }
-    except SockpidError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
-    if arguments.json:
-        print(json.dumps(report, indent=1))
-        return 0
-    text = markdown(report)
-    if sys.stdout.isatty():
-        Console().print(Markdown(text))
-    else:
-        print(text)
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long events are raised for")
+    options = parser.parse_args()
+    if MOUNTED not in os.environ:  # tracefs may have to be mounted, and not for others
+        os.environ[MOUNTED] = "1"
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, "-m", "tests.bench", *sys.argv[1:]])
+    for part in options.part or PARTS:
+        try:
+            enter(part, PARTS[part](options))
+        except (SockpidError, subprocess.CalledProcessError, RuntimeError) as error:
+            print(f"bench: {part}: {error}", file=sys.stderr)
+            return 1
+    report.write()
     return 0
 
 
-def markdown(report: dict[str, Any]) -> str:
-    start, send = report["start"], report["send"]
-    lines = [
-        f"# sockpid on {report['kernel']['release']} ({report['machine']}, Python {report['python']})",
-        "",
-        "| start, median (min..max) | wall ms | CPU ms | ratio of CPU to the floor |",
-        "|---|---|---|---|",
-    ]
-    floor = start["floor"]["cpu_ms"]["median"]
-    for name, figures in start.items():
-        cells = [f"{v['median']:.1f} ({v['min']:.1f}..{v['max']:.1f})" for v in figures.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} | {figures['cpu_ms']['median'] / floor:.2f} |")
-    lines += [
-        "",
-        "| send hook, per call | ns | above an empty program | ratio |",
-        "|---|---|---|---|",
-    ]
-    for name, row in send.items():
-        above = row["ns"] - row["empty_ns"]
-        lines.append(f"| {name} | {row['ns']:.1f} | +{above:.1f} ns | {row['ns'] / row['empty_ns']:.2f} |")
-    return "\n".join(lines)
+def enter(part: str, figures: Any) -> None:
+    document = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    document[part] = {**stream_report.where(), "figures": figures}
+    RESULT.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

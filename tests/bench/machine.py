@@ -14,6 +14,7 @@ from tests.vm.kernels import KERNELS, Guest
 from tests.vm.newc import PROGRAM, Entry, archive
 
 GUEST = Path(__file__).with_name("guest")
+FIELD = GUEST.parents[1] / "accuracy/field"
 KERNEL = "6.1/amd64"
 
 Job = tuple[str, str, int, dict[str, Any]]
@@ -21,13 +22,16 @@ Job = tuple[str, str, int, dict[str, Any]]
 
 
 @functools.cache
-def writes() -> bytes:
-    """The writer of 64 bytes, for any guest."""
+def programs() -> bytes:
+    """The archive of what makes the traffic, for any guest."""
+    entries: dict[str, Entry] = {}
     with tempfile.TemporaryDirectory() as directory:
-        program = Path(directory, "writes")
-        command = ["musl-gcc", "-static", "-O2", "-Wall", "-o", str(program), str(GUEST / "writes.c")]
-        subprocess.run(command, check=True, capture_output=True)
-        return program.read_bytes()
+        for source in GUEST.glob("*.c"):
+            program = Path(directory, source.stem)
+            command = ["gcc", "-static", "-O2", "-Wall", "-Werror", "-o", str(program), str(source)]
+            subprocess.run(command, check=True, capture_output=True)
+            entries[f"run/{source.stem}"] = Entry(PROGRAM, program.read_bytes())
+    return archive(entries)
 
 
 def play(
@@ -40,8 +44,10 @@ def play(
 ) -> list[tuple[str, dict[str, Any]]]:
     """The figures of each run of each job, in order. more: another archive, see Guest.run."""
     given = {f"/run/guest/{path.name}": path.read_bytes() for path in GUEST.glob("*.py")}
+    root = GUEST.parents[2]
+    for path in (root / "tests/__init__.py", root / "tests/accuracy/__init__.py", *FIELD.glob("*.py")):
+        given[f"/sockpid/{path.relative_to(root)}"] = path.read_bytes()
     given |= {"/run/jobs.json": json.dumps(jobs).encode(), **(files or {})}
-    programs = archive({"run/writes": Entry(PROGRAM, writes())})
     result = Guest(KERNELS[KERNEL]).run(
         ["python3", "-I", "-S", "/run/guest"],
         timeout=timeout,
@@ -49,7 +55,7 @@ def play(
         memory=memory,
         icount=True,
         btf=btf,
-        more=programs + more,
+        more=programs() + more,
     )
     if result.status:
         raise RuntimeError(f"status {result.status}: {result.stdout}{result.stderr}")

@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 from tests.vm import cache, packages, unpack
 from tests.vm.kernels import KERNELS
-from tests.vm.newc import Entry, archive
+from tests.vm.newc import PROGRAM, Entry, archive
 
+from . import owner_c
 from .machine import KERNEL
 
 TOOLS = ("bpfcc-tools", "bpftrace", "libbpf-tools", "linux-perf", "trace-cmd", "libc6-dev")
+PLY = ("ply", "libc6")
+"""ply came to Debian with trixie, whose C library it needs: that is brought along for it alone."""
 LEFT_OUT = (
     r"gcc-12|cpp-12|perl(-.*)?|binutils(-.*)?|tar|dpkg|wget"
     r"|lib(asan|tsan|lsan|ubsan|gprofng|isl|cc1-|itm|quadmath|gomp|atomic).*"
@@ -26,6 +29,7 @@ WANTED = (
     r"|lib(64)?/.*\.so(\.[\d.]+)?|lib/(modules|linux-kbuild|python3/dist-packages)/.*|src/.*|include/.*)"
 )
 NOT_WANTED = r".*/(python3\.\d+|traceevent|perl|gconv|gcc|bfd-plugins)/.*"
+OWN_LIBRARY = "usr/lib/trixie"
 
 OWNER_BT = """
 kprobe:tcp_sendmsg { @owner[arg0] = pid; }
@@ -33,30 +37,57 @@ tracepoint:tcp:tcp_retransmit_skb { printf("%d %d %d\\n", @owner[(uint64)args->s
 """
 COUNT_BT = "kprobe:tcp_sendmsg { @[pid] = count(); }"
 FENTRY_BT = "kfunc:tcp_sendmsg { @owner[args->sk] = pid; }"
-OWNER_PLY = "kprobe:tcp_sendmsg { o[arg0] = pid; } kprobe:tcp_retransmit_skb { print(o[arg0]); }"
+PLY_COMMAND = [f"/{OWN_LIBRARY}/ld-linux-x86-64.so.2", "--library-path", f"/{OWN_LIBRARY}", "/usr/sbin/ply"]
+OWNER_PLY = """
+kprobe:tcp_sendmsg { o[arg0] = pid; }
+tracepoint:tcp/tcp_retransmit_skb { printf("%d %d %d\\n", o[data->skaddr], data->sport, data->dport); }
+"""
+OWNER_BCC = ["python3", "/run/owner_bcc.py"]
+OWNER_C = ["/run/owner"]
+KPROBE_EVENTS = "/sys/kernel/tracing/kprobe_events"
+_PROBED = f"echo 'p:owner/send tcp_sendmsg sk=%di:x64' > {KPROBE_EVENTS}; "
+OWNER_PERF = ["sh", "-c", f"{_PROBED}exec perf trace -e owner:send -e tcp:tcp_retransmit_skb"]
+_TRIGGER = "/sys/kernel/tracing/events/owner/send/trigger"
+OWNER_FTRACE = [
+    "sh", "-c", f"{_PROBED}echo 'hist:keys=sk:pid=common_pid' > {_TRIGGER}; "
+    f"trap \"echo '!hist:keys=sk:pid=common_pid' > {_TRIGGER}; echo > {KPROBE_EVENTS}; exit\" INT; "
+    "while :; do sleep 0.2; done",
+]  # fmt: skip
 
 
 class Peer(NamedTuple):
-    """A tool: its command. perf: it attaches by perf events without programs."""
+    """A tool: its command. perf: it attaches by perf events without programs. settle: seconds after which it is
+    attached, where nothing tells."""
 
     command: list[str]
     perf: bool = False
+    settle: float | None = None
 
 
-STARTING: Mapping[str, Peer] = {
+RETRANSMITS: Mapping[str, Peer] = {
     "bcc tcpretrans": Peer(["/usr/sbin/tcpretrans-bpfcc"]),
     "bpftrace tcpretrans.bt": Peer(["bpftrace", "/usr/sbin/tcpretrans.bt"]),
-    "bpftrace owner map": Peer(["bpftrace", "-e", OWNER_BT]),
-    "perf trace": Peer(["perf", "trace", "-e", "tcp:tcp_retransmit_skb"], perf=True),
     "libbpf-tools tcpstates": Peer(["/usr/sbin/tcpstates"]),
-    "libbpf-tools tcptop": Peer(["/usr/sbin/tcptop"]),
-    "ply owner map": Peer(["/usr/sbin/ply", OWNER_PLY]),
+    "perf trace": Peer(["perf", "trace", "-e", "tcp:tcp_retransmit_skb"], perf=True),
 }
+"""Who traces retransmits. libbpf-tools has nothing that does; tcpstates is alike: a tracepoint, a line an event."""
+
+OWNERS: Mapping[str, Peer] = {
+    "C with libbpf, owner map": Peer(OWNER_C),
+    "bcc owner map": Peer(OWNER_BCC),
+    "bpftrace owner map": Peer(["bpftrace", "-e", OWNER_BT]),
+    "ply owner map": Peer([*PLY_COMMAND, OWNER_PLY]),
+}
+"""Who keeps the owner of every sending socket, and tells it with a retransmit."""
+
+STARTING: Mapping[str, Peer] = {**RETRANSMITS, "libbpf-tools tcptop": Peer(["/usr/sbin/tcptop"]), **OWNERS}
 SENDING: Mapping[str, Peer] = {
     "bpftrace kprobe, count by pid": Peer(["bpftrace", "-e", COUNT_BT]),
     "bpftrace fentry, owner map": Peer(["bpftrace", "-e", FENTRY_BT]),
     "libbpf-tools tcptop": Peer(["/usr/sbin/tcptop"]),
-    "ply owner map": Peer(["/usr/sbin/ply", OWNER_PLY]),
+    "perf trace": Peer(OWNER_PERF, perf=True),
+    "ftrace hist, pid by socket": Peer(OWNER_FTRACE, settle=1.0),
+    **OWNERS,
 }
 
 
@@ -70,18 +101,31 @@ def versions() -> Mapping[str, str]:
     return found
 
 
-def _debs() -> list[Path]:
+def debs() -> list[Path]:
+    """The tools' packages and what they need, but for ply's."""
     release = KERNELS[KERNEL].package.release
     names = packages.with_dependencies([*TOOLS, f"linux-headers-{release}"], "bookworm", "amd64")
     names = [name for name in names if not re.fullmatch(LEFT_OUT, name)]
     found = packages.fetch_all([*names, "libperl5.36", "libbinutils"], "bookworm", "amd64")
-    return [*dict.fromkeys(found), packages.fetch("ply", "trixie", "amd64")]
+    return list(dict.fromkeys(found))
+
+
+def _ply(debs: list[Path]) -> dict[str, Entry]:
+    """ply, and trixie's C library where no other program finds it."""
+    entries: dict[str, Entry] = {}
+    for deb in debs:
+        for path, entry in unpack.members(deb, r"(usr/)?(s?bin/ply|lib/.*\.so(\.[\d.]+)?)"):
+            library = "/lib/" in f"/{path}" and "/gconv/" not in path
+            if library or path.endswith("/ply"):
+                entries[f"{OWN_LIBRARY}/{Path(path).name}" if library else path] = entry
+    return entries
 
 
 def userland() -> bytes:
     """The archive of all tools, to be unpacked over a guest's own files. Cached."""
-    debs = _debs()
-    recipe = hashlib.sha256("".join([WANTED, NOT_WANTED, *(deb.name for deb in debs)]).encode()).hexdigest()
+    found, ply = debs(), packages.fetch_all(PLY, "trixie", "amd64")
+    names = [WANTED, NOT_WANTED, OWN_LIBRARY, *(deb.name for deb in (*found, *ply))]
+    recipe = hashlib.sha256("".join(names).encode()).hexdigest()
     directory = cache.directory("peers")
     path = directory / f"{recipe[:16]}.cpio"
     with cache.locked(directory):
@@ -89,10 +133,14 @@ def userland() -> bytes:
             for stale in directory.glob("*.cpio"):
                 stale.unlink()
             entries: dict[str, Entry] = {}
-            for deb in debs:
+            for deb in found:
                 try:
                     entries.update(unpack.members(deb, rf"(?!{NOT_WANTED}){WANTED}"))
                 except packages.PackageError:  # a package of documents, or of configuration
                     continue
-            cache.write(path, archive(entries))
-    return path.read_bytes()
+            cache.write(path, archive({**entries, **_ply(ply)}))
+    ours = {
+        "run/owner": Entry(PROGRAM, owner_c.program()),
+        "run/owner_bcc.py": Entry(PROGRAM, (owner_c.SOURCES / "owner_bcc.py").read_bytes()),
+    }
+    return path.read_bytes() + archive(ours)

@@ -1,102 +1,107 @@
-"""From exec to attached: the kernel's own word, the appearance of our links."""
+"""Natively: from exec to attached, sockpid and its rivals in turn, by the kernel's own word (guest/watch.py).
+
+The rivals run from their packages as these are unpacked, with the 6.1 headers for bcc. What needs kprobes or fentry
+has no place on a kernel that has neither, and says so.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import statistics
-import struct
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from sockpid import syscall, tracer
-from sockpid.collection import Collection, Options
-from sockpid.errors import SyscallError
+from tests.vm import cache
+from tests.vm.kernels import KERNELS
+
+from . import peers
+from .machine import GUEST, KERNEL
+from .raised import TARGET_PYTHON
 
 ROOT = Path(__file__).parents[2]
-PYTHON = [sys.executable, "-I", "-S"]
-BPF_LINK_GET_NEXT_ID = 31
+TRACEFS = "/sys/kernel/tracing"
+MODULES = Path("/lib/modules")
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+KEPT = ("cpu_ms", "wall_ms", "peak_mib", "private_mib")
+PRINT_BT = 'tracepoint:tcp:tcp_retransmit_skb { printf("%d\\n", pid); }'
 
-Spread = dict[str, float]
+Figures = dict[str, Any]
 
 
-def measure(runs: int) -> dict[str, dict[str, Spread]]:
-    """Median and spread of wall and CPU time in ms, interleaved: the floor, ours, and loading within a warm process."""
-    rows: dict[str, list[tuple[float, float]]] = {"floor": [], "run": [], "attach": []}
-    names = {"floor": "floor", "run": "sockpid run: exec to attached", "attach": "load and attach alone, warm process"}
-    with tracer.Tracer.open(Options()) as probe:
-        links = sum(attached.link is not None for attached in probe.collection.hooks)
-    for _ in range(runs):
-        rows["floor"].append(floor())
-        rows["run"].append(exec_to_attached(links))
-        rows["attach"].append(attach())
+def unpacked() -> Path:
+    """The rivals' packages, unpacked in the lab's cache."""
+    debs = peers.debs()
+    root = cache.directory("peers", "root")
+    with cache.locked(root.parent):
+        for deb in debs:
+            done = root / f".{deb.name}"
+            if not done.exists():
+                subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
+                done.touch()
+    return root
+
+
+def commands(root: Path) -> Mapping[str, tuple[list[str], bool]]:
+    """Per tool its command, and whether it attaches by perf events without programs."""
+    python = TARGET_PYTHON if Path(TARGET_PYTHON).exists() else sys.executable
     return {
-        names[key]: {"wall_ms": spread([w for w, _ in values]), "cpu_ms": spread([c for _, c in values])}
-        for key, values in rows.items()
+        "sockpid run": ([python, "-I", "-S", str(ROOT / "runtime"), "run"], False),
+        "libbpf-tools tcpstates": ([f"{root}/usr/sbin/tcpstates"], False),
+        "perf trace": (["perf", "trace", "-e", "tcp:tcp_retransmit_skb"], True),
+        "bpftrace, the tracepoint alone": ([f"{root}/usr/bin/bpftrace", "-e", PRINT_BT], False),
+        "bcc tcpretrans": ([python, f"{root}/usr/sbin/tcpretrans-bpfcc"], False),
     }
 
 
-def spread(values: list[float]) -> Spread:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+def measure(runs: int) -> Figures:
+    """Per tool the median and spread of KEPT, or why there are none. Mounts tracefs if need be."""
+    root = unpacked()
+    os.environ["LD_LIBRARY_PATH"] = f"{root}/{LIBRARIES}"
+    os.environ["PYTHONPATH"] = f"{root}/usr/lib/python3/dist-packages"
+    mount(root)
+    sys.path.insert(0, str(GUEST))
+    import watch  # type: ignore[import-not-found] # as in the guest
+
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in commands(root)}
+    failed: dict[str, str] = {}
+    floor = [TARGET_PYTHON, "-I", "-S", "-c", "import ctypes, struct, os, mmap"]
+    rows["python3 -I -S with ctypes"] = []
+    for _ in range(runs):
+        rows["python3 -I -S with ctypes"].append(in_ms(watch.floor(floor)))
+        for name, (command, perf) in commands(root).items():
+            if name not in failed:
+                try:
+                    rows[name].append(in_ms(watch.watch(command, perf)))
+                except SystemExit as error:
+                    failed[name] = str(error)[-300:]
+    figures: Figures = {name: {"failed": why} for name, why in failed.items()}
+    for name, values in rows.items():
+        if name not in failed:
+            figures[name] = {key: spread([row[key] for row in values if key in row]) for key in KEPT}
+    return figures
 
 
-def floor() -> tuple[float, float]:
-    """A Python that imports ctypes and ends: nothing written in Python can be faster."""
-    before, start = os.times(), time.perf_counter()
-    subprocess.run([*PYTHON, "-c", "import ctypes, struct, os, mmap"], check=True)
-    after = os.times()
-    wall = (time.perf_counter() - start) * 1000
-    # os.times() counts in clock ticks: good for a median of many runs, not for one
-    cpu = (after.children_user + after.children_system - before.children_user - before.children_system) * 1000
-    return wall, cpu
+def mount(root: Path) -> None:
+    """tracefs, and the headers where bcc looks for those of the running kernel: in our mount namespace alone."""
+    if not Path(TRACEFS, "events").exists():
+        subprocess.run(["mount", "-t", "tracefs", "none", TRACEFS], check=True)
+    release = KERNELS[KERNEL].package.release
+    for place in (Path("/usr/src"), MODULES):
+        place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "--bind", root / "usr/src", "/usr/src"], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", MODULES], check=True)
+    running = MODULES / os.uname().release
+    running.mkdir()
+    (running / "build").symlink_to(f"/usr/src/linux-headers-{release}")
+    (running / "source").symlink_to(f"/usr/src/linux-headers-{release.rpartition('-cloud')[0]}-common")
 
 
-def exec_to_attached(expected: int) -> tuple[float, float]:
-    """Wall and CPU time until the last of `expected` links exists."""
-    have = link_ids()
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [*PYTHON, str(ROOT / "runtime"), "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as probe:
-        try:
-            while len(link_ids() - have) < expected:
-                if probe.poll() is not None or time.perf_counter() - start > 30:
-                    raise SyscallError("exec to attached", errno.ETIMEDOUT, "the probe never attached by BPF links")
-                time.sleep(0.0002)
-            wall = (time.perf_counter() - start) * 1000
-            cpu = int(Path(f"/proc/{probe.pid}/schedstat").read_text().split()[0]) / 1e6
-        finally:
-            probe.terminate()
-            probe.wait(30)
-    return wall, cpu
+def in_ms(figures: Mapping[str, Any]) -> dict[str, float]:
+    return {**figures, "cpu_ms": figures["cpu_s"] * 1000, "wall_ms": figures["wall_s"] * 1000}
 
 
-def attach() -> tuple[float, float]:
-    """Maps, programs and links in a process that has everything imported and parsed."""
-    found = tracer.Tracer.open(Options())
-    image = tracer.load_image(found.kernel.arch.byte_order)
-    found.close()
-    start, cpu = time.perf_counter(), time.process_time()
-    collection = Collection.attach(image, found.offsets, Options())
-    result = (time.perf_counter() - start) * 1000, (time.process_time() - cpu) * 1000
-    collection.close()
-    return result
-
-
-def link_ids() -> set[int]:
-    """Ids of all BPF links in the system."""
-    ids: set[int] = set()
-    attr = bytearray(8)
-    while len(ids) < 1 << 16:
-        try:
-            syscall.bpf("BPF_LINK_GET_NEXT_ID", BPF_LINK_GET_NEXT_ID, attr)
-        except SyscallError as error:
-            if error.errno == errno.ENOENT:
-                break
-            raise
-        (found,) = struct.unpack_from("=I", attr, 4)
-        ids.add(found)
-        struct.pack_into("=I", attr, 0, found)
-    return ids
+def spread(values: list[float]) -> dict[str, float] | None:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)} if values else None

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 
-from . import check
+import pytest
+
+from tests.vm.conftest import unavailable
+from tests.vm.kernels import KERNELS
+
+from . import check, machine
 
 
 def test_costs_are_those_committed() -> None:
     assert check.exceeded(check.measure(), json.loads(check.COSTS.read_text())) == []
+
+
+@pytest.mark.vm
+def test_starting_costs_what_is_committed() -> None:
+    missing = KERNELS[machine.KERNEL].missing()
+    if missing:
+        unavailable(missing)
+    assert check.exceeded(check.in_guest(), json.loads(check.COSTS.read_text())) == []
 
 
 def test_a_dearer_program_is_noticed() -> None:

@@ -1,91 +1,110 @@
 """The send hook of one tool: its own time per call, and what it adds to each write of 64 bytes.
 
-The kernel counts a program's time only with statistics on, which costs time itself: the two are measured apart.
+The kernel counts a program's time only with statistics on, which costs time itself: the two are measured apart. What a
+write costs without the tool is measured in the same guest, just before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import bpf_objects
 
-STATISTICS = "/proc/sys/kernel/bpf_stats_enabled"
 WRITES = "/run/writes"
+PATIENCE = 120.0
+LIMITS = {"/proc/sys/fs/file-max": "4000000", "/proc/sys/net/ipv4/tcp_mem": "4000000 4000000 4000000"}
+"""TCP counts a page for each socket with data, and drops segments where those are a tenth of the memory."""
+
+
+class Case(NamedTuple):
+    """So many writes through so many sockets. processes: who write in turn, on "own" sockets or on "shared" ones."""
+
+    sockets: int = 1
+    count: int = 20000
+    processes: int = 1
+    sharing: str = "own"
+    modes: Sequence[str] = ("cork", "counted")
+
+    @property
+    def name(self) -> str:
+        who = "" if self.processes == 1 else f", {self.processes} processes {self.sharing}"
+        return f"{self.sockets}{who}"
+
+    def run(self) -> Dict[str, float]:
+        """Per mode the ns of one write."""
+        command = [WRITES, str(self.sockets), str(max(self.count, 2 * self.sockets)), str(self.processes), self.sharing]
+        done = subprocess.run([*command, *self.modes], stdout=subprocess.PIPE, check=True)
+        return {mode: float(ns) for mode, ns in (line.split() for line in done.stdout.decode().splitlines())}
+
+
+@contextlib.contextmanager
+def attached(
+    command: Sequence[str], perf: bool = False, settle: Optional[float] = None, output: Any = subprocess.DEVNULL
+) -> Iterator[Any]:
+    """A tool while it is attached. settle: seconds after which one that shows nothing to be counted is taken for it."""
+    attachments = bpf_objects.Attachments(perf)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        started = changed = time.monotonic()
+        last = 0
+        while process.poll() is None:
+            now = time.monotonic()
+            found = attachments.count(process.pid) if settle is None else 0
+            if found != last:
+                last, changed = found, now
+            if now - (changed if last else started) > (settle or (2.0 if last else PATIENCE)):
+                break
+            time.sleep(0.02)
+        if process.poll() is not None or not (last or settle):
+            raise SystemExit(f"{' '.join(command)}: was not attached")
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def measure(
-    command: Optional[Sequence[str]],
+    command: Sequence[str],
+    cases: Sequence[Sequence[Any]],
     programs: Sequence[str] = (),
-    sockets: Sequence[int] = (1,),
-    count: int = 20000,
-    wait: float = 2.0,
     perf: bool = False,
+    settle: Optional[float] = None,
 ) -> Dict[str, Any]:
-    """Per mode of writing and number of sockets: ns of one write; and what the programs of these names (if none
-    is named, all new ones) took per call. command: None for no tool at all."""
+    """Per case: ns of one write without the tool and with it, by mode; and of the programs with these names (if none
+    is named, all new ones) the time per call. cases: the fields of Case."""
+    chosen = [Case(*case) for case in cases]
+    for path, value in LIMITS.items():
+        with open(path, "w", encoding="ascii") as file:
+            file.write(value)
+    chosen[0].run()  # what only the first one pays
+    figures = {case.name: {"without": case.run()} for case in chosen}
     before = set(bpf_objects.ids(bpf_objects.PROG_GET_NEXT_ID))
-    attachments = bpf_objects.Attachments(perf)
-    process = None
-    if command is not None:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        last, changed = 0, time.monotonic()
-        while time.monotonic() - changed < (wait if last else 120) and process.poll() is None:
-            time.sleep(0.02)
-            found = attachments.count(process.pid)
-            if found != last:
-                last, changed = found, time.monotonic()
-        if process.poll() is not None or not last:
-            raise SystemExit(f"{' '.join(command)}: was not attached")
-    figures: Dict[str, Any] = {}
-    try:
-        for mode in ("nodelay", "cork"):
-            figures[mode] = {str(number): writes(mode, number, count) for number in sockets}
-        if process is not None:
-            figures["programs"] = counted(before, programs, sockets, count)
-    finally:
-        if process is not None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    with attached(command, perf, settle):
+        for case in chosen:
+            start = bpf_objects.programs()
+            row: Dict[str, Any] = {"with": case.run()}
+            row["programs"] = called(before, start, programs)
+            figures[case.name].update(row)
     return figures
 
 
-def writes(mode: str, sockets: int, count: int) -> float:
-    done = subprocess.run(
-        [WRITES, mode, str(sockets), str(max(count, 3 * sockets))], stdout=subprocess.PIPE, check=True
-    )
-    return float(done.stdout)
-
-
-def counted(before: Any, names: Sequence[str], sockets: Sequence[int], count: int) -> List[Dict[str, Any]]:
-    """Time per call of each program that has come since, while writes of a mode run."""
+def called(before: Any, start: Dict[int, bpf_objects.Run], names: Sequence[str] = ()) -> List[Dict[str, Any]]:
+    """Calls, and time per call, of each program that has come since `before`, counted since `start`."""
     rows: List[Dict[str, Any]] = []
-    for number in sockets:
-        with open(STATISTICS, "w", encoding="ascii") as file:
-            file.write("1")
-        start = bpf_objects.programs()
-        writes("cork", number, count)
-        end = bpf_objects.programs()
-        with open(STATISTICS, "w", encoding="ascii") as file:
-            file.write("0")
-        for key, run in end.items():
-            calls = run.calls - start[key].calls if key in start else 0
-            if key in before or not calls or (names and run.name not in names):
-                continue
-            rows.append(
-                {
-                    "sockets": number,
-                    "program": run.name,
-                    "calls": calls,
-                    "ns": (run.ns - start[key].ns) / calls,
-                    "xlated": run.xlated // 8,
-                    "jited": run.jited,
-                }
-            )
+    for key, run in bpf_objects.programs().items():
+        ns, calls = run.ns, run.calls
+        if key in start:
+            ns, calls = ns - start[key].ns, calls - start[key].calls
+        if key in before or not calls or (names and run.name not in names):
+            continue
+        row = {"program": run.name, "calls": calls, "ns": ns / calls, "xlated": run.xlated // 8, "jited": run.jited}
+        rows.append(row)
     return rows

@@ -1,18 +1,23 @@
 """Start-up of one tool: when and at what cost it is attached, and what it takes then.
 
 `watch(command)` starts it, looks every half millisecond at what is attached, and takes the last change as the
-moment. The tool runs in a control group of its own, so that what the kernel allocates for it is told apart.
+moment. The tool runs in a control group of its own, where there is cgroup v2, so that what the kernel allocates for it
+is told apart.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import time
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence
 
 from bpf_objects import Attachments
+from usage import cpu_of, high_water, rollup
+
+from sockpid import syscall
 
 CGROUP = "/sys/fs/cgroup"
 INTERVAL = 0.0005
@@ -24,19 +29,23 @@ MIB = 1 << 20
 def watch(command: Sequence[str], perf: bool = False, expect: bool = True) -> Dict[str, Any]:
     """Runs a tool until it has been attached for QUIET seconds, and ends it by SIGINT.
 
-    wall_s, cpu_s: from exec until attached (of a command that attaches nothing: until its end). ready_s: when its first
-    line came, None: none came. peak_mib: resident set at its greatest. private_mib, kernel_kib: once it is quiet.
+    wall_s, cpu_s, syscalls: from exec until attached (of a command that attaches nothing: until its end). ready_s:
+    when its first line came, None: none came. peak_mib: resident set at its greatest. private_mib, kernel_kib: once it
+    is quiet.
     """
-    group = os.path.join(CGROUP, "tool")
-    os.makedirs(group, exist_ok=True)
+    group = os.path.join(CGROUP, "tool") if os.path.exists(os.path.join(CGROUP, "cgroup.controllers")) else None
+    if group is not None:
+        os.makedirs(group, exist_ok=True)
     attachments = Attachments(perf)
     output_end, input_end = os.pipe()
     os.set_blocking(output_end, False)
 
     def join() -> None:
-        with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
-            file.write("0")
+        if group is not None:
+            with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as file:
+                file.write("0")
 
+    syscalls = Syscalls()
     started = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=input_end, stderr=input_end, preexec_fn=join)  # noqa: PLW1509
     os.close(input_end)
@@ -49,7 +58,7 @@ def watch(command: Sequence[str], perf: bool = False, expect: bool = True) -> Di
         count = attachments.count(process.pid)
         if count > found["attached"]:
             last = now
-            found.update(attached=count, wall_s=now - started, cpu_s=cpu)
+            found.update(attached=count, wall_s=now - started, cpu_s=cpu, syscalls=syscalls.count())
         if not output:
             output = read(output_end)
             if output:
@@ -66,7 +75,7 @@ def watch(command: Sequence[str], perf: bool = False, expect: bool = True) -> Di
         found.update(
             peak_mib=max(peak, rss, high_water(process.pid)) / MIB,
             private_mib=private / MIB,
-            kernel_kib=kernel_memory(group) / 1024,
+            kernel_kib=None if group is None else kernel_memory(group) / 1024,
             cpu_quiet_s=cpu_of(process.pid),
         )
         process.send_signal(signal.SIGINT)
@@ -75,11 +84,35 @@ def watch(command: Sequence[str], perf: bool = False, expect: bool = True) -> Di
         except subprocess.TimeoutExpired:
             process.kill()
     status = process.wait()
+    syscalls.close()
     output += read(output_end)
     os.close(output_end)
     if expect and not found["attached"]:
         raise SystemExit(f"{' '.join(command)}: status {status}, nothing was attached: {output.decode()}")
     return found
+
+
+class Syscalls:
+    """Counts the system calls of processes that are started from here on and execute a program."""
+
+    EVENT = "/sys/kernel/tracing/events/raw_syscalls/sys_enter/id"
+    # struct perf_event_attr: PERF_TYPE_TRACEPOINT; of its flags disabled, inherit and enable_on_exec
+    TRACEPOINT, FLAGS = 2, 1 << 0 | 1 << 1 | 1 << 12
+
+    def __init__(self) -> None:
+        self._fd = -1
+        if os.path.exists(self.EVENT):
+            with open(self.EVENT, encoding="ascii") as file:
+                number = int(file.read())
+            attr = struct.pack("=IIQQQQQ16x", self.TRACEPOINT, 64, number, 0, 0, 0, self.FLAGS)
+            self._fd = syscall.perf_event_open(bytearray(attr), 0, -1, 0)
+
+    def count(self) -> Optional[int]:
+        return None if self._fd < 0 else int(struct.unpack("=Q", os.read(self._fd, 8))[0])
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def floor(command: Sequence[str]) -> Dict[str, Any]:
@@ -96,42 +129,6 @@ def read(fd: int) -> bytes:
         return os.read(fd, 1 << 16)
     except BlockingIOError:
         return b""
-
-
-def cpu_of(pid: int) -> float:
-    """Seconds on a CPU, of all threads that live."""
-    total = 0
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as file:
-                total += int(file.read().split()[0])
-    except OSError:
-        pass
-    return total / 1e9
-
-
-def rollup(pid: int) -> Tuple[int, int]:
-    """Bytes resident, and of these private ones."""
-    values: List[int] = [0, 0]
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            for line in file:
-                name, _, rest = line.partition(":")
-                if name == "Rss":
-                    values[0] += int(rest.split()[0]) * 1024
-                elif name in ("Private_Clean", "Private_Dirty"):
-                    values[1] += int(rest.split()[0]) * 1024
-    except OSError:
-        pass
-    return values[0], values[1]
-
-
-def high_water(pid: int) -> int:
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def kernel_memory(group: str) -> int:

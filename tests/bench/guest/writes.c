@@ -1,20 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * writes MODE SOCKETS COUNT: nanoseconds per write of 64 bytes, round robin over connections whose both ends are here, so
- * that nobody is woken. MODE: nodelay (a segment for each write) or cork (a write only appends). The time of reading is
- * not counted.
+ * writes SOCKETS COUNT PROCESSES own|shared MODE...: for each mode a line with the nanoseconds per write of 64 bytes,
+ * round robin over connections whose both ends are here, so that nobody is woken. The time of reading is not counted.
+ *
+ * MODE: nodelay (a segment for each write), cork (a write only appends), counted (as cork, with the statistics of BPF
+ * on while it writes), each after a round that warms up. With more than one process they write in turn: each on sockets of
+ * its own, or every one on all of them, so that a socket's writer changes from write to write.
  */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SIZE = 64, ROUND = 128 };
+enum { SIZE = 64, ROUND = 128, PER_ADDRESS = 16384, PORT = 9 };
+
+static char buffer[1 << 16];
+
+/* Of all processes. */
+static struct {
+	long long spent;
+	long done;
+} *total;
 
 static void fail(const char *what)
 {
@@ -30,60 +44,149 @@ static long long now(void)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-int main(int argc, char **argv)
+/* Pairs of descriptors: who writes, who reads. The ports towards one address do not suffice for more than PER_ADDRESS. */
+static int *connections(int count, int first)
 {
-	int option = argc > 1 && !strcmp(argv[1], "cork") ? TCP_CORK : TCP_NODELAY;
-	int sockets = argc > 2 ? atoi(argv[2]) : 1, one = 1;
-	long count = argc > 3 ? atol(argv[3]) : 20000, done = 0;
-	struct rlimit files = { 2 * sockets + 64, 2 * sockets + 64 };
-	struct sockaddr_in address = { .sin_family = AF_INET };
-	socklen_t length = sizeof(address);
-	static char buffer[1 << 16];
-	long long spent = 0;
-	int *ends = calloc(2 * sockets, sizeof(int));
-	int listener = -1;
+	int *ends = calloc(2 * count, sizeof(int)), listener = -1, one = 1;
 
-	if (setrlimit(RLIMIT_NOFILE, &files))
-		fail("setrlimit");
-	for (int i = 0; i < sockets; i++) {
-		if (i % 16384 == 0) { /* the ports of one listener do not suffice for more */
+	for (int i = 0; i < count; i++) {
+		struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(PORT) };
+
+		address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + ((first + i / PER_ADDRESS + 1) << 8));
+		if (i % PER_ADDRESS == 0) {
 			if (listener >= 0)
 				close(listener);
 			listener = socket(AF_INET, SOCK_STREAM, 0);
-			address.sin_port = 0;
-			address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-			if (bind(listener, (void *)&address, sizeof(address)) || listen(listener, 64) ||
-			    getsockname(listener, (void *)&address, &length))
+			setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+			if (bind(listener, (void *)&address, sizeof(address)) || listen(listener, 64))
 				fail("listen");
 		}
 		ends[2 * i] = socket(AF_INET, SOCK_STREAM, 0);
 		if (connect(ends[2 * i], (void *)&address, sizeof(address)))
 			fail("connect");
 		ends[2 * i + 1] = accept(listener, NULL, NULL);
-		if (ends[2 * i + 1] < 0 || setsockopt(ends[2 * i], IPPROTO_TCP, option, &one, sizeof(one)))
+		if (ends[2 * i + 1] < 0)
 			fail("accept");
 	}
-	while (done < count) {
-		/* Few enough for the send buffer of one socket; all of a round are read behind it. */
-		int writes = sockets > ROUND ? sockets : ROUND;
-		long long start = now();
+	close(listener);
+	return ends;
+}
 
-		for (int i = 0; i < writes; i++)
-			if (write(ends[2 * (i % sockets)], buffer, SIZE) != SIZE)
-				fail("write");
-		spent += now() - start;
-		done += writes;
-		for (int i = 0; i < sockets && i < writes; i++) {
-			if (option == TCP_CORK) { /* pushes what has gathered */
-				int zero = 0;
+static void set(const int *ends, int sockets, int option, int value)
+{
+	for (int i = 0; i < sockets; i++)
+		if (setsockopt(ends[2 * i], IPPROTO_TCP, option, &value, sizeof(value)))
+			fail("setsockopt");
+}
 
-				setsockopt(ends[2 * i], IPPROTO_TCP, TCP_CORK, &zero, sizeof(zero));
-				setsockopt(ends[2 * i], IPPROTO_TCP, TCP_CORK, &one, sizeof(one));
-			}
-			if (read(ends[2 * i + 1], buffer, sizeof(buffer)) <= 0)
-				fail("read");
-		}
+/* Few enough for the send buffer of one socket; all of a round are read behind it. */
+static void one_round(const int *ends, int sockets, int cork)
+{
+	int writes = sockets > ROUND ? sockets : ROUND;
+	long long start = now();
+
+	for (int i = 0; i < writes; i++)
+		if (write(ends[2 * (i % sockets)], buffer, SIZE) != SIZE)
+			fail("write");
+	total->spent += now() - start;
+	total->done += writes;
+	if (cork) { /* pushes what has gathered */
+		set(ends, sockets, TCP_CORK, 0);
+		set(ends, sockets, TCP_CORK, 1);
 	}
-	printf("%.1f\n", (double)spent / done);
+	for (int i = 0; i < sockets; i++)
+		if (read(ends[2 * i + 1], buffer, sizeof(buffer)) <= 0)
+			fail("read");
+}
+
+static void statistics(int on)
+{
+	int fd = open("/proc/sys/kernel/bpf_stats_enabled", O_WRONLY);
+
+	if (fd < 0 || write(fd, on ? "1" : "0", 1) != 1)
+		fail("bpf_stats_enabled");
+	close(fd);
+}
+
+/* in, out: where the turn comes from and goes to. */
+static void take_turns(const int *ends, int sockets, long count, int in, int out, int cork)
+{
+	char turn;
+
+	for (;;) {
+		if (read(in, &turn, 1) != 1)
+			fail("turn");
+		if (total->done >= count) {
+			(void)!write(out, &turn, 1);
+			return;
+		}
+		one_round(ends, sockets, cork);
+		if (write(out, &turn, 1) != 1)
+			fail("turn");
+	}
+}
+
+static void play(const char *mode, const int *ends, int sockets, long count, int processes, int own)
+{
+	int cork = strcmp(mode, "nodelay"), counted = !strcmp(mode, "counted"), pipes[2 * processes];
+
+	for (int i = 0; i < processes; i++)
+		if (pipe(pipes + 2 * i))
+			fail("pipe");
+	memset(total, 0, sizeof(*total));
+	if (processes == 1) {
+		set(ends, sockets, TCP_CORK, cork);
+		set(ends, sockets, TCP_NODELAY, !cork);
+		one_round(ends, sockets, cork);
+		memset(total, 0, sizeof(*total));
+		if (counted)
+			statistics(1);
+		while (total->done < count)
+			one_round(ends, sockets, cork);
+	} else {
+		for (int i = 0; i < processes; i++) {
+			if (!fork()) {
+				const int *mine = own ? connections(sockets, 16 * (i + 1)) : ends;
+
+				set(mine, sockets, TCP_CORK, cork);
+				set(mine, sockets, TCP_NODELAY, !cork);
+				take_turns(mine, sockets, count, pipes[2 * i], pipes[2 * ((i + 1) % processes) + 1], cork);
+				exit(0);
+			}
+		}
+		sleep(1); /* until they have connected, which is not to be counted */
+		if (counted)
+			statistics(1);
+		if (write(pipes[1], "", 1) != 1)
+			fail("turn");
+		for (int i = 0, status; i < processes; i++)
+			if (wait(&status) < 0 || status)
+				fail("a process");
+	}
+	if (counted)
+		statistics(0);
+	printf("%s %.1f\n", mode, (double)total->spent / total->done);
+	for (int i = 0; i < 2 * processes; i++)
+		close(pipes[i]);
+}
+
+int main(int argc, char **argv)
+{
+	int sockets, processes, own, *ends = NULL;
+	struct rlimit files;
+
+	if (argc < 6)
+		return 2;
+	sockets = atoi(argv[1]);
+	processes = atoi(argv[3]);
+	own = !strcmp(argv[4], "own");
+	files.rlim_cur = files.rlim_max = 2 * sockets + 64;
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		fail("setrlimit");
+	total = mmap(NULL, sizeof(*total), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (processes == 1 || !own)
+		ends = connections(sockets, 0);
+	for (int i = 5; i < argc; i++)
+		play(argv[i], ends, sockets, atol(argv[2]), processes, own);
 	return 0;
 }
