@@ -65,12 +65,12 @@ READERS: Mapping[str, Callable[[str], Iterator[Told]]] = {
 
 
 def jobs(run: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """bcc's tcpretrans returns 0, and perf then sees no event of that tracepoint: the two cannot watch together."""
+    """bcc's tcpretrans returns 0, and perf then sees no event of that tracepoint: bcc's tools watch apart."""
     ours = ([*run, "--json"], False, None)
     rivals = {name: tuple(peer) for name, peer in {**peers.RETRANSMITS, **peers.OWNERS}.items() if name in READERS}
-    perf = {"perf trace": rivals.pop("perf trace")}
-    for name, tools in (("together", {"sockpid": ours, **rivals}), ("perf", {"sockpid": ours, **perf})):
-        yield name, {"tools": tools, "scenarios": SCENARIOS, "scale": SCALE}
+    for play in ("together", "with bcc"):
+        tools = {name: peer for name, peer in rivals.items() if name.startswith("bcc") == (play == "with bcc")}
+        yield play, {"tools": {"sockpid": ours, **tools}, "scenarios": SCENARIOS, "scale": SCALE}
 
 
 def judged(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,9 +187,9 @@ def markdown(vm: Json, here: Json) -> str:
         ("The other hooks", "Instructions per call; `retransmit` with the record or sum it makes.", living(vm)),
         (
             "Right PIDs",
-            "Events whose printed PID was an owner's, of those told of. All tools watched the same traffic at once;\n"
-            "perf trace beside sockpid alone, for bcc's tcpretrans makes perf blind for the tracepoint. The scenarios\n"
-            "are those of [accuracy.md](accuracy.md).",
+            "Events whose printed PID was an owner's, of those told of. The tools watched the same traffic at once,\n"
+            "bcc's apart with sockpid, for its tcpretrans makes perf blind for the tracepoint. The scenarios are those\n"
+            "of [accuracy.md](accuracy.md).",
             pids(vm),
         ),
         ("Many sockets, many kernels", "", maps(vm)),
