@@ -79,8 +79,8 @@ tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
 lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
 	$(BIN)/python -m tests.vm matrix $(LAB)
 
-bench: setup  ## what starting and sending cost, as ratios
-	@$(BIN)/python -m tests.bench
+bench: setup setup-test  ## natively: starting, sending, events a second, a million sockets, into docs/bench.md; BENCH='--part rates'
+	@$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
 
 # The distribution's Python, which is what targets have.
 bench-streaming:  ## a million events through each output and the graph, into docs/streaming.md
@@ -91,11 +91,11 @@ soak:  ## sockets and processes come and go for SECONDS: memory stays as it is, 
 	PYTHONPATH=runtime $(SUDO) unshare --net --mount sh -c 'ip link set lo up && exec "$$@"' soak \
 		$(firstword $(wildcard /usr/bin/python3) $(PYTHON)) -m tests.bench.soak --seconds $(SECONDS) --report docs/streaming.md
 
-bench-vm: setup setup-test  ## sockpid beside bcc, bpftrace, libbpf-tools, perf and ply, in instructions, into docs/bench.md
+bench-vm: setup setup-test  ## beside bcc, bpftrace, libbpf-tools, perf, ply and C, in instructions, into docs/bench.md; BENCH='--only sockpid'
 	$(BIN)/python -m tests.bench.vm $(BENCH)
 
-bench-check: setup  ## costs that are the same on every machine, against tests/bench/costs.json
-	@$(BIN)/python -m tests.bench.check
+bench-check: setup setup-test  ## costs that are the same on every machine, against tests/bench/costs.json
+	@$(BIN)/python -m tests.bench.check --guest
 
 # dwarves (pahole) is for this comparison only.
 bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole, into docs/bench-gen.md; PACKAGES=..., DEBUG=...

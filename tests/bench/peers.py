@@ -40,7 +40,7 @@ FENTRY_BT = "kfunc:tcp_sendmsg { @owner[args->sk] = pid; }"
 PLY_COMMAND = [f"/{OWN_LIBRARY}/ld-linux-x86-64.so.2", "--library-path", f"/{OWN_LIBRARY}", "/usr/sbin/ply"]
 OWNER_PLY = """
 kprobe:tcp_sendmsg { o[arg0] = pid; }
-tracepoint:tcp/tcp_retransmit_skb { printf("%d %d %d\\n", o[data->skaddr], data->sport, data->dport); }
+tracepoint:tcp/tcp_retransmit_skb { print(o[data->skaddr], data->sport, data->dport); }
 """
 OWNER_BCC = ["python3", "/run/owner_bcc.py"]
 OWNER_C = ["/run/owner"]

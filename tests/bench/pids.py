@@ -59,17 +59,18 @@ READERS: Mapping[str, Callable[[str], Iterator[Told]]] = {
     "C with libbpf, owner map": lines(rf"^(?P<pid>\d+) .*? ?{_ENDS.format('')} \d+$"),
     **dict.fromkeys(
         ("bcc owner map", "bpftrace owner map", "ply owner map"),
-        lines(r"^(?P<pid>\d+) (?P<sport>\d+) (?P<dport>\d+)( \d+)?$"),
+        lines(r"^ *(?P<pid>\d+),? +(?P<sport>\d+),? +(?P<dport>\d+)( \d+)?$"),
     ),
 }
 
 
 def jobs(run: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """bcc's tcpretrans returns 0, and perf then sees no event of that tracepoint: bcc's tools watch apart."""
+    """Of bcc and bpftrace some programs return 0 at the tracepoint, and perf then sees no event: perf watches apart.
+    bcc's tools do, too, for they take long to attach."""
     ours = ([*run, "--json"], False, None)
     rivals = {name: tuple(peer) for name, peer in {**peers.RETRANSMITS, **peers.OWNERS}.items() if name in READERS}
-    for play in ("together", "with bcc"):
-        tools = {name: peer for name, peer in rivals.items() if name.startswith("bcc") == (play == "with bcc")}
+    for play, chosen in (("together", r"(?!bcc|perf).*"), ("perf trace", "perf.*"), ("bcc", "bcc.*")):
+        tools = {name: peer for name, peer in rivals.items() if re.fullmatch(chosen, name)}
         yield play, {"tools": {"sockpid": ours, **tools}, "scenarios": SCENARIOS, "scale": SCALE}
 
 

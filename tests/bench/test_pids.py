@@ -12,7 +12,7 @@ LINES = {
     "C with libbpf, owner map": "207 a name 10.99.0.1:48674 10.99.0.2:5000 0",
     "bcc owner map": "207 48674 5000 0",
     "bpftrace owner map": "207 48674 5000",
-    "ply owner map": "207 48674 5000",
+    "ply owner map": "  207, 48674,  5000",
     "sockpid": '{"kind": "rto", "pid": 207, "sport": 48674, "dport": 5000}',
 }
 

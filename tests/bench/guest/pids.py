@@ -40,7 +40,8 @@ class Terminal:
     def _read(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                self._text += os.read(self._ours, 1 << 16)
+                arrived = os.read(self._ours, 1 << 16)  # a statement of its own: take() may come meanwhile
+                self._text += arrived
 
     def take(self) -> str:
         text, self._text = self._text, b""
