@@ -15,7 +15,7 @@ for _name in ("_sha2", "_sha256", "collections", "json", "os", "struct", "typing
         ImportError
     ):  # no Python has both of the first two: what this one lacks is not looked for in the file, either
         sys.modules[_name] = None  # type: ignore[assignment] # as the import system has it
-if sys.modules["_sha2"] is sys.modules["_sha256"]:
+if sys.modules["_sha2"] is sys.modules["_sha256"] or sys.implementation.name != "cpython":
     __import__("hashlib")
 sys.path.insert(0, _own)
 

@@ -1,10 +1,11 @@
-"""SHA-256 by the interpreter itself, as its own `random` module takes a hash: hashlib loads all of OpenSSL for it."""
+"""SHA-256 by CPython itself, as its own `random` module takes a hash: hashlib loads all of OpenSSL for it."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or sys.implementation.name != "cpython":  # PyPy's own is written in Python
     from hashlib import sha256
 else:
     try:
@@ -13,6 +14,6 @@ else:
         try:
             from _sha256 import sha256  # CPython before
         except ImportError:
-            from hashlib import sha256  # PyPy, or a Python built without its own
+            from hashlib import sha256  # built without its own
 
 __all__ = ["sha256"]
