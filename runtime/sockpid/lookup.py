@@ -141,7 +141,7 @@ def _matching(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> List[E
     """The entries with all these ends, in this namespace (None: in any), in order. The map changes while it is read."""
     found: Dict[event.Tuple, event.Process] = {}
     for packed in list(pinned.keys()):
-        key = unpack_tuple(packed)
+        key = event.unpack_tuple(packed)
         # A socket that listens on a v4-mapped address has no remote one to tell so: its key is an IPv6 one.
         local = Endpoint(*_fold(ipaddress.ip_address(key.saddr)), key.sport)
         remote = Endpoint(*_fold(ipaddress.ip_address(key.daddr)), key.dport)
@@ -152,13 +152,6 @@ def _matching(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> List[E
         if owner is not None:
             found[key] = owner
     return sorted(found.items())
-
-
-def unpack_tuple(key: bytes) -> event.Tuple:
-    """A key of socket_to_pid."""
-    netns, family, sport, dport, _zero, saddr, daddr = struct.unpack(KEY, key)
-    name = event.FAMILY.get(family, f"family-{family}")
-    return event.Tuple(netns, name, sport, dport, event.address(family, saddr), event.address(family, daddr))
 
 
 def document(key: event.Tuple, owner: event.Process) -> Dict[str, event.Json]:

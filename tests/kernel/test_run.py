@@ -289,7 +289,7 @@ def test_refused_connects_leave_nothing_in_the_maps() -> None:
                 refused.connect(closed.getsockname())
         assert tracer.living() - before < 50
         port = closed.getsockname()[1]
-        from sockpid.lookup import unpack_tuple
+        from sockpid.event import unpack_tuple
 
         assert not [k for k in set(tracer.collection.maps["socket_to_pid"].keys()) if unpack_tuple(k).dport == port]
 

@@ -77,7 +77,7 @@ def test_key_survives_packing() -> None:
     ):
         packed = event.pack_tuple(key)
         assert len(packed) == 44
-        assert lookup.unpack_tuple(packed) == key
+        assert event.unpack_tuple(packed) == key
 
 
 def test_version_is_the_headers() -> None:
