@@ -78,6 +78,9 @@ def load(command: Optional[str] = None) -> typer.Typer:
     """The application with the commands of the module that `command` is in; with all, if it is no command."""
     for module in dict.fromkeys(HOMES.values()) if command not in HOMES else (HOMES[command],):
         import_module(f".{module}", __package__)
+    # In whatever order the modules were imported, help tells of them in this one.
+    places = {name.replace("-", "_"): place for place, name in enumerate(HOMES)}
+    app.registered_commands.sort(key=lambda info: places[str(info.name or getattr(info.callback, "__name__", ""))])
     return app
 
 

@@ -189,3 +189,10 @@ def test_a_start_imports_the_module_of_its_command_alone(argument: str, commands
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.stderr == ""
     assert json.loads(done.stdout) == commands
+
+
+def test_help_tells_of_the_commands_in_one_order_however_they_were_imported() -> None:
+    code = "import sockpid_gen.cli_verify, sockpid_gen.cli_table\nfrom sockpid_gen import cli, man\n"
+    code += "print(*(command.name for command in man.commands()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == list(cli.HOMES)
