@@ -74,6 +74,19 @@ def jobs(run: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield play, {"tools": {"sockpid": ours, **tools}, "scenarios": SCENARIOS, "scale": SCALE}
 
 
+def owners_of(told: list[dict[str, Any]], scenario: str) -> dict[Ports, list[int]]:
+    """Owners by ports; of a socket that changed hands, the last. Where sockets at several addresses have the same ports,
+    nothing can be said of them: not every tool tells addresses.
+    """
+    found: dict[Ports, list[int]] = {}
+    sockets: dict[Ports, set[tuple[str, str]]] = {}
+    for line in (line for line in told if line["scenario"] == scenario):
+        ports = line["sport"], line["dport"]
+        found[ports] = line["pids"]
+        sockets.setdefault(ports, set()).add((line["saddr"], line["daddr"]))
+    return {ports: pids for ports, pids in found.items() if len(sockets[ports]) == 1}
+
+
 def judged(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Per tool and scenario: events of its sockets that the tool told of, and how many named an owner, nobody, or
     somebody else."""
@@ -82,7 +95,7 @@ def judged(figures: Mapping[str, Any]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for tool, parts in figures["printed"].items():
         for scenario, text in parts.items():
-            owners = {(o["sport"], o["dport"]): o["pids"] for o in figures["owners"] if o["scenario"] == scenario}
+            owners = owners_of(figures["owners"], scenario)
             row = {"events": 0, "right": 0, "unknown": 0, "wrong": 0}
             for pid, ports in READERS[tool](text):
                 if ports in owners:

@@ -25,6 +25,7 @@ STAGE = "/run/pids"
 EARLY = "before-probe"
 STAYS = 120.0
 """Seconds that the sockets of EARLY retransmit: bcc alone takes twelve to attach."""
+SOCKET = ("scenario", "saddr", "sport", "daddr", "dport")
 QUIET = 1.5
 """Seconds after which a tool has printed what it had to."""
 
@@ -95,7 +96,7 @@ def measure(tools: Dict[str, Sequence[Any]], scenarios: Sequence[str], scale: fl
     with open(f"{STAGE}/truth.jsonl", encoding="utf-8") as file:
         truth = [json.loads(line) for line in file]
     owners = [
-        {**{name: line[name] for name in ("scenario", "sport", "dport")}, "pids": [o["pid"] for o in line["owners"]]}
+        {**{name: line[name] for name in SOCKET}, "pids": [o["pid"] for o in line["owners"]]}
         for line in truth
         if line["what"] == "owner"
     ]
