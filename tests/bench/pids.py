@@ -75,8 +75,8 @@ def jobs(run: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def owners_of(told: list[dict[str, Any]], scenario: str) -> dict[Ports, list[int]]:
-    """Owners by ports; of a socket that changed hands, the last. Where sockets at several addresses have the same ports,
-    nothing can be said of them: not every tool tells addresses.
+    """Owners by ports; of a socket that changed hands, the last. Where sockets at several addresses have the same
+    ports, nothing can be said of them: not every tool tells addresses.
     """
     found: dict[Ports, list[int]] = {}
     sockets: dict[Ports, set[tuple[str, str]]] = {}
