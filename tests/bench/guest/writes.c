@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SIZE = 64, ROUND = 128, PER_ADDRESS = 16384, PORT = 9 };
+enum { SIZE = 64, ROUND = 128, PER_ADDRESS = 8192, PORT = 9 };
 
 static char buffer[1 << 16];
 
@@ -44,7 +44,10 @@ static long long now(void)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-/* Pairs of descriptors: who writes, who reads. The ports towards one address do not suffice for more than PER_ADDRESS. */
+/*
+ * Pairs of descriptors: who writes, who reads. No more than PER_ADDRESS towards one address: once half of the ports are taken,
+ * connect() has to look through all of that half for each of the others.
+ */
 static int *connections(int count, int first)
 {
 	int *ends = calloc(2 * count, sizeof(int)), listener = -1, one = 1;
