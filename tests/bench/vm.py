@@ -25,7 +25,7 @@ MODULES = "import ctypes, struct, os, mmap"
 WAYS = {"fentry": [], "kprobe": ["--attach", "kprobe-pmu"], "helper": ["--deny", "task_btf"]}
 FEW, SHARED = [1, 20000, 1, "own", ["nodelay", "cork", "counted"]], [16, 20000, 4, "shared", ["cork", "counted"]]
 SIXTEEN, THOUSAND, OWN = ([n, 20000, p, "own", ["cork", "counted"]] for n, p in ((16, 1), (1000, 1), (16, 8)))
-MANY = [50_000, 100_000, 1, "own", ["cork", "counted"]]
+MANY = [16_000, 32_000, 1, "own", ["cork", "counted"]]
 """A connection is two sockets."""
 NO_TOOLS, TOOLS, LARGE = 512, 2560, 3072
 """MiB. The tools' files are in memory twice while they are unpacked; a hundred thousand sockets want one GiB."""
