@@ -147,14 +147,15 @@ def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypat
 
 
 def test_the_committed_report_is_of_the_published_table() -> None:
-    """Twenty kernels of all architectures, each in the table, none of which differs from its DWARF."""
+    """Twenty kernels or more of all architectures, each in the table, none of which differs from its DWARF."""
     root = Path(__file__).parents[2]
     text = (root / "docs/verify.json").read_text()
     report = json.loads(text)
     assert verify_report.page(report) == (root / "docs/verify.md").read_text()
     table = Table.load(root / "offsets")
     judged = [row for row in report["kernels"] if "facts" in row]
-    assert (len(judged), len({row["arch"] for row in judged})) == (20, 6)
+    assert len(judged) >= 20
+    assert len({row["arch"] for row in judged}) == 6
     for row in judged:
         kernel = table.find(row["build_id"])
         assert (kernel.release, kernel.provenance["source"]) == (row["release"], row["table"]["source"])
