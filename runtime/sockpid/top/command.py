@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sockpid import arguments as options_of
 from sockpid.cli_shared import LABELLING, filter_of, labels_of, options
 from sockpid.errors import UsageError
 
@@ -32,6 +31,7 @@ p pauses; s c t b n l i a sort; ? explains; q quits."""
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser of all."""
+    from sockpid import arguments
     from sockpid.cli_parser import Help, add_filters
 
     top = commands.add_parser(
@@ -56,7 +56,7 @@ def add(commands: Any, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="replay so many times as fast (default: 1; without a screen 0: at once)",
     )
-    options_of.add(top, LABELLING)
+    arguments.add(top, LABELLING)
     add_filters(top)
 
 

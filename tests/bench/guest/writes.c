@@ -10,15 +10,14 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "measure.h"
 
 enum { SIZE = 64, ROUND = 128, PER_ADDRESS = 8192, PORT = 9 };
 
@@ -29,20 +28,6 @@ static struct {
 	long long spent;
 	long done;
 } *total;
-
-static void fail(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static long long now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000LL + time.tv_nsec;
-}
 
 /*
  * Pairs of descriptors: who writes, who reads. No more than PER_ADDRESS towards one address: once half of the ports are taken,
