@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
 from . import image, kernel
-from .errors import AttachError, ProgError, SockpidError, SyscallError
+from .errors import AttachError, ProgError, SockpidError, SyscallError, VerifierError
 from .features import Features, read_argument
 from .hooks import HOOKS, Hook, Target
 from .image import Image
@@ -163,7 +163,8 @@ class Collection:
                 link = MECHANISMS[mechanism].attach(target.name, load)
                 return Attached(hook, link, tuple(refused), target)
             except ProgError as error:
-                if not MECHANISMS[mechanism].by_btf_id:
+                # What the verifier has not looked at is of a type that the kernel does not know.
+                if isinstance(error, VerifierError) and not MECHANISMS[mechanism].by_btf_id:
                     raise
                 refused.append((where, str(error)))
             except SyscallError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import kernel, perfbuf, tracer, trim
+from sockpid import kernel, perfbuf, prog, tracer, trim, uapi
 from sockpid.collection import Options
 from sockpid.deniable import FEATURES
+from sockpid.errors import AttachError, SyscallError
 from sockpid.map import cpus
 from sockpid.tracer import Tracer
 from tests import truth
@@ -209,3 +211,24 @@ def test_no_way_to_read_the_kernel_is_an_error() -> None:
     assert ran.status == 9, ran
     assert "may not read kernel memory" in ran.stderr
     assert ran.stdout == ""
+
+
+def test_a_type_of_program_that_the_kernel_does_not_know_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 4.17 there are no raw tracepoints: EINVAL, and no word from the verifier."""
+    load = prog._load
+
+    def before_4_17(name: str, prog_type: int, *rest: Any) -> int:
+        if prog_type == uapi.BPF_PROG_TYPE_RAW_TRACEPOINT:
+            raise SyscallError("bpf(BPF_PROG_LOAD)", errno.EINVAL)
+        return load(name, prog_type, *rest)
+
+    monkeypatch.setattr(prog, "_load", before_4_17)
+    try:
+        with Tracer.open(Options()) as tracer:
+            mechanisms = tracer.collection.mechanisms()
+    except AttachError as error:  # a kernel that has neither fentry nor kprobes, and tracefs out of reach
+        refused = dict(error.reasons)
+        assert "no word from the verifier" in refused["raw_tp tcp_destroy_sock"]
+    else:
+        assert mechanisms["destroy"] is not None
+        assert not [told for told in mechanisms.values() if told and told.startswith("raw_tp")]
