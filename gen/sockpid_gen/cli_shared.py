@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import Annotated, Generator
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Generator
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.markup import escape
 import sockpid
 
 from .stream import Tick
+
+if TYPE_CHECKING:
+    from .entry import KernelEntry
 
 app = typer.Typer(
     name="sockpid-gen",
@@ -49,7 +52,15 @@ ReadOffsets = Annotated[
         callback=_readable,
     ),
 ]
+Kernel = Annotated[
+    str, typer.Argument(metavar="KERNEL", help="[ARCH/]RELEASE, or the start of a build-id, of a kernel of the table.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def identity(kernel: KernelEntry) -> Dict[str, Any]:
+    """What JSON calls a kernel by."""
+    return {"arch": kernel.arch, "release": kernel.release, "build_id": kernel.build_id}
 
 
 @contextlib.contextmanager
