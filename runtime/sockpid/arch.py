@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
-
 from .errors import UnsupportedArchError
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Tuple
 
 
 class Arch(NamedTuple):

@@ -6,12 +6,12 @@ its options declared, and argparse is asked only for what `read` does not unders
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, Optional, Sequence
-
 from .named import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+    from typing import Any, Dict, Iterable, Mapping, Optional, Sequence
 else:
 
     class Namespace:

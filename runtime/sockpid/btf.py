@@ -7,7 +7,6 @@ asked for: the index finds records by number and by name offset, and a name is l
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Optional
 
 from . import btf_header
 from .btf_fields import Resolver
@@ -25,7 +24,10 @@ from .btf_record import (
 )
 from .errors import BtfError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Dict, FrozenSet, Iterable, List, Optional
+
     from .layout import Layout, Type, Wanted
 
 KEYWORDS: Dict[str, FrozenSet[int]] = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterable, List, Optional, Tuple
-
 from .btf_record import (
     BTF_INT_SIGNED,
     BTF_KIND_ARRAY,
@@ -27,7 +25,10 @@ from .errors import BtfError
 from .layout import Enum, Field, Struct, parse_path
 from .named import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Dict, FrozenSet, Iterable, List, Optional, Tuple
+
     from .btf import Btf
     from .layout import Type
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
-from typing import Dict, Tuple
 
 from .btf_record import TAIL_WORDS
 from .errors import BtfError
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Tuple
 
 _VERSION = 1
 _HEADER_SIZE = 24

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
-from typing import Collection, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 from zlib import adler32
 
 from .btf_record import (
@@ -20,6 +19,10 @@ from .btf_record import (
     KIND_FLAG,
 )
 from .btf_section import Section
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Collection, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 _BLOCK = 1 << 10
 """Words that are searched at once for the n-th record; a chunk of the section has a whole number of them."""

@@ -6,9 +6,11 @@ words (name offset, info, size or type id) and a tail whose length follows from 
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Optional, Sequence, Tuple
-
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Optional, Sequence, Tuple
 
 BTF_KIND_VOID = 0
 BTF_KIND_INT = 1

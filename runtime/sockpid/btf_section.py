@@ -14,7 +14,6 @@ which of them is right.
 from __future__ import annotations
 
 import sys
-from typing import Container, Dict, Iterator, Mapping, Optional, Tuple
 
 from .btf_record import (
     BTF_KIND_ARRAY,
@@ -32,6 +31,10 @@ from .btf_record import (
     kind_of,
 )
 from .errors import BtfError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Container, Dict, Iterator, Mapping, Optional, Tuple
 
 _LITTLE = sys.byteorder == "little"
 _WORDS_MAX = 3 << 24

@@ -9,11 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Callable, FrozenSet, List, NamedTuple
 
 from . import kernel, proc, syscall
 from .errors import SyscallError
+from .named import NamedTuple
 from .uapi import CAP_BPF, CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, FrozenSet, List
 
 _NAMES = (
     "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_SETPCAP "

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import posixpath
 import time
-from typing import Dict, Optional
 
 from . import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional
 
 RESCAN_SECONDS = 1.0
 KEEP_GONE = 4096

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import List, Optional
 
 from . import cli_run
 from .arguments import Namespace
 from .errors import BundleError, SockpidError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional
 
 
 def _demand_signature(keyring: str) -> None:

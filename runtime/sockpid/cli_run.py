@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Optional, Sequence
 
 from . import arguments
 from .arguments import Namespace, argument
 from .cli_shared import COMMON, FILTERS, LABELLING, filter_of, labels_of, options
 from .errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Optional, Sequence
+
     from .run import RunOptions
 
 RUN = (

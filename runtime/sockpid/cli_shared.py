@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .arguments import Namespace, argument
 from .deniable import FEATURES
 from .errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .collection import Options
     from .filters import Filter

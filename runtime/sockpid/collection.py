@@ -10,7 +10,6 @@ import contextlib
 import errno
 import functools
 import os
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
 from . import image, kernel
 from .errors import AttachError, ProgError, SockpidError, SyscallError, VerifierError
@@ -24,7 +23,10 @@ from .named import NamedTuple
 from .offsets import Offsets
 from .ringbuf import RingBuffer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
+
     from .perfbuf import PerfBuffer
 
 

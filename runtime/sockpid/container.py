@@ -13,7 +13,12 @@ Who makes such paths, on cgroup v1 and v2 alike:
 from __future__ import annotations
 
 import re
-from typing import Iterable, NamedTuple, Optional
+
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, Optional
 
 RUNTIMES = {
     "docker": "docker",

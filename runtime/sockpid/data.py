@@ -6,7 +6,10 @@ They lie in sockpid/_data in a wheel or a zipapp, and two directories up in a ch
 from __future__ import annotations
 
 import os
-from typing import Any, Optional
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Optional
 
 _PACKAGE = os.path.dirname(__file__)
 _LOADER: Any = globals()["__spec__"].loader

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import List, NamedTuple, Optional
 
 from . import event, kernel, syscall, uapi
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional
 
 FAMILIES = ("inet", "inet6", "mapped")
 """What a pair can be of: IPv4, IPv6, or IPv4 through IPv6 sockets."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Mapping
-
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping
 
 
 class Feature(NamedTuple):

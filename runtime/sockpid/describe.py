@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import Any, Dict, NamedTuple, Optional, OrderedDict, Tuple
 
 from . import container, labels, proc
 from .cgroup import CgroupPaths
 from .event import Event
+from .named import NamedTuple
 from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, OrderedDict, Tuple
 
 KEEP_SECONDS = 1.0
 """So long a look at a process is believed."""

@@ -31,7 +31,10 @@ SockpidError                         1
 from __future__ import annotations
 
 import os
-from typing import List, Optional, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional, Tuple
 
 
 class SockpidError(Exception):

@@ -6,10 +6,15 @@ The record's layout is `struct event` of bpf_bytecode/sockpid.h; a test holds th
 from __future__ import annotations
 
 import struct
-from typing import Any, Dict, List, Optional, Union
 
 from . import uapi
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Union
+
+    Json = Union[str, int, bool, None, List[Any], Dict[str, Any]]
 
 SCHEMA = 1
 
@@ -29,8 +34,6 @@ EXEC_NAME = "=Q16s"
 COUNT_KEY = "=" + TUPLE + "IQ16s"
 
 EVENT_SYNACK = 1
-
-Json = Union[str, int, bool, None, List[Any], Dict[str, Any]]
 
 
 class Tuple(NamedTuple):

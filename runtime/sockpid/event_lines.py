@@ -11,11 +11,18 @@ from __future__ import annotations
 import json
 import struct
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from .event import EVENT_SIZE, FOUND, Event, unpack_tuple
+from .named import NamedTuple
 
-Document = Dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+
+    Document = Dict[str, Any]
+
+    Key = Tuple[Any, ...]
+
 
 # struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest and of first: who, when_ns, what else; tuple;
 # users; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans; from type to ulp.
@@ -39,8 +46,6 @@ KEPT = 65536
 
 SEEDED = next(number for number, found in FOUND.items() if found == "tuple")
 """Of such an event the document has something that is the socket's: how many had it open."""
-
-Key = Tuple[Any, ...]
 
 
 class Template(NamedTuple):

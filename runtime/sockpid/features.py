@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 from . import image, kernel, link, prog, syscall, uapi
 from .deniable import FEATURES
 from .errors import ProgError, SyscallError
 from .insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
 from .map import Map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 PLACES = {
     "fentry": "tcp_connect",

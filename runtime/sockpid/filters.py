@@ -4,11 +4,13 @@ settings.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Union
-
 from .errors import UsageError
 from .event import Event
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional, Tuple, Union
 
 if TYPE_CHECKING:
     import ipaddress

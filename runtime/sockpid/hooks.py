@@ -8,10 +8,12 @@ no place to learn an owner from.
 
 from __future__ import annotations
 
-from typing import FrozenSet, Optional, Tuple
-
 from .named import NamedTuple
 from .uapi import TCP_LISTEN, TCP_SYN_SENT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import FrozenSet, Optional, Tuple
 
 
 class Target(NamedTuple):

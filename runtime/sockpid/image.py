@@ -6,13 +6,15 @@ against the compiler's own BTF when it was linked; here it is checked again for 
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, FrozenSet, List, Mapping, Set, Tuple
-
+from . import plain_json
 from .arch import Arch
 from .errors import ImageError, SchemaError
 from .layout import Layout, Struct, Wanted
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, FrozenSet, List, Mapping, Set, Tuple
 
 SCHEMA = (1, 0)
 
@@ -121,7 +123,7 @@ def file_name(byte_order: str) -> str:
 def parse_image(data: bytes, name: str) -> Image:
     """Decodes an image; `name` is for messages. Raises SchemaError and ImageError."""
     try:
-        doc: Dict[str, Any] = json.loads(data)
+        doc: Dict[str, Any] = plain_json.loads(data)
         schema = doc["schema"]
         major, minor = (int(part) for part in schema.split("."))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

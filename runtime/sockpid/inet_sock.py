@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import NamedTuple
 
 from . import event
+from .named import NamedTuple
 
 AF_INET = 2
 AF_INET6 = 10

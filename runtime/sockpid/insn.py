@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import Union
 
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
 
 # instruction classes, code & 0x07
 BPF_LD = 0x00

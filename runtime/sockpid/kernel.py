@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
 import struct
-from typing import List, Optional
 
 from . import notes, syscall
 from .arch import Arch
 from .errors import CapabilityError, SyscallError
 from .named import NamedTuple
 from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional
 
 NOTES = "/sys/kernel/notes"
 VERSION = "/proc/version"
@@ -97,6 +99,8 @@ def lockdown() -> Optional[str]:
 
     Linux kernel commit 000d388ed3bb ("security: Add a static lockdown policy LSM") (in v5.4)
     """
+    import re
+
     for path in LOCKDOWN:
         try:
             with open(path, encoding="utf-8", errors="replace") as file:

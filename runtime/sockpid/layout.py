@@ -6,10 +6,11 @@ it, with anonymous members skipped and array elements indexed: "__sk_common.skc_
 
 from __future__ import annotations
 
-import re
-from typing import FrozenSet, List, Mapping, Optional, Tuple, Union
-
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import FrozenSet, List, Mapping, Optional, Tuple, Union
 
 
 class Field(NamedTuple):
@@ -52,14 +53,17 @@ class Enum(NamedTuple):
     values: Mapping[str, Optional[int]]
 
 
-Type = Union[Struct, Enum]
-Layout = Mapping[str, Optional[Type]]
-"""Types by name. None: the type was looked for and the kernel has none of that name."""
+if TYPE_CHECKING:
+    Type = Union[Struct, Enum]
+    Layout = Mapping[str, Optional[Type]]
+    """Types by name. None: the type was looked for and the kernel has none of that name."""
 
-Wanted = Mapping[str, FrozenSet[str]]
-"""What to look for: type name -> field paths or enumerators (may be empty: the type's existence alone)."""
+    Wanted = Mapping[str, FrozenSet[str]]
+    """What to look for: type name -> field paths or enumerators (may be empty: the type's existence alone)."""
+else:
+    Type = Layout = Wanted = object  # names to import, which only annotations use
 
-_STEP = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[0-9]+\])*)\Z")
+_STEP = r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[0-9]+\])*)\Z"
 
 
 def parse_path(path: str) -> Tuple[Union[str, int], ...]:
@@ -67,9 +71,11 @@ def parse_path(path: str) -> Tuple[Union[str, int], ...]:
 
     Raises ValueError if `path` is not of that form.
     """
+    import re  # which nothing needs where the offsets are from the table
+
     steps: List[Union[str, int]] = []
     for part in path.split("."):
-        match = _STEP.match(part)
+        match = re.match(_STEP, part)
         if match is None:
             raise ValueError(f"{path!r} is not a field path")
         steps.append(match.group(1))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Callable, Dict, Optional
 
 from . import perf, syscall, tracefs, uapi
 from .named import NamedTuple
 from .prog import Prog
 
-Load = Callable[[], Prog]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Optional
+
+    Load = Callable[[], Prog]
 
 
 class Mechanism(NamedTuple):

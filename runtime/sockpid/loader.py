@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import Dict, FrozenSet, Mapping, Optional, Tuple
 
 from . import kernel, prog, syscall, tracefs, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
@@ -17,8 +16,12 @@ from .map import Map
 from .offsets import Offsets
 from .relocate import Relocated, Resolved, context_layout, place, record_context, replace_calls, resolve
 
-ProgKey = Tuple[str, int, str, FrozenSet[str]]
-"""Program name, type, the one place it is for ("": any), settings of the place."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, FrozenSet, Mapping, Optional, Tuple
+
+    ProgKey = Tuple[str, int, str, FrozenSet[str]]
+    """Program name, type, the one place it is for ("": any), settings of the place."""
 
 
 class Loader:

@@ -6,10 +6,13 @@ import errno
 import os
 import resource
 import struct
-from typing import Iterator, List, Optional
 
 from . import image, kernel, syscall, uapi
 from .errors import ProgError, SyscallError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, List, Optional
 
 
 class Map:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Callable, Dict, List, NamedTuple, Optional, TypeVar
 
 from . import kernel, proc, syscall
+from .named import NamedTuple
 from .uapi import CLONE_NEWNET
 
-MOUNTINFO = "/proc/self/mountinfo"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, List, Optional, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
+MOUNTINFO = "/proc/self/mountinfo"
 
 
 class Namespace(NamedTuple):

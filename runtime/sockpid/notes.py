@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Iterator, Optional, Tuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator, Optional, Tuple
 
 NT_GNU_BUILD_ID = 3
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import struct
-from typing import Callable, FrozenSet, List, Mapping, Optional
 
 from . import data, hooks, syscall, table, uapi
 from .arch import Arch
@@ -14,6 +13,10 @@ from .image import Image
 from .kernel import Identity
 from .layout import Layout
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, FrozenSet, List, Mapping, Optional
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 LOCAL = "/etc/sockpid/offsets.d"

@@ -7,9 +7,13 @@ in the initial one: see in_initial_pid_namespace().
 from __future__ import annotations
 
 import os
-from typing import AbstractSet, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from . import kernel
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import AbstractSet, Dict, Iterator, List, Optional, Set, Tuple
 
 PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h: inode of the first pid namespace
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import struct
 import sys
-from typing import Iterator
 
 from . import netns
 from .inet_sock import AF_INET, AF_INET6, TCP_TIME_WAIT, InetSock, inet_sock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterator
 
 
 def tcp(namespace: netns.Namespace) -> Iterator[InetSock]:

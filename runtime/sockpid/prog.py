@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Mapping, Optional
 
 from . import kernel, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping, Optional
 
 LOG_SIZE = 1 << 16
 LOG_MAX = 1 << 24

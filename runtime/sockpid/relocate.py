@@ -9,7 +9,6 @@ unless the program asks for the size too. No offset of compile time survives.
 from __future__ import annotations
 
 import struct
-from typing import Dict, List, Mapping, Optional, Tuple
 
 from . import insn as bpf
 from .arch import Arch
@@ -17,6 +16,10 @@ from .errors import ImageError, RelocationError
 from .image import PROBE_CTX, SETTING, Program, Relocation, argument
 from .layout import Enum, Field, Layout, Struct
 from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Mapping, Optional, Tuple
 
 POISON = 195896080
 """Number of the helper that a poisoned instruction calls; "0xbad2310" read aloud. The relocation's index is added."""

@@ -9,10 +9,13 @@ import mmap
 import select
 import struct
 from _thread import allocate_lock
-from typing import List, Tuple
 
 from . import uapi
 from .map import Map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Tuple
 
 LONG = struct.calcsize("L")
 ULONG_MAX = (1 << 8 * LONG) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Callable, Optional, Tuple
 
 from .collection import Options
 from .errors import UsageError
@@ -14,6 +13,10 @@ from .named import NamedTuple
 from .notify import Notifier
 from .signals import Signals
 from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Optional, Tuple
 
 
 class RunOptions(NamedTuple):

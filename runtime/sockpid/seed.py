@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Callable, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional
 
 from . import event, kernel, netns, proc, proc_net, sock_diag
 from .inet_sock import TCP_LISTEN, TCP_SYN_RECV, InetSock
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, FrozenSet, Iterable, Iterator, List, Mapping, Optional
+
+    Source = Callable[[netns.Namespace], Iterable[InetSock]]
+    Update = Callable[[bytes, bytes], bool]
+    """Inserts key and value into socket_to_pid with BPF_NOEXIST; False if the key is there already."""
+
+    Remove = Callable[[bytes], None]
+    """Takes a key out of socket_to_pid, unless the probe itself has written it by now."""
 
 CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
 PROCESS = "=" + event.PROCESS
 NUMBER_OF_HOW = {name: number for number, name in event.HOW.items() if name}
-
-Source = Callable[[netns.Namespace], Iterable[InetSock]]
-Update = Callable[[bytes, bytes], bool]
-"""Inserts key and value into socket_to_pid with BPF_NOEXIST; False if the key is there already."""
-
-
-Remove = Callable[[bytes], None]
-"""Takes a key out of socket_to_pid, unless the probe itself has written it by now."""
 
 
 class Owned(NamedTuple):

@@ -9,12 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from . import event, kernel, proc, uapi
 from .deaf import FAMILIES, Info, Pair
 from .errors import CapabilityError, SelfCheckError
+from .named import NamedTuple
 from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional, Tuple
 
 TIMEOUT = 3.0
 PATIENCE = 5  # so many times as long, while all that was seen is right

@@ -6,7 +6,6 @@ import collections
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Callable, Counter, Dict, List, Optional
 
 from . import kernel, uapi
 from .describe import Describer
@@ -20,7 +19,10 @@ from .signals import Signals
 from .start import say
 from .tracer import Tracer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Callable, Counter, Dict, List, Optional
+
     from .run import RunOptions
 
 POLL_SECONDS = 0.5

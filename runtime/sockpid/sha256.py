@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING or sys.implementation.name != "cpython":  # PyPy's own is written in Python
     from hashlib import sha256
 else:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import Any, Dict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict
 
 
 class Signals:

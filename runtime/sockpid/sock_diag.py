@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import Any, Callable, Dict, List, Optional
 
 from . import netns
 from .errors import SyscallError
 from .inet_sock import AF_INET, AF_INET6, TCP_TIME_WAIT, InetSock, inet_sock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Optional
+
+    Parser = Callable[[bytes, int, int], Optional[Dict[str, Any]]]
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
@@ -23,8 +28,6 @@ STATES = 0xFFF & ~(1 << TCP_TIME_WAIT)
 MESSAGE = "=HHIIBBBB"  # struct nlmsghdr without its length, then idiag_family, idiag_state, idiag_timer, idiag_retrans
 SOCKID = "!HH16s16s"  # struct inet_diag_sockid as far as the addresses
 INODE = "=I"  # inet_diag_msg.idiag_inode
-
-Parser = Callable[[bytes, int, int], Optional[Dict[str, Any]]]
 
 
 def tcp(namespace: netns.Namespace) -> List[InetSock]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import List
 
 from . import capability, selfcheck
 from .event import Event
 from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List
 
 
 def say(line: str) -> None:

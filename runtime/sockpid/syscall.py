@@ -8,10 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from typing import Optional
 
 from . import arch
 from .errors import SyscallError, UnsupportedArchError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 _machine: Optional[arch.Arch] = None
 _libc: Optional[ctypes.CDLL] = None

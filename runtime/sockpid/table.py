@@ -7,18 +7,21 @@ content ids of the rows. The generator checks every shard against the JSON Schem
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
-
+from . import plain_json
 from .errors import SchemaError, TableError
 from .layout import Enum, Field, Layout, Struct, Type
 from .named import NamedTuple
 from .sha256 import sha256
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, KeysView, List, Mapping, NoReturn, Optional, Sequence, Tuple
+
 SCHEMA = (2, 0)
 """Major and minor version of the schema that this reader knows."""
 
+DIGITS = "0123456789"
+"""Unlike str.isdigit(), which knows those of all scripts."""
 
 _SECTIONS = (b'"kernels": [', b'"layouts": {', b'"structs": {')
 """The lines after which kernels, layouts and struct rows stand."""
@@ -39,8 +42,11 @@ class Entry(NamedTuple):
     provenance: Mapping[str, Any]
 
 
-class Rows(Mapping[str, Mapping[str, Any]]):
-    """Rows by id, out of lines of a shard. Each is decoded when it is asked for; TableError if it cannot be."""
+class Rows:
+    """Rows by id, out of lines of a shard. Each is decoded when it is asked for; TableError if it cannot be.
+
+    A mapping. That of collections.abc, to derive from, would bring all of collections.
+    """
 
     def __init__(self, name: str, what: str, lines: Sequence[bytes]) -> None:
         self._name, self._what = name, what
@@ -56,11 +62,26 @@ class Rows(Mapping[str, Mapping[str, Any]]):
             self._decoded[key] = _Reader(self._name, f"{self._what} {key}", _loads(self._name, line[20:])).value
         return self._decoded[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._lines
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._lines)
 
     def __len__(self) -> int:
         return len(self._lines)
+
+    def get(self, key: str) -> Optional[Mapping[str, Any]]:
+        return self[key] if key in self._lines else None
+
+    def keys(self) -> KeysView[str]:
+        return self._lines.keys()
+
+    def values(self) -> Iterator[Mapping[str, Any]]:
+        return (self[key] for key in self._lines)
+
+    def items(self) -> Iterator[Tuple[str, Mapping[str, Any]]]:
+        return ((key, self[key]) for key in self._lines)
 
 
 class Shard:
@@ -115,7 +136,7 @@ class Shard:
 
     def _mentioning(self, text: str) -> Iterator[Entry]:
         """The entries in whose lines a text stands, as an ASCII JSON string writes it."""
-        needle = json.dumps(text)[1:-1].encode("ascii")
+        needle = plain_json.canonical(text)[1:-1].encode("ascii")
         return (self._entry(line) for line in self._kernels if needle in line)
 
     def _entry(self, line: bytes) -> Entry:
@@ -166,17 +187,17 @@ class Shard:
 
 def row_id(value: object) -> str:
     """The id of a row: the first 16 hex digits of the SHA-256 of its canonical JSON."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return sha256(canonical.encode("ascii")).hexdigest()[:16]
+    return sha256(plain_json.canonical(value).encode("ascii")).hexdigest()[:16]
 
 
 def series_of(release: str) -> str:
     """The series that a kernel release belongs to: "6.1" of "6.1.0-50-cloud-amd64". Raises TableError if
     there is none."""
-    match = re.match(r"[0-9]+\.[0-9]+(?![0-9])", release)
-    if match is None:
+    major, _, rest = release.partition(".")
+    minor = rest[: len(rest) - len(rest.lstrip(DIGITS))]
+    if not minor or not _is_number(major):
         raise TableError(f"kernel release {release!r} does not start with a version")
-    return match.group()
+    return f"{major}.{minor}"
 
 
 def parse_shard(data: bytes, name: str) -> Shard:
@@ -186,19 +207,23 @@ def parse_shard(data: bytes, name: str) -> Shard:
 
 
 def _check_schema(name: str, schema: str) -> None:
-    match = re.match(r"([0-9]+)\.([0-9]+)\Z", schema)
-    if match is None:
+    first, _, second = schema.partition(".")
+    if not (_is_number(first) and _is_number(second)):
         raise TableError(f"{name}: schema {schema!r} is no version")
-    major, minor = int(match.group(1)), int(match.group(2))
+    major, minor = int(first), int(second)
     if major != SCHEMA[0] or minor > SCHEMA[1]:
         raise SchemaError(
             f"{name}: offset table of schema {schema}, but this sockpid reads {SCHEMA[0]}.0 to {SCHEMA[0]}.{SCHEMA[1]}"
         )
 
 
+def _is_number(text: str) -> bool:
+    return text != "" and not text.strip(DIGITS)
+
+
 def _loads(name: str, data: bytes) -> object:
     try:
-        return json.loads(data)
+        return plain_json.loads(data)
     except (ValueError, RecursionError) as error:
         raise TableError(f"{name}: truncated, or no JSON: {error}") from None
 

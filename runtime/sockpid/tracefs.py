@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-from typing import Dict
 
 from .errors import SyscallError
 from .layout import Field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict
 
 MOUNTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 GROUP = "sockpid_"
@@ -40,6 +42,8 @@ class Tracepoint:
 
     def __init__(self, name: str) -> None:
         """Raises SyscallError where there is no such tracepoint."""
+        import re
+
         directory = f"{mount()}/events/{name}"
         self.id = int(_read(directory + "/id"))
         self.fields: Dict[str, Field] = {}
@@ -82,6 +86,8 @@ class KprobeEvent:
 
 def remove_stale(root: str) -> int:
     """Removes the events of instances that died without doing so; returns how many."""
+    import re
+
     removed = 0
     for line in _read(root + "/kprobe_events").splitlines():
         match = re.match(r"[pr][0-9]*:(" + GROUP + r"([0-9]+)/\S+) ", line)

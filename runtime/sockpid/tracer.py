@@ -6,7 +6,6 @@ import errno
 import os
 import struct
 import time
-from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 from . import data, event, image, kernel, offsets, uapi
 from .collection import Collection, Options
@@ -15,6 +14,12 @@ from .map import Map
 from .trim import Trimmer
 from .wall_clock import WallClock
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
+
+    Inherit = Callable[[kernel.Identity, image.Image, offsets.Offsets, Options], Mapping[str, Map]]
+
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
 COUNTER_LOST = 1
@@ -22,8 +27,6 @@ COUNTER_INSERTED = 2
 COUNTER_DELETED = 3
 
 LOOK_SECONDS = 1.0
-
-Inherit = Callable[[kernel.Identity, image.Image, offsets.Offsets, Options], Mapping[str, Map]]
 
 
 class Tracer:

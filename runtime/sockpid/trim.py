@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Mapping
 
 from .map import Map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Mapping
 
 LOOK_SECONDS = 0.2
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Tuple
+
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
 
 
 class Shape:

@@ -20,25 +20,25 @@ COSTS = Path(__file__).with_name("costs.json")
 TOLERANCE = 0.05
 NEEDLESS = {
     *("argparse", "bz2", "fnmatch", "gettext", "hashlib", "ipaddress", "lzma", "pkgutil", "queue", "selectors"),
-    *("shutil", "socket", "subprocess", "threading"),
+    *("json", "re", "shutil", "socket", "subprocess", "threading", "typing"),
 }
 """What of the standard library an attached probe has no use for."""
 
 _IMPORTED = """
-import json, sys
+import sys
 sys.path.insert(0, sys.argv[1])
 import sockpid.cli
 sockpid.cli._arguments(["run", "--json"])
 import sockpid.run
-json.dump(sorted(sys.modules), sys.stdout)
+sockpid.tracer.load_image("little")
+print(*sys.modules)
 """
 
 
 def imported() -> list[str]:
     """The modules that are there when `sockpid run` attaches by a table."""
     command = [sys.executable, "-I", "-S", "-c", _IMPORTED, str(ROOT / "runtime")]
-    found: list[str] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return found
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 def measure() -> dict[str, int]:

@@ -14,12 +14,13 @@ GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
     "__init__", "arch", "arguments", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "btf_section",
     "bundle", "calibration", "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters",
-    "findings", "hooks", "image", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog", "qr",
+    "findings", "hooks", "image", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog",
+    "plain_json", "qr",
     "relocate", "request", "scanned", "sha256", "signature", "table", "table_writer", "uapi", "whole_file", "words",
     "top.__init__", "top.columns", "top.model", "top.state", "top.view",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip
-OF_SOME_PYTHONS = {"_sha2", "_sha256"}
+OF_SOME_PYTHONS = {"_collections", "_json", "_sha2", "_sha256"}
 """Of the standard library of some versions, and not of the one that looks."""
 KERNEL_HALF_ONLY = {"ctypes", "mmap", "socket", "subprocess", "fcntl", "select", "resource", "signal", "time"}
 READS_KERNEL_FILES = {

@@ -45,8 +45,22 @@ def test_classes_are_the_same() -> None:
     ours, theirs = classes(named.NamedTuple), classes(typing.NamedTuple)
     for what in ("__doc__", "__name__", "__module__", "_fields", "_field_defaults", "__match_args__"):
         assert getattr(ours, what) == getattr(theirs, what), what
-    with pytest.raises(TypeError):
-        ours()
+    for wrong in (
+        lambda c: c(),
+        lambda c: c(1, 2, 3, 4),
+        lambda c: c(1, x=1),
+        lambda c: c(1, w=1),
+        lambda c: c._make([1]),
+    ):
+        for each in (ours, theirs):
+            with pytest.raises(TypeError):
+                wrong(each)
+    for each in (ours, theirs):
+        with pytest.raises((TypeError, ValueError)):
+            each(1)._replace(w=1)
+        with pytest.raises(AttributeError):
+            each(1).w = 1
+        assert each._make([1, 2, 3]) == (1, 2, 3)
 
 
 def test_values_can_be_pickled() -> None:

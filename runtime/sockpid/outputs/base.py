@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Deque, Dict, Mapping, Optional
 
 from sockpid.errors import SockpidError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Deque, Dict, Mapping, Optional
 
 SCHEMA = 1
 

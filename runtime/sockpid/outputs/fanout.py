@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from sockpid.errors import UsageError
 
 from .base import Output, Record
 from .sink import Sink
 from .spec import open_output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 LIMIT = 65536
 """Records that an output may have waiting, unless its `queue=` says otherwise."""

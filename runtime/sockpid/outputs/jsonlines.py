@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Deque
 
 from .base import Gone, Output, Record
 from .spec import Arguments
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Deque
 
 STDOUT = 1
 

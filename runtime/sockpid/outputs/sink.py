@@ -5,9 +5,12 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from typing import Callable, Deque, List, Optional
 
 from .base import SCHEMA, Busy, Gone, Output, Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Deque, List, Optional
 
 BATCH = 1024
 """Records that are taken from the queue at once."""

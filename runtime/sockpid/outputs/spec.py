@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
-
 from sockpid.errors import UsageError
 
 from .base import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Optional, Tuple
 
 KINDS = ("table", "json", "file", "unix", "syslog", "journald", "prometheus", "otlp")
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}

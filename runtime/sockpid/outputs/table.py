@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid.event import Count
+from sockpid.named import NamedTuple
 from sockpid.words import end, printable
 
 from .base import Output, Record
 from .jsonlines import STDOUT, write_all
 from .spec import Arguments
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
+
+    Widths = Tuple[int, ...]
+    """Cells per column; 0: it is left out."""
 
 COUNT_COLUMNS = "{:>8} {:>8} {:<16} {:<26} {:<26}"
 COUNT_HEADER = COUNT_COLUMNS.format("COUNT", "PID", "COMM", "LOCAL", "REMOTE")
@@ -43,9 +50,6 @@ COLUMNS = (
     Column("HOW", 8, 7, 8, drop=2),
     Column("INTERRUPTED", 11, 11, 11, right=True, drop=1),
 )
-
-Widths = Tuple[int, ...]
-"""Cells per column; 0: it is left out."""
 
 
 class Table(Output):
