@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 
@@ -143,6 +142,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         sys.stderr.close()  # the reader is gone; Python would complain of it at exit
         return 0
     except OSError as error:  # output: a full disk
+        import contextlib
+
         with contextlib.suppress(OSError):
             sys.stdout.close()  # else Python tries again at exit
         print(f"sockpid: {error}", file=sys.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from . import arguments
 from .arguments import Namespace, argument
 from .cli_shared import COMMON, FILTERS, LABELLING, filter_of, labels_of, options
@@ -55,9 +53,9 @@ def execute(arguments: Namespace, words: Sequence[str]) -> int:
 
     if arguments.config is None:
         return run(options(arguments), arguments.offsets, wishes(arguments))
-    read = functools.partial(_with_file, arguments.config, words)
-    arguments = read()
-    return run(options(arguments), arguments.offsets, wishes(arguments), lambda: wishes(read()))
+    path = arguments.config
+    arguments = _with_file(path, words)
+    return run(options(arguments), arguments.offsets, wishes(arguments), lambda: wishes(_with_file(path, words)))
 
 
 def _with_file(path: str, words: Sequence[str]) -> Namespace:

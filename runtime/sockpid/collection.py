@@ -6,9 +6,7 @@ answered to the others is kept for `sockpid doctor`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import os
 
 from . import image, kernel
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
     from .perfbuf import PerfBuffer
+    from .prog import Prog
 
 
 class Options(NamedTuple):
@@ -158,10 +157,13 @@ class Collection:
             if parts:
                 refused.append((where, f"the compiler split the function: {', '.join(parts)}"))
                 continue
+
+            def load(mechanism: str = mechanism, target: Target = target) -> Prog:
+                return self._loader.load(hook, mechanism, target)
+
             try:
                 if target.least:  # to try that takes a tenth of what it takes to load the program in vain
                     read_argument(target.name, target.least - 1)
-                load = functools.partial(self._loader.load, hook, mechanism, target)
                 link = MECHANISMS[mechanism].attach(target.name, load)
                 return Attached(hook, link, tuple(refused), target)
             except ProgError as error:
@@ -239,8 +241,10 @@ class Collection:
         """Detaches and frees everything, in the reverse order; a failing detach does not stop the others."""
         for attached in reversed(self.hooks):
             if attached.link is not None:
-                with contextlib.suppress(SockpidError):
+                try:
                     attached.link.close()
+                except SockpidError:
+                    continue
         self._loader.close()
         if self._reader is not None:
             self._reader.close()

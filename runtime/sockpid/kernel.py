@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import struct
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 NOTES = "/sys/kernel/notes"
 VERSION = "/proc/version"
 LOCKDOWN = ("/sys/kernel/security/lockdown", "/proc/cmdline")  # securityfs may not be mounted
+
+_version_code: Optional[int] = None
 
 
 class Identity(NamedTuple):
@@ -51,13 +52,19 @@ def identify() -> Identity:
     return Identity(arch, build_id, os.uname().release, banner)
 
 
-@functools.lru_cache(maxsize=None)
 def version_code() -> int:
     """LINUX_VERSION_CODE of the running kernel, from the ELF note "Linux" in the vDSO; 0 if there is none.
 
     Not from `uname -r`: Ubuntu and Debian put another number there, and kernels before 5.0 compare this one
     (Linux kernel commit 6c4fc209fcf9 ("bpf: remove useless version check for prog load") (in v5.0)).
     """
+    global _version_code  # noqa: PLW0603 - read once
+    if _version_code is None:
+        _version_code = _read_version_code()
+    return _version_code
+
+
+def _read_version_code() -> int:
     arch = syscall.machine()
     image = _vdso()
     if image is None or image[:4] != b"\x7fELF":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import struct
 
@@ -180,6 +179,8 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
+    import functools
+
     from .btf import Btf
 
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from .collection import Options
@@ -10,13 +9,14 @@ from .errors import UsageError
 from .filters import Filter
 from .labels import Wanted
 from .named import NamedTuple
-from .notify import Notifier
 from .signals import Signals
 from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional, Tuple
+
+    from .pinning import Pinning
 
 
 class RunOptions(NamedTuple):
@@ -48,30 +48,41 @@ def run(
 
     reread: what is asked for at SIGHUP. Where it may change, the kernel is told of no filter.
     """
-    notifier = Notifier.from_environ(os.environ)
     settings = what.filter.settings() if reread is None else ()
-    with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(Signals())
-        if what.every:
-            settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
-        pins = None
+    if what.every:
+        settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
+    with Signals() as signals:
         directory = _directory(what)
-        if directory is not None:
-            from .pinning import Pinning
+        if directory is None:
+            with Tracer.open(options, offsets_path) as tracer:
+                return _tell(tracer, what, settings, signals, reread, None)
+        from .pinning import Pinning
 
-            pins = stack.enter_context(Pinning(directory, what.keep))
-        tracer = stack.enter_context(Tracer.open(options, offsets_path, pins.inherit if pins is not None else None))
-        if pins is not None:
+        with Pinning(directory, what.keep) as pins, Tracer.open(options, offsets_path, pins.inherit) as tracer:
             pins.attached(tracer)
-        # The probe is attached as soon as can be: what takes time to import comes behind that.
-        from . import start
+            return _tell(tracer, what, settings, signals, reread, pins)
 
-        outputs = None
-        if not what.every:
-            from .outputs import Outputs
 
-            outputs = Outputs.open(what.outputs, start.say)
-            stack.callback(outputs.close)
+def _tell(
+    tracer: Tracer,
+    what: RunOptions,
+    settings: Tuple[Tuple[str, int], ...],
+    signals: Signals,
+    reread: Optional[Callable[[], RunOptions]],
+    pins: Optional[Pinning],
+) -> int:
+    """What follows once the probe is attached, which is as soon as can be: what takes time to import comes here."""
+    signals.listen()
+    from . import start
+    from .notify import Notifier
+
+    notifier = Notifier.from_environ(os.environ)
+    outputs = None
+    if not what.every:
+        from .outputs import Outputs
+
+        outputs = Outputs.open(what.outputs, start.say)
+    try:
         waiting = tracer.inherited() + start.begin(tracer, what.seed)
         if settings:  # not before: the self-check reads records of its own sockets
             tracer.collection.replace_events(settings)
@@ -88,6 +99,9 @@ def run(
 
         beat = pins.beat if pins is not None else None
         return Session(tracer, what, outputs, notifier, reread, beat).follow(waiting, signals)
+    finally:
+        if outputs is not None:
+            outputs.close()
 
 
 def _directory(what: RunOptions) -> Optional[str]:

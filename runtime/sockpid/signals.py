@@ -1,10 +1,12 @@
-"""Signals as something to look at in a loop, which they wake."""
+"""Signals as something to look at in a loop, which they wake.
+
+The module signal makes enumerations of its numbers, which takes as long as to load three programs. So it is imported
+once signals are listened to.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,39 +14,50 @@ if TYPE_CHECKING:
 
 
 class Signals:
-    """SIGINT and SIGTERM: `stop`. SIGHUP: reload() is true once. Until close(), after which all is as before."""
+    """SIGINT and SIGTERM: `stop`. SIGHUP: reload() is true once. From listen() to close(); before and after, they do
+    what they do to any process."""
 
     def __init__(self) -> None:
         self.stop = False
         self._reload = False
+        self._handlers: Dict[int, Any] = {}
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._handlers: Dict[int, Any] = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
 
-    def _note(self, number: int, _frame: Any) -> None:
-        if number == signal.SIGHUP:
-            self._reload = True
-        else:
-            self.stop = True
+    def listen(self) -> None:
+        import signal
+
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        notes = {signal.SIGINT: self._note, signal.SIGTERM: self._note, signal.SIGHUP: self._note_reload}
+        for number, note in notes.items():
+            self._handlers[number] = signal.signal(number, note)
+
+    def _note(self, _number: int, _frame: Any) -> None:
+        self.stop = True
+
+    def _note_reload(self, _number: int, _frame: Any) -> None:
+        self._reload = True
 
     def fileno(self) -> int:
         """Readable after a signal, until reload() is asked."""
         return self._read
 
     def reload(self) -> bool:
+        import contextlib
+
         with contextlib.suppress(BlockingIOError):
             os.read(self._read, 4096)
         self._reload, asked = False, self._reload
         return asked
 
     def close(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._before)
+        if self._handlers:
+            import signal
+
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(self._before)
         os.close(self._read)
         os.close(self._write)
 
