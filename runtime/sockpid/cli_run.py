@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from . import arguments
 from .arguments import Namespace, argument
 from .cli_shared import COMMON, FILTERS, LABELLING, filter_of, labels_of, options
@@ -49,13 +51,18 @@ def read(words: Sequence[str]) -> Optional[Namespace]:
 
 def execute(arguments: Namespace, words: Sequence[str]) -> int:
     """words: the command line behind the command's name, as `arguments` was made of."""
-    from .run import run
+    # What a start makes stays. To look again and again for cycles in it takes as long as to load a program.
+    gc.disable()
+    try:
+        from .run import run
 
-    if arguments.config is None:
-        return run(options(arguments), arguments.offsets, wishes(arguments))
-    path = arguments.config
-    arguments = _with_file(path, words)
-    return run(options(arguments), arguments.offsets, wishes(arguments), lambda: wishes(_with_file(path, words)))
+        if arguments.config is None:
+            return run(options(arguments), arguments.offsets, wishes(arguments))
+        path = arguments.config
+        arguments = _with_file(path, words)
+        return run(options(arguments), arguments.offsets, wishes(arguments), lambda: wishes(_with_file(path, words)))
+    finally:
+        gc.enable()
 
 
 def _with_file(path: str, words: Sequence[str]) -> Namespace:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections
 import time
 
-from . import container, labels, proc
+from . import labels, proc
 from .cgroup import CgroupPaths
 from .event import Event
 from .named import NamedTuple
@@ -84,6 +84,8 @@ class Describer:
     def _labels(self, found: Optional[Dict[str, Any]], cgroup: Optional[str]) -> Optional[Dict[str, Any]]:
         """Of a process that is gone, the event's control group still tells where it ran."""
         if found is not None and found["reason"] == "exited" and cgroup is not None:
+            from . import container
+
             found = dict(found)
             labels.place(found, container.place(cgroup))
         return found

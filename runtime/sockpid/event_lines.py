@@ -8,7 +8,6 @@ an owner that is unknown is unknown for a reason, and that can change with every
 
 from __future__ import annotations
 
-import json
 import struct
 import time
 
@@ -114,6 +113,8 @@ class EventLines:
         self.unknown += seen.owner is None
         if key is not None and document["age_ns"] is not None:
             self._keep(key, seen, document)
+        import json  # late: a run that writes no JSON does without
+
         return json.dumps(document).encode() + b"\n"
 
     def _keep(self, key: Key, seen: Event, document: Document) -> None:
@@ -124,6 +125,8 @@ class EventLines:
         holes = {**document, **dict.fromkeys(CHANGING, HOLE), NAME[0]: SOCKET}
         for member in NAME[1:]:
             del holes[member]
+        import json
+
         text = json.dumps(holes).replace("%", "%%").replace(f'"{NAME[0]}": {json.dumps(SOCKET)}', "%s")
         text = text.replace(json.dumps(HOLE), "%d") + "\n"
         self._templates[key] = Template(text, self._until(document["pid"], document["start_ns"]))

@@ -5,15 +5,14 @@ settings.
 from __future__ import annotations
 
 from .errors import UsageError
-from .event import Event
 from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ipaddress
     from typing import Any, Dict, Optional, Tuple, Union
 
-if TYPE_CHECKING:
-    import ipaddress
+    from .event import Event
 
     Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 

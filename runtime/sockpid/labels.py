@@ -46,7 +46,7 @@ def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
     An id may be given to another process at any time, so nothing is believed unless the process is still the one that
     started then after all has been read.
     """
-    from . import container, proc
+    from . import proc
 
     found = empty(wanted, None)
     exited = proc.is_exited(pid, start_ns)
@@ -55,6 +55,8 @@ def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
             if "cmdline" in wanted.kinds:
                 found["cmdline"] = _cmdline(proc.read(pid, "cmdline"))
             if "container" in wanted.kinds or "unit" in wanted.kinds:
+                from . import container
+
                 place(found, container.of_process(proc.read(pid, "cgroup").decode("utf-8", "replace")))
             if wanted.env:
                 found["env"] = environment(proc.read(pid, "environ"), wanted.env)

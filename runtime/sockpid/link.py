@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 import struct
 
-from . import perf, syscall, tracefs, uapi
+from . import syscall, uapi
 from .named import NamedTuple
 from .prog import Prog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Optional
+
+    from . import tracefs
 
     Load = Callable[[], Prog]
 
@@ -72,16 +74,22 @@ def attach_raw_tp(target: str, load: Load) -> Link:
 
 def attach_tracepoint(target: str, load: Load) -> Link:
     """Linux kernel commit 98b5c2c65c29 ("perf, bpf: allow bpf programs attach to tracepoints") (in v4.7)"""
+    from . import perf, tracefs
+
     fd = perf.open_tracepoint(tracefs.Tracepoint(target).id)
     return Link("tracepoint", target, _hang(fd, load), fd)
 
 
 def attach_kprobe_pmu(target: str, load: Load) -> Link:
+    from . import perf
+
     fd = perf.open_kprobe(target)
     return Link("kprobe-pmu", target, _hang(fd, load), fd)
 
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
+    from . import perf, tracefs
+
     root = tracefs.mount()
     tracefs.remove_stale(root)
     event = tracefs.KprobeEvent(root, target)
@@ -95,6 +103,8 @@ def attach_kprobe_tracefs(target: str, load: Load) -> Link:
 
 def _hang(fd: int, load: Load) -> Prog:
     """Loads a program and hangs it on a perf event, which is closed if that fails."""
+    from . import perf
+
     try:
         prog = load()
         perf.set_bpf(fd, prog.fd)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from . import kernel, prog, syscall, tracefs, uapi
+from . import kernel, prog, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
 from .features import Features
 from .hooks import Hook, Target
@@ -82,6 +82,8 @@ class Loader:
                 raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
         arch = syscall.machine()
         if how.context == "record":
+            from . import tracefs
+
             where = target.name
             try:
                 context = record_context(tracefs.Tracepoint(target.name).fields, target.fields)

@@ -33,13 +33,15 @@ else:
 
         @classmethod
         def _complete(cls, values: Tuple[Any, ...], by_name: Dict[str, Any]) -> Tuple[Any, ...]:
-            fields, defaults = cls._fields, cls._field_defaults
-            left = fields[len(values) :]
-            if len(values) > len(fields) or not by_name.keys() <= set(left):
-                odd = sorted(by_name.keys() - set(left)) or len(values)
-                raise TypeError(f"{cls.__name__}() takes {', '.join(fields)}, once each: not {odd}")
+            left = cls._fields[len(values) :]
+            for name in by_name:
+                if name not in left:
+                    raise TypeError(f"{cls.__name__}() takes {', '.join(cls._fields)}, once each: not {name}")
+            if len(values) > len(cls._fields):
+                raise TypeError(f"{cls.__name__}() takes {len(cls._fields)} values, not {len(values)}")
+            given = {**cls._field_defaults, **by_name}
             try:
-                return (*values, *(by_name[name] if name in by_name else defaults[name] for name in left))
+                return values + tuple([given[name] for name in left])
             except KeyError as error:
                 raise TypeError(f"{cls.__name__}() lacks {error}") from None
 

@@ -1,6 +1,8 @@
 """The reader of BPF_MAP_TYPE_RINGBUF (Linux: Documentation/bpf/ringbuf.rst).
 
-One consumer page that we write, one producer page, and the data mapped twice in a row, so that no record is ever split.
+One consumer page that we write, one producer page, and the data. The kernel would map these twice in a row, so that no
+record is split; but pages that are mapped count as ours. So they are mapped once, and a record that goes on at the
+start is put together.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class RingBuffer:
         self._mask = self._size - 1
         page = mmap.PAGESIZE
         self._consumer = mmap.mmap(ring.fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=0)
-        self._producer = mmap.mmap(ring.fd, page + 2 * self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
+        self._producer = mmap.mmap(ring.fd, page + self._size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         # On 32 bits newer kernels have another position, pending_pos, right behind the producer's.
         self._position = memoryview(self._consumer)[:LONG].cast("L")
         self._produced = memoryview(self._producer)[:LONG].cast("L")
@@ -84,8 +86,11 @@ class RingBuffer:
                 spans.append((start, start + length))
             position = (position + (length + uapi.BPF_RINGBUF_HDR_SZ + 7 & ~7)) & ULONG_MAX
         self._barrier()  # one for all of them: no header is read behind it, no record before
-        data = self._data
-        records = [bytes(data[start:end]) for start, end in spans]
+        data, size = self._data, self._size
+        records = [
+            bytes(data[start:end]) if end <= size else bytes(data[start:]) + bytes(data[: end - size])
+            for start, end in spans
+        ]
         self._barrier()
         self._position[0] = position
         return records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from .collection import Options
@@ -73,6 +74,7 @@ def _tell(
 ) -> int:
     """What follows once the probe is attached, which is as soon as can be: what takes time to import comes here."""
     signals.listen()
+    gc.enable()  # see cli_run
     from . import start
     from .notify import Notifier
 

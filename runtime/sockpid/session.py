@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 import time
 
@@ -226,6 +225,8 @@ class Session:
         totals = {**self._totals(), "lost": lost}
         if self._what.json:
             rows = [line._asdict() for line in lines]
+            import json
+
             say(json.dumps({"summary": rows, **totals, "unknown": self._unknown, "outputs": outputs}))
             return
         say("{raised} events raised, {delivered} read, {lost} lost; {evicted} owners evicted".format(**totals))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from sockpid.errors import SockpidError
 
 TYPE_CHECKING = False
@@ -42,6 +40,8 @@ class Record:
     def document(self) -> Dict[str, Any]:
         if self._document is None:
             assert self._line is not None
+            import json  # late: a table alone does without
+
             self._document = json.loads(self._line)
         return self._document
 
@@ -49,6 +49,8 @@ class Record:
     def line(self) -> bytes:
         """JSON with a line feed; made once for all outputs."""
         if self._line is None:
+            import json
+
             self._line = json.dumps(self._document).encode() + b"\n"
         return self._line
 

@@ -1,0 +1,80 @@
+"""The reader of a ring buffer, on pages that a file lends."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import struct
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sockpid import uapi
+from sockpid.ringbuf import RingBuffer
+
+PAGE = mmap.PAGESIZE
+SIZE = PAGE
+
+
+class Ring:
+    """A ring buffer map as the kernel fills it: consumer page, producer page, data."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("ring")
+        os.ftruncate(self.fd, 2 * PAGE + SIZE)
+        self.spec = SimpleNamespace(max_entries=SIZE)
+        self.pages = mmap.mmap(self.fd, 2 * PAGE + SIZE)
+        self.produced = 0
+
+    @property
+    def consumed(self) -> int:
+        return int(struct.unpack_from("L", self.pages)[0])
+
+    def put(self, record: bytes, flags: int = 0) -> None:
+        raw = struct.pack("=II", len(record) | flags, 0) + record
+        for index, byte in enumerate(raw + bytes(-len(raw) % 8)):
+            self.pages[2 * PAGE + (self.produced + index) % SIZE] = byte
+        self.produced += (len(raw) + 7) & ~7
+        struct.pack_into("L", self.pages, PAGE, self.produced)
+
+
+@pytest.fixture
+def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
+    monkeypatch.setattr(select, "epoll", lambda: SimpleNamespace(register=lambda *_: None, close=lambda: None))
+    made = Ring()
+    yield made
+    made.pages.close()
+    os.close(made.fd)
+
+
+@pytest.fixture
+def reader(ring: Any) -> Iterator[RingBuffer]:
+    made = RingBuffer(ring)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("length", [240, 56, 8, 13, 1000])
+def test_records_come_whole_also_where_the_ring_begins_anew(ring: Ring, reader: RingBuffer, length: int) -> None:
+    told = 0
+    for _ in range(3 * SIZE // length):
+        put = [bytes((told + n & 0xFF,)) + os.urandom(length - 1) for n in range(2)]
+        for record in put:
+            ring.put(record)
+        told += len(put)
+        assert reader.drain() == put
+        assert ring.consumed == ring.produced
+    assert ring.produced > 2 * SIZE
+
+
+def test_what_is_discarded_is_passed_over_and_what_is_written_waited_for(ring: Ring, reader: RingBuffer) -> None:
+    ring.put(b"a" * 16)
+    ring.put(b"b" * 16, uapi.BPF_RINGBUF_DISCARD_BIT)
+    ring.put(b"c" * 16)
+    ring.put(b"d" * 16, uapi.BPF_RINGBUF_BUSY_BIT)
+    ring.put(b"e" * 16)
+    assert reader.drain() == [b"a" * 16, b"c" * 16]
+    assert reader.drain() == []
