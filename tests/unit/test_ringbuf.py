@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sockpid import uapi
+from sockpid import ringbuf, uapi
 from sockpid.ringbuf import RingBuffer
 
 PAGE = mmap.PAGESIZE
-SIZE = PAGE
+SIZE = 4 * PAGE
 
 
 class Ring:
@@ -50,24 +50,22 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
     os.close(made.fd)
 
 
-@pytest.fixture
-def reader(ring: Any) -> Iterator[RingBuffer]:
+@pytest.fixture(params=[PAGE, 4 * PAGE])
+def reader(ring: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[RingBuffer]:
+    monkeypatch.setattr(ringbuf, "WINDOW", request.param)
     made = RingBuffer(ring)
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("length", [240, 56, 8, 13, 1000])
-def test_records_come_whole_also_where_the_ring_begins_anew(ring: Ring, reader: RingBuffer, length: int) -> None:
-    told = 0
-    for _ in range(3 * SIZE // length):
-        put = [bytes((told + n & 0xFF,)) + os.urandom(length - 1) for n in range(2)]
+@pytest.mark.parametrize(("length", "count"), [(240, 1), (240, 60), (8, 7), (13, 100), (1000, 2), (5000, 3), (0, 5)])
+def test_records_come_whole_wherever_they_begin(ring: Ring, reader: RingBuffer, length: int, count: int) -> None:
+    while ring.produced < 3 * SIZE:
+        put = [os.urandom(length) for _ in range(count)]
         for record in put:
             ring.put(record)
-        told += len(put)
         assert reader.drain() == put
         assert ring.consumed == ring.produced
-    assert ring.produced > 2 * SIZE
 
 
 def test_what_is_discarded_is_passed_over_and_what_is_written_waited_for(ring: Ring, reader: RingBuffer) -> None:
