@@ -68,7 +68,7 @@ def build(object_file: Path, sources: list[Path]) -> bytes:
 
 
 def render(value: Any, depth: int = 0) -> str:
-    """JSON with sorted keys, opened up to the fourth level: eight instructions or a relocation a line, for readable diffs."""
+    """JSON with sorted keys, opened up to the fourth level: eight instructions or a relocation a line, for diffs."""
     if depth == 4 or not isinstance(value, (dict, list)) or not value:
         return json.dumps(value, sort_keys=True)
     pad = " " * (depth + 1)

@@ -46,8 +46,8 @@ def loads(text: bytes) -> Any:
         try:
             decoded = text.decode().strip(" \t\n\r")
             value, end = _scan(decoded, 0)
-        except (ValueError, StopIteration):
-            pass
+        except (ValueError, StopIteration, SystemError):
+            pass  # the last is how the scanner ends where it has found an error, and no json to take one from
         else:
             if end == len(decoded):
                 return value

@@ -81,3 +81,16 @@ def test_the_files_that_travel_along_are_read_without_json() -> None:
         "assert sys.implementation.name != 'cpython' or 'json' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_errors_are_the_same_before_json_is_imported(text: bytes) -> None:
+    script = (
+        "import sys; sys.path.insert(0, 'runtime'); from sockpid import plain_json\n"
+        f"try: plain_json.loads({text!r})\n"
+        "except ValueError as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], cwd=ROOT, check=True, capture_output=True)
+    with pytest.raises((json.JSONDecodeError, UnicodeDecodeError)) as theirs:
+        json.loads(text)
+    assert done.stdout.decode().rstrip("\n") == f"{type(theirs.value).__name__} {theirs.value}"
