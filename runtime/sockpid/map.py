@@ -119,8 +119,8 @@ def percpu_size(value_size: int) -> int:
 
 def cpus(which: str) -> List[int]:
     """The numbers of the "possible" CPUs, for which the kernel sizes per-CPU values, or of those "online"."""
-    with open(f"/sys/devices/system/cpu/{which}", encoding="ascii") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    with open(f"/sys/devices/system/cpu/{which}", "rb") as file:  # as text it would import a codec, once, for nothing
+        ranges = [part.split(b"-") for part in file.read().strip().split(b",")]
     return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
 
 

@@ -55,7 +55,7 @@ def measure() -> dict[str, int]:
 
 def in_guest() -> dict[str, int]:
     """What starting takes on Linux 6.1 where time counts instructions, and every system call is counted."""
-    command = ["python3", "-I", "-S", "/sockpid/runtime", "run"]
+    command = ["python3", "-I", "-S", "/sockpid/runtime/__main__.py", "run"]
     ((_, figures),) = machine.play([("sockpid run", "watch", 1, {"command": command})])
     if "failed" in figures:
         raise RuntimeError(figures["failed"])

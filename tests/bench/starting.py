@@ -48,7 +48,7 @@ def commands(root: Path) -> Mapping[str, tuple[list[str], bool]]:
     """Per tool its command, and whether it attaches by perf events without programs."""
     python = TARGET_PYTHON if Path(TARGET_PYTHON).exists() else sys.executable
     return {
-        "sockpid run": ([python, "-I", "-S", str(ROOT / "runtime"), "run"], False),
+        "sockpid run": ([python, "-I", "-S", str(ROOT / "runtime/__main__.py"), "run"], False),
         "libbpf-tools tcpstates": ([f"{root}/usr/sbin/tcpstates"], False),
         "perf trace": (["perf", "trace", "-e", "tcp:tcp_retransmit_skb"], True),
         "bpftrace, the tracepoint alone": ([f"{root}/usr/bin/bpftrace", "-e", PRINT_BT], False),

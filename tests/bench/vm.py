@@ -20,7 +20,7 @@ from . import peers, pids, report
 from .machine import KERNEL, Job, play
 
 RESULT = Path(__file__).parents[2] / "docs/bench/vm.json"
-RUN = ["python3", "-I", "-S", "/sockpid/runtime", "run"]
+RUN = ["python3", "-I", "-S", "/sockpid/runtime/__main__.py", "run"]
 MODULES = "import ctypes, struct, os, mmap"
 WAYS = {"fentry": [], "kprobe": ["--attach", "kprobe-pmu"], "helper": ["--deny", "task_btf"]}
 FEW, SHARED = [1, 20000, 1, "own", ["nodelay", "cork", "counted"]], [16, 20000, 4, "shared", ["cork", "counted"]]
