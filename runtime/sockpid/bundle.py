@@ -11,14 +11,17 @@ MANIFEST.json: `schema` ("1.0"), `producer`, `version` (of sockpid), `kernels` (
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
+from . import plain_json
 from .errors import BundleError
 from .named import NamedTuple
 from .sha256 import sha256
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 MANIFEST = "MANIFEST.json"
@@ -58,6 +61,8 @@ class Member(NamedTuple):
 
 def pack(files: Mapping[str, bytes], about: Mapping[str, Any]) -> bytes:
     """The bundle of these files by name (ASCII). about: keys of the manifest besides schema and members."""
+    import json
+
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     manifest = json.dumps({**about, "schema": SCHEMA, "members": digests}, indent=1, sort_keys=True) + "\n"
     everything = [(MANIFEST, manifest.encode("ascii")), *sorted(files.items())]
@@ -160,7 +165,7 @@ def _inflate(packed: bytes, size: int) -> Any:
 
 def _manifest(content: Any, name: str) -> Dict[str, Any]:
     try:
-        manifest = json.loads(content)
+        manifest = plain_json.loads(content)
         schema, members = manifest["schema"], manifest["members"]
         if not isinstance(members, dict):
             raise TypeError

@@ -2,21 +2,24 @@
 
 Python has already read this module and those that it imports here out of the file, so the check finds damage, not an
 attacker: who can write the file can write this module. What the check itself needs of the standard library is loaded
-while the file is not on the path, so that nothing put into the file can take its place.
+while the file is not on the path, so that nothing put into the file can take its place. That is no more than it needs:
+every start waits for it.
 """
 
 import sys
 
 _own = sys.path.pop(0)
-for _name in ("_sha2", "_sha256", "collections", "json", "os", "struct", "typing", "zlib"):
+for _name in ("_json", "_sha2", "_sha256", "operator", "os", "struct", "zlib"):
     try:
         __import__(_name)
     except (
         ImportError
-    ):  # no Python has both of the first two: what this one lacks is not looked for in the file, either
+    ):  # no Python has all of the first three: what this one lacks is not looked for in the file, either
         sys.modules[_name] = None  # type: ignore[assignment] # as the import system has it
 if sys.modules["_sha2"] is sys.modules["_sha256"] or sys.implementation.name != "cpython":
     __import__("hashlib")
+if sys.modules["_json"] is None:
+    __import__("json")
 sys.path.insert(0, _own)
 
 import os  # noqa: E402 - see above
@@ -30,6 +33,7 @@ def main() -> int:
     except Exception as error:  # whatever a damaged module raises
         print(f"sockpid: {path}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
         return 16
+    own = sys.path.pop(0)
     try:
         with open(path, "rb") as file:
             for _ in verified(file.read(), path):
@@ -37,6 +41,8 @@ def main() -> int:
     except (BundleError, OSError) as error:
         print(f"sockpid: {error}", file=sys.stderr)
         return BundleError.exit_code
+    finally:
+        sys.path.insert(0, own)
     from sockpid.cli import main as run
 
     return run()
