@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from . import uapi
+from . import inet, uapi
 from .named import NamedTuple
 
 TYPE_CHECKING = False
@@ -256,7 +256,7 @@ def decode_count(key: bytes, value: bytes) -> Count:
 def pack_tuple(value: Tuple) -> bytes:
     """The struct socket_tuple of a value: the key of socket_to_pid."""
     family = {name: number for number, name in FAMILY.items()}[value.family]
-    saddr, daddr = (inet_pton(family, text) for text in (value.saddr, value.daddr))
+    saddr, daddr = (inet.pton(family, text) for text in (value.saddr, value.daddr))
     return struct.pack("=" + TUPLE, value.netns, family, value.sport, value.dport, 0, saddr, daddr)
 
 
@@ -305,21 +305,4 @@ def text(raw: bytes) -> str:
 
 def _tuple(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: bytes, daddr: bytes) -> Tuple:
     name = FAMILY.get(family, f"family-{family}")
-    return Tuple(netns, name, sport, dport, address(family, saddr), address(family, daddr))
-
-
-def address(family: int, raw: bytes) -> str:
-    """Text of an address in network order: dotted for IPv4, RFC 5952 for IPv6."""
-    if family != 10:
-        return f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}"
-    import ipaddress
-
-    return str(ipaddress.IPv6Address(raw))
-
-
-def inet_pton(family: int, text: str) -> bytes:
-    """The 16 bytes that hold an address; an IPv4 address is the first four."""
-    import ipaddress
-
-    raw = ipaddress.IPv6Address(text) if family == 10 else ipaddress.IPv4Address(text)
-    return raw.packed.ljust(16, b"\0")
+    return Tuple(netns, name, sport, dport, inet.ntop(family, saddr), inet.ntop(family, daddr))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 
-from . import event
+from . import event, inet
 from .named import NamedTuple
 
 AF_INET = 2
@@ -45,4 +45,4 @@ def inet_sock(
 
 @functools.lru_cache(maxsize=1024)  # a server's sockets share their local address
 def _text(family: int, address: bytes) -> str:
-    return event.address(family, address)
+    return inet.ntop(family, address)

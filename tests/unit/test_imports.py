@@ -14,7 +14,7 @@ GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
     "__init__", "arch", "arguments", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "btf_section",
     "bundle", "calibration", "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters",
-    "findings", "hooks", "image", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog",
+    "findings", "hooks", "image", "inet", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog",
     "plain_json", "qr",
     "relocate", "request", "scanned", "sha256", "signature", "table", "table_writer", "uapi", "whole_file", "words",
     "top.__init__", "top.columns", "top.model", "top.state", "top.view",
