@@ -18,7 +18,7 @@ for _name in ("_json", "_sha2", "_sha256", "operator", "os", "struct", "zlib"):
         sys.modules[_name] = None  # type: ignore[assignment] # as the import system has it
 if sys.modules["_sha2"] is sys.modules["_sha256"] or sys.implementation.name != "cpython":
     __import__("hashlib")
-if sys.modules["_json"] is None:
+if sys.modules.get("_json") is None:
     __import__("json")
 sys.path.insert(0, _own)
 

@@ -63,21 +63,21 @@ if TYPE_CHECKING:
 else:
     Type = Layout = Wanted = object  # names to import, which only annotations use
 
-_STEP = r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[0-9]+\])*)\Z"
-
 
 def parse_path(path: str) -> Tuple[Union[str, int], ...]:
     """The steps of a field path, members as str and array indices as int: "a.regs[0]" is ("a", "regs", 0).
 
     Raises ValueError if `path` is not of that form.
     """
-    import re  # which nothing needs where the offsets are from the table
-
     steps: List[Union[str, int]] = []
     for part in path.split("."):
-        match = re.match(_STEP, part)
-        if match is None:
+        member, *indices = part.split("[")
+        if not (path.isascii() and member.isidentifier() and all(map(_is_index, indices))):
             raise ValueError(f"{path!r} is not a field path")
-        steps.append(match.group(1))
-        steps.extend(int(index) for index in match.group(2)[1:-1].split("][") if index)
+        steps.append(member)
+        steps.extend(int(index[:-1]) for index in indices)
     return tuple(steps)
+
+
+def _is_index(text: str) -> bool:
+    return text[-1:] == "]" and text[:-1].isdigit()

@@ -15,7 +15,7 @@ from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, FrozenSet, List, Mapping, Optional
+    from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 LOCAL = "/etc/sockpid/offsets.d"
@@ -179,8 +179,6 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
-    import functools
-
     from .btf import Btf
 
     try:
@@ -191,9 +189,16 @@ def from_btf(image: Image, arch: Arch) -> Offsets:
     try:
         btf = Btf(content)
         layout = btf.extract(image.wanted(arch), arch.pointer_size)
-        return Offsets(layout, "btf", source, functools.lru_cache(None)(lambda: btf.func_ids(hooks.functions())))
     except BtfError as error:
         raise BtfError(f"{source}: {error}") from None
+    ids: Dict[str, int] = {}
+
+    def btf_ids() -> Mapping[str, int]:
+        if not ids:
+            ids.update(btf.func_ids(hooks.functions()))
+        return ids
+
+    return Offsets(layout, "btf", source, btf_ids)
 
 
 def btf_by_id() -> bytearray:

@@ -74,7 +74,6 @@ def _tell(
 ) -> int:
     """What follows once the probe is attached, which is as soon as can be: what takes time to import comes here."""
     signals.listen()
-    gc.enable()  # see cli_run
     from . import start
     from .notify import Notifier
 
@@ -92,6 +91,7 @@ def _tell(
             pins.pin(tracer)
         start.give_up_rights(tracer, what.sharers, bool(what.labels.env), what.summary)
         start.tell(tracer)
+        gc.enable()  # see cli_run
         if outputs is None:
             from .counting import count
 
