@@ -18,11 +18,26 @@ from . import machine
 ROOT = Path(__file__).parents[2]
 COSTS = Path(__file__).with_name("costs.json")
 TOLERANCE = 0.05
-NEEDLESS = {
-    *("argparse", "bz2", "fnmatch", "gettext", "hashlib", "ipaddress", "lzma", "pkgutil", "queue", "selectors"),
-    *("json", "re", "shutil", "socket", "subprocess", "threading", "typing"),
+NEVER = {
+    *(
+        "argparse",
+        "bz2",
+        "contextlib",
+        "fnmatch",
+        "gettext",
+        "hashlib",
+        "ipaddress",
+        "json",
+        "lzma",
+        "pkgutil",
+        "queue",
+    ),
+    *("re", "runpy", "shutil", "subprocess", "typing"),
 }
-"""What of the standard library an attached probe has no use for."""
+"""What of the standard library a run has no use for that writes a table."""
+
+NEEDLESS = NEVER | {"collections", "enum", "functools", "operator", "selectors", "signal", "socket", "threading"}
+"""And an attached probe."""
 
 _IMPORTED = """
 import sys
@@ -33,12 +48,17 @@ import sockpid.run
 sockpid.tracer.load_image("little")
 print(*sys.modules)
 """
+_AFTERWARDS = """
+import sockpid.notify, sockpid.outputs, sockpid.outputs.table, sockpid.seed, sockpid.session, sockpid.start
+sockpid.signals.Signals().listen()
+print(*sys.modules)
+"""
 
 
-def imported() -> list[str]:
-    """The modules that are there when `sockpid run` attaches by a table."""
-    command = [sys.executable, "-I", "-S", "-c", _IMPORTED, str(ROOT / "runtime")]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+def imported(afterwards: bool = False) -> list[str]:
+    """The modules that are there when `sockpid run` attaches by a table; afterwards: when it waits for events."""
+    command = [sys.executable, "-I", "-S", "-c", _IMPORTED + afterwards * _AFTERWARDS, str(ROOT / "runtime")]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1].split()
 
 
 def measure() -> dict[str, int]:

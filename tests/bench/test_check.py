@@ -35,3 +35,4 @@ def test_a_dearer_program_is_noticed() -> None:
 
 def test_nothing_needless_is_imported_before_attaching() -> None:
     assert check.NEEDLESS & set(check.imported()) == set()
+    assert check.NEVER & set(check.imported(afterwards=True)) == set()
