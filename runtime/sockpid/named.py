@@ -69,7 +69,7 @@ else:
 
     class _Meta(type):
         def __new__(cls, name: str, _bases: Tuple[type, ...], body: Dict[str, Any]) -> type:
-            fields = tuple(body.get("__annotations__", ()))
+            fields = tuple(body["__annotations__"])
             body["_field_defaults"] = {each: body[each] for each in fields if each in body}
             body.update({each: field(index, each) for index, each in enumerate(fields)})
             return type(name, (_Named,), {**body, "__slots__": (), "_fields": fields, "__match_args__": fields})
