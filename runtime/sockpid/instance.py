@@ -10,11 +10,14 @@ import json
 import struct
 import time
 import zlib
-from typing import Any, Dict, Optional
 
 from . import image, pin, pinned
 from .errors import PinError
 from .map import Map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Optional
 
 SCHEMA = 1
 NAME = "instance"

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import os
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import instance, kernel, netstat, pin, pinned
 from .collection import Collection, Options
@@ -23,7 +22,12 @@ from .errors import PinError, SyscallError
 from .image import Image
 from .layout import Layout, Struct
 from .map import Map
+from .named import NamedTuple
 from .offsets import Offsets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 MAPS = ("owner_by_sock", "exec_names", "counters", "events")
 """Besides socket_to_pid, which has its place for all to see."""

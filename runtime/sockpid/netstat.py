@@ -29,12 +29,15 @@ kernel counted, if it was read before the probe attached and again after the las
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
-
 from . import netns
+from .named import NamedTuple
 
-Counters = Dict[str, int]
-"""The kernel's name of a counter -> its value since the namespace was made."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List, Mapping, Optional, Tuple
+
+    Counters = Dict[str, int]
+    """The kernel's name of a counter -> its value since the namespace was made."""
 
 TCP = ("RetransSegs",)
 TCP_EXT = (

@@ -16,12 +16,15 @@ import os
 import stat
 import struct
 import time
-from typing import Dict, List
 
 from . import syscall, uapi
 from .errors import PinError, UsageError
 from .map import Map
 from .pinned import ABI, open_map, open_pinned, refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, List
 
 DIRECTORY = "/sys/fs/bpf/sockpid"
 OWN = "own"

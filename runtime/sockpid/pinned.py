@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import Dict, Optional
 
 from . import image, kernel, syscall, uapi
 from .errors import PinError, SockpidError, SyscallError
 from .map import Map, percpu_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional
 
 ABI = 1
 """SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""

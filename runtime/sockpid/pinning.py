@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
-
 from . import kernel
 from .collection import Options
 from .health import Health
@@ -15,6 +13,10 @@ from .offsets import Offsets
 from .pin import Pins
 from .start import say
 from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, Mapping, Optional
 
 
 class Pinning:
