@@ -9,12 +9,10 @@ every start waits for it.
 import sys
 
 _own = sys.path.pop(0)
-for _name in ("_json", "_sha2", "_sha256", "operator", "os", "struct", "zlib"):
+for _name in ("__future__", "_json", "_sha2", "_sha256", "operator", "os", "struct", "zlib"):
     try:
         __import__(_name)
-    except (
-        ImportError
-    ):  # no Python has all of the first three: what this one lacks is not looked for in the file, either
+    except ImportError:  # no Python has all of these: what this one lacks is not looked for in the file, either
         sys.modules[_name] = None  # type: ignore[assignment] # as the import system has it
 if sys.modules["_sha2"] is sys.modules["_sha256"] or sys.implementation.name != "cpython":
     __import__("hashlib")
