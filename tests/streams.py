@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run as a script: the runtime lies beside the tests
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtime"))
 
 from sockpid import event
+from sockpid.socket_tuple import SocketTuple
 
 START_NS = 1_795_359_768_000_000_000
 
@@ -26,7 +27,7 @@ START_NS = 1_795_359_768_000_000_000
 def document(**changes: Any) -> dict[str, Any]:
     """The document of an event whose owner is known, as `sockpid run` tells it, with some keys changed."""
     owner = event.Process(4711, 4712, 1_663_481_925_963, 2_000, 77, "send", 0, "python3")
-    name = event.Tuple(4026531840, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2")
+    name = SocketTuple(4026531840, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2")
     fields = (
         5_000, 1, "rto", name, "ESTABLISHED", owner, owner, 1, "sock", 0, 99, 0, 100, 1548, 250, 10, 7, 2, 4, 0, False,
         None,

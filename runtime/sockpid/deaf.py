@@ -13,6 +13,7 @@ import struct
 
 from . import event, kernel, syscall, uapi
 from .named import NamedTuple
+from .socket_tuple import SocketTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Pair:
         except BaseException:
             self.close()
             raise
-        self.tuple = event.Tuple(
+        self.tuple = SocketTuple(
             netns=kernel.netns_inode(),
             family="inet6" if family == "inet6" else "inet",
             sport=self.sender.getsockname()[1],

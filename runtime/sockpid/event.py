@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 
-from . import inet, uapi
+from . import uapi
 from .named import NamedTuple
+from .socket_tuple import TUPLE, SocketTuple, of_fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,12 +22,9 @@ SCHEMA = 1
 HOW = {0: None, 1: "connect", 2: "accept", 3: "send", 4: "recv", 5: "listen", 6: "seed", 7: "kernel"}
 """enum how: how an owner was learnt."""
 
-FAMILY = {2: "inet", 10: "inet6"}
-
 FOUND = {0: None, 1: "sock", 2: "mptcp", 3: "tuple"}
 """enum found: where the probe found the owner."""
 
-TUPLE = "IHHHH16s16s"
 PROCESS = "QQQQII16s"
 EVENT = "=QQQ" + PROCESS + PROCESS + TUPLE + "IQiIIIIIBBBBBBBx16s"
 EVENT_SIZE = struct.calcsize(EVENT)
@@ -34,20 +32,6 @@ EXEC_NAME = "=Q16s"
 COUNT_KEY = "=" + TUPLE + "IQ16s"
 
 EVENT_SYNACK = 1
-
-
-class Tuple(NamedTuple):
-    """A socket's name: network namespace inode, family ("inet", "inet6"), ports, addresses as text.
-
-    saddr and sport are the local end. A v4-mapped IPv6 socket is an inet one here.
-    """
-
-    netns: int
-    family: str
-    sport: int
-    dport: int
-    saddr: str
-    daddr: str
 
 
 class Process(NamedTuple):
@@ -91,7 +75,7 @@ class Event:
     ts_ns: int
     sk: int
     kind: str
-    tuple: Tuple
+    tuple: SocketTuple
     state: str
     owner: Optional[Process]
     first: Optional[Process]
@@ -214,7 +198,7 @@ def _fields(record: bytes) -> Dict[str, Any]:
         "ts_ns": f[0],
         "sk": f[1],
         "kind": "synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending),
-        "tuple": _tuple(*f[17:24]),
+        "tuple": of_fields(*f[17:24]),
         "state": uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
         "owner": process(*f[3:10]),
         "first": process(*f[10:17]),
@@ -241,7 +225,7 @@ class Count(NamedTuple):
     events.
     """
 
-    tuple: Tuple
+    tuple: SocketTuple
     pid: int
     start_ns: int
     comm: str
@@ -250,19 +234,7 @@ class Count(NamedTuple):
 
 def decode_count(key: bytes, value: bytes) -> Count:
     f = struct.unpack_from(COUNT_KEY, key)
-    return Count(_tuple(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
-
-
-def pack_tuple(value: Tuple) -> bytes:
-    """The struct socket_tuple of a value: the key of socket_to_pid."""
-    family = {name: number for number, name in FAMILY.items()}[value.family]
-    saddr, daddr = (inet.pton(family, text) for text in (value.saddr, value.daddr))
-    return struct.pack("=" + TUPLE, value.netns, family, value.sport, value.dport, 0, saddr, daddr)
-
-
-def unpack_tuple(value: bytes) -> Tuple:
-    """The value of a struct socket_tuple."""
-    return _tuple(*struct.unpack("=" + TUPLE, value))
+    return Count(of_fields(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
 
 
 def unpack_process(value: bytes) -> Optional[Process]:
@@ -301,8 +273,3 @@ def process(
 def text(raw: bytes) -> str:
     """A name that the kernel ends with a zero byte."""
     return raw.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-def _tuple(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: bytes, daddr: bytes) -> Tuple:
-    name = FAMILY.get(family, f"family-{family}")
-    return Tuple(netns, name, sport, dport, inet.ntop(family, saddr), inet.ntop(family, daddr))

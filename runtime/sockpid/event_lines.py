@@ -11,7 +11,8 @@ from __future__ import annotations
 import struct
 import time
 
-from .event import EVENT_SIZE, FOUND, Event, unpack_tuple
+from . import socket_tuple
+from .event import EVENT_SIZE, FOUND, Event
 from .named import NamedTuple
 
 TYPE_CHECKING = False
@@ -101,7 +102,7 @@ class EventLines:
         """The members of the document that NAME says."""
         if len(self._names) >= KEPT:
             self._names.clear()
-        t = unpack_tuple(socket)
+        t = socket_tuple.unpack(socket)
         near = f'"family": "{t.family}", "saddr": "{t.saddr}", "sport": {t.sport}, '
         text = f'{near}"daddr": "{t.daddr}", "dport": {t.dport}, "netns": {t.netns}'
         self._names[socket] = text

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import struct
 
-from . import event, inet
+from . import socket_tuple
 from .named import NamedTuple
+from .socket_tuple import SocketTuple
 
 AF_INET = 2
 AF_INET6 = 10
@@ -19,10 +20,10 @@ V4_MAPPED = bytes(10) + b"\xff\xff"
 class InetSock(NamedTuple):
     """A socket: its name as in events, its state (TCP_ESTABLISHED...), and its inode, 0 if no file belongs to it.
 
-    A listening socket has no remote end: dport is 0, daddr "0.0.0.0" or "::". key is event.pack_tuple(tuple).
+    A listening socket has no remote end: dport is 0, daddr "0.0.0.0" or "::". key is socket_tuple.pack(tuple).
     """
 
-    tuple: event.Tuple
+    tuple: SocketTuple
     state: int
     inode: int
     key: bytes
@@ -38,11 +39,11 @@ def inet_sock(
     """
     if family == AF_INET6 and daddr.startswith(V4_MAPPED):
         family, saddr, daddr = AF_INET, saddr[12:], daddr[12:]
-    name = event.Tuple(netns, event.FAMILY[family], sport, dport, _text(family, saddr), _text(family, daddr))
-    key = struct.pack("=" + event.TUPLE, netns, family, sport, dport, 0, saddr, daddr)
+    name = SocketTuple(netns, socket_tuple.FAMILY[family], sport, dport, _text(family, saddr), _text(family, daddr))
+    key = struct.pack("=" + socket_tuple.TUPLE, netns, family, sport, dport, 0, saddr, daddr)
     return InetSock(name, state, inode, key)
 
 
 @functools.lru_cache(maxsize=1024)  # a server's sockets share their local address
 def _text(family: int, address: bytes) -> str:
-    return inet.ntop(family, address)
+    return socket_tuple.address(family, address)

@@ -13,13 +13,14 @@ import sys
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from . import event, pin, proc
+from . import event, pin, proc, socket_tuple
 from .errors import UsageError
 from .map import Map
+from .socket_tuple import SocketTuple
 from .words import end, printable
 
 NAME = "socket_to_pid"
-KEY = "=" + event.TUPLE
+KEY = "=" + socket_tuple.TUPLE
 VALUE_SIZE = struct.calcsize("=" + event.PROCESS)
 
 COLUMNS = "{:>8} {:>8} {:<16} {:<26} {:<26} {:>10} {:<8} {:>7} {:<19} {}"
@@ -34,7 +35,7 @@ class Endpoint(NamedTuple):
     port: int
 
 
-Entry = Tuple[event.Tuple, event.Process]
+Entry = Tuple[SocketTuple, event.Process]
 
 
 def lookup(
@@ -130,8 +131,8 @@ def netns_inode(text: Optional[str]) -> int:
 def _pair(pinned: Map, ends: List[Endpoint], netns: int) -> Iterator[Entry]:
     """The socket whose local end is the first one, and the one whose local end is the second."""
     for local, remote in (ends, ends[::-1]):
-        key = event.Tuple(netns, local.family, local.port, remote.port, local.address, remote.address)
-        value = pinned.lookup(event.pack_tuple(key))
+        key = SocketTuple(netns, local.family, local.port, remote.port, local.address, remote.address)
+        value = pinned.lookup(socket_tuple.pack(key))
         owner = event.unpack_process(value) if value is not None else None
         if owner is not None:
             yield key, owner
@@ -139,9 +140,9 @@ def _pair(pinned: Map, ends: List[Endpoint], netns: int) -> Iterator[Entry]:
 
 def _matching(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> List[Entry]:
     """The entries with all these ends, in this namespace (None: in any), in order. The map changes while it is read."""
-    found: Dict[event.Tuple, event.Process] = {}
+    found: Dict[SocketTuple, event.Process] = {}
     for packed in list(pinned.keys()):
-        key = event.unpack_tuple(packed)
+        key = socket_tuple.unpack(packed)
         # A socket that listens on a v4-mapped address has no remote one to tell so: its key is an IPv6 one.
         local = Endpoint(*_fold(ipaddress.ip_address(key.saddr)), key.sport)
         remote = Endpoint(*_fold(ipaddress.ip_address(key.daddr)), key.dport)
@@ -154,7 +155,7 @@ def _matching(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> List[E
     return sorted(found.items())
 
 
-def document(key: event.Tuple, owner: event.Process) -> Dict[str, event.Json]:
+def document(key: SocketTuple, owner: event.Process) -> Dict[str, event.Json]:
     """The JSON object of an entry; the keys mean what they mean in an event."""
     named = owner if owner.how != "kernel" else None
     return {
@@ -176,7 +177,7 @@ def document(key: event.Tuple, owner: event.Process) -> Dict[str, event.Json]:
     }
 
 
-def row(key: event.Tuple, owner: event.Process) -> str:
+def row(key: SocketTuple, owner: event.Process) -> str:
     """One line of the table. No process owns a socket that only kernel threads use."""
     age = duration((time.monotonic_ns() - owner.when_ns) // 10**9)
     ends = end(key.saddr, key.sport), end(key.daddr, key.dport)

@@ -14,6 +14,7 @@ import time
 from . import event, kernel, netns, proc, proc_net, sock_diag
 from .inet_sock import TCP_LISTEN, TCP_SYN_RECV, InetSock
 from .named import NamedTuple
+from .socket_tuple import SocketTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Owners(NamedTuple):
     the kernel itself, or held where we cannot look."""
 
     owned: List[Owned]
-    orphans: FrozenSet[event.Tuple]
+    orphans: FrozenSet[SocketTuple]
 
 
 class SeedResult(NamedTuple):
@@ -52,8 +53,8 @@ class SeedResult(NamedTuple):
     than one. warnings: what could not be read, a line each."""
 
     seeded: int
-    orphans: FrozenSet[event.Tuple]
-    shared: Mapping[event.Tuple, int]
+    orphans: FrozenSet[SocketTuple]
+    shared: Mapping[SocketTuple, int]
     warnings: List[str]
 
 
@@ -124,7 +125,7 @@ def owners(socks: Iterable[InetSock]) -> Owners:
     now = time.monotonic_ns()
     processes = {oldest: process(oldest, now) for oldest in {by[0] for by in held.values()}}
     owned: List[Owned] = []
-    orphans: List[event.Tuple] = []
+    orphans: List[SocketTuple] = []
     for sock in listed:
         by = held.get(sock.inode)
         if by:

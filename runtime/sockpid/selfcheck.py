@@ -14,6 +14,7 @@ from . import event, kernel, proc, uapi
 from .deaf import FAMILIES, Info, Pair
 from .errors import CapabilityError, SelfCheckError
 from .named import NamedTuple
+from .socket_tuple import SocketTuple
 from .tracer import Tracer
 
 TYPE_CHECKING = False
@@ -53,7 +54,7 @@ def expected() -> Dict[str, object]:
 
 def compare(pair: Pair, seen: event.Event, info: Info, known: Dict[str, object]) -> List[str]:
     """Every field of an event that differs from what is known, as "field: got, expected"."""
-    pairs: List[Any] = [(name, getattr(seen.tuple, name), getattr(pair.tuple, name)) for name in event.Tuple._fields]
+    pairs: List[Any] = [(name, getattr(seen.tuple, name), getattr(pair.tuple, name)) for name in SocketTuple._fields]
     owner = seen.owner
     if owner is None:
         pairs.append(("owner", None, known.get("pid", "this process")))

@@ -7,10 +7,11 @@ import os
 import struct
 import time
 
-from . import data, event, image, kernel, offsets, uapi
+from . import data, event, image, kernel, offsets, socket_tuple, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
 from .map import Map
+from .socket_tuple import SocketTuple
 from .trim import Trimmer
 from .wall_clock import WallClock
 
@@ -38,8 +39,8 @@ class Tracer:
         self.collection = collection
         self.seeded: Optional[int] = None
         self.delivered = 0
-        self._orphans: FrozenSet[event.Tuple] = frozenset()
-        self._shared: Mapping[event.Tuple, int] = {}
+        self._orphans: FrozenSet[SocketTuple] = frozenset()
+        self._shared: Mapping[SocketTuple, int] = {}
         self._evicted = 0
         self._forgiven = 0
         self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
@@ -224,9 +225,9 @@ class Tracer:
         """What the instance before us raised and did not read."""
         return [event.decode(record) for record in self.collection.inherited]
 
-    def owner_of(self, key: event.Tuple) -> Optional[event.Process]:
+    def owner_of(self, key: SocketTuple) -> Optional[event.Process]:
         """What the socket_to_pid map says of a socket."""
-        value = self.collection.maps["socket_to_pid"].lookup(event.pack_tuple(key))
+        value = self.collection.maps["socket_to_pid"].lookup(socket_tuple.pack(key))
         return event.unpack_process(value) if value is not None else None
 
     def counts(self) -> List[event.Count]:

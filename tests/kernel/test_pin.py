@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, image, kernel, link, lookup, pin, pinned, prog, syscall, uapi
+from sockpid import event, image, kernel, link, lookup, pin, pinned, prog, socket_tuple, syscall, uapi
 from sockpid.collection import Options
 from sockpid.deaf import FAMILIES, Pair
 from sockpid.errors import CapabilityError, PinError, SyscallError, UsageError
 from sockpid.map import Map
+from sockpid.socket_tuple import SocketTuple
 from sockpid.tracer import Tracer
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid
@@ -57,7 +58,7 @@ def pair(request: pytest.FixtureRequest, running: str) -> Iterator[Pair]:
     made.close()
 
 
-def ends(of: event.Tuple) -> tuple[str, str]:
+def ends(of: SocketTuple) -> tuple[str, str]:
     a, b = ((f"[{x}]" if ":" in x else x) for x in (of.saddr, of.daddr))
     return f"{a}:{of.sport}", f"{b}:{of.dport}"
 
@@ -74,8 +75,8 @@ def ask(
     return status, truth.parse_lines(capsys.readouterr().out)
 
 
-def key_of(found: dict[str, Any]) -> event.Tuple:
-    return event.Tuple(*(found[name] for name in event.Tuple._fields))
+def key_of(found: dict[str, Any]) -> SocketTuple:
+    return SocketTuple(*(found[name] for name in SocketTuple._fields))
 
 
 def test_lookup_names_us_whichever_end_comes_first(
@@ -349,8 +350,8 @@ def test_a_program_that_is_not_ours_finds_the_owners(found_by_another: Map) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     right = naive = 0
     for true in truth.parse_lines(done.stdout):
-        key = event.Tuple(*(true[name] for name in event.Tuple._fields))
-        value = found_by_another.lookup(event.pack_tuple(key))
+        key = SocketTuple(*(true[name] for name in SocketTuple._fields))
+        value = found_by_another.lookup(socket_tuple.pack(key))
         assert value is not None, f"no retransmit of {key} seen"
         owner = event.unpack_process(value[:VALUE_SIZE])
         assert owner is not None, key

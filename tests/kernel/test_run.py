@@ -292,9 +292,9 @@ def test_refused_connects_leave_nothing_in_the_maps() -> None:
                 refused.connect(closed.getsockname())
         assert tracer.living() - before < 50
         port = closed.getsockname()[1]
-        from sockpid.event import unpack_tuple
+        from sockpid.socket_tuple import unpack
 
-        assert not [k for k in set(tracer.collection.maps["socket_to_pid"].keys()) if unpack_tuple(k).dport == port]
+        assert not [k for k in set(tracer.collection.maps["socket_to_pid"].keys()) if unpack(k).dport == port]
 
 
 def test_mptcp_sockets_are_forgotten() -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag
+from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag, socket_tuple
 from sockpid.errors import SyscallError
 from sockpid.inet_sock import TCP_LISTEN, InetSock
+from sockpid.socket_tuple import SocketTuple
 from tests import namespaces
 
 Sockets = dict[str, list[socket.socket]]
@@ -32,8 +33,8 @@ def both(tmp_path: Path) -> Iterator[list[tuple[netns.Namespace, Sockets]]]:
                 context.__exit__(None, None, None)
 
 
-def sock(tuple_: event.Tuple, state: int, held: socket.socket) -> InetSock:
-    return InetSock(tuple_, state, os.fstat(held.fileno()).st_ino, event.pack_tuple(tuple_))
+def sock(tuple_: SocketTuple, state: int, held: socket.socket) -> InetSock:
+    return InetSock(tuple_, state, os.fstat(held.fileno()).st_ino, socket_tuple.pack(tuple_))
 
 
 def expected(namespace: netns.Namespace, opened: Sockets) -> set[InetSock]:
@@ -43,12 +44,12 @@ def expected(namespace: netns.Namespace, opened: Sockets) -> set[InetSock]:
         wild = "0.0.0.0" if family == "inet" else "::"
         local = "127.0.0.1" if family == "inet" else "::" if family == "mapped" else "::1"
         name = "inet" if family == "inet" else "inet6"
-        tuple_ = event.Tuple(namespace.inode, name, listener.getsockname()[1], 0, local, wild)
+        tuple_ = SocketTuple(namespace.inode, name, listener.getsockname()[1], 0, local, wild)
         found.add(sock(tuple_, TCP_LISTEN, listener))
         name, address = ("inet6", "::1") if family == "inet6" else ("inet", "127.0.0.1")
         for end in (client, server):
             ports = end.getsockname()[1], end.getpeername()[1]
-            found.add(sock(event.Tuple(namespace.inode, name, *ports, address, address), 1, end))
+            found.add(sock(SocketTuple(namespace.inode, name, *ports, address, address), 1, end))
     return found
 
 
@@ -118,7 +119,7 @@ def test_seed_names_this_process(
 def test_a_closed_socket_that_the_kernel_works_on_is_an_orphan(tmp_path: Path) -> None:
     """Its data is not acknowledged: the peer has no room. No inode any more, but a FIN to send."""
 
-    def close_with_data() -> tuple[event.Tuple, list[socket.socket]]:
+    def close_with_data() -> tuple[SocketTuple, list[socket.socket]]:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -128,7 +129,7 @@ def test_a_closed_socket_that_the_kernel_works_on_is_an_orphan(tmp_path: Path) -
         with contextlib.suppress(BlockingIOError):
             for _ in range(10_000):
                 client.send(bytes(65536))
-        name = event.Tuple(
+        name = SocketTuple(
             os.stat("/proc/thread-self/ns/net").st_ino, "inet", client.getsockname()[1], client.getpeername()[1],
             "127.0.0.1", "127.0.0.1",
         )  # fmt: skip

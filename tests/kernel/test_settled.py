@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sockpid import event
+from sockpid import socket_tuple
 from sockpid.collection import Options
+from sockpid.socket_tuple import SocketTuple
 from sockpid.tracer import Tracer
 
 USES = 64  # after so many uses the owner is looked up again (sockpid.bpf.c)
@@ -31,9 +32,9 @@ class Connection:
         self.client = socket.create_connection(listener.getsockname())
         self.server = listener.accept()[0]
 
-    def key(self, end: socket.socket) -> event.Tuple:
+    def key(self, end: socket.socket) -> SocketTuple:
         (saddr, sport), (daddr, dport) = end.getsockname(), end.getpeername()
-        return event.Tuple(os.stat("/proc/self/ns/net").st_ino, "inet", sport, dport, saddr, daddr)
+        return SocketTuple(os.stat("/proc/self/ns/net").st_ino, "inet", sport, dport, saddr, daddr)
 
     def close(self) -> None:
         self.client.close()
@@ -122,7 +123,7 @@ def test_an_evicted_owner_is_learnt_again(tracer: Tracer, connection: Connection
     connection.client.send(b"x")
     ((key, _),) = entries(tracer, connection.client)
     owners.delete(key)
-    tracer.collection.maps["socket_to_pid"].delete(event.pack_tuple(connection.key(connection.client)))
+    tracer.collection.maps["socket_to_pid"].delete(socket_tuple.pack(connection.key(connection.client)))
     for _ in range(USES):
         connection.client.send(b"x")
     owner = tracer.owner_of(connection.key(connection.client))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, hooks, uapi
+from sockpid import event, hooks, socket_tuple, uapi
 from tests.unit.test_relocate import images
 
 MEMBERS = {
-    "struct socket_tuple": (event.TUPLE, ("netns", "family", "sport", "dport", "zero", "saddr", "daddr")),
+    "struct socket_tuple": (socket_tuple.TUPLE, ("netns", "family", "sport", "dport", "zero", "saddr", "daddr")),
     "struct process": (event.PROCESS, ("pid_tgid", "start_ns", "when_ns", "cgroup_id", "how", "flags", "comm")),
 }
 
@@ -38,7 +38,7 @@ def test_event_has_the_compilers_layout() -> None:
         "snd_cwnd", "total_retrans", "type", "found", "state", "ca_state", "pending", "retransmits", "kern", "zero",
         "ulp",
     ]  # fmt: skip
-    codes = ["Q", "Q", "Q", event.PROCESS, event.PROCESS, event.TUPLE, *"IQiIIIII", *"BBBBBBB", "x", "16s"]
+    codes = ["Q", "Q", "Q", event.PROCESS, event.PROCESS, socket_tuple.TUPLE, *"IQiIIIII", *"BBBBBBB", "x", "16s"]
     position = 0
     for name, code in zip(names, codes, strict=True):
         assert record["members"][name] == [position, struct.calcsize("=" + code)], name
@@ -138,5 +138,5 @@ def test_short_record_is_refused() -> None:
 def test_tuple_survives_the_way_to_a_map_key_and_back() -> None:
     for family in (2, 10):
         value = event.decode(record(owner(), family=family)).tuple
-        packed = event.pack_tuple(value)
+        packed = socket_tuple.pack(value)
         assert packed == record(owner(), family=family)[136:180]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, lookup, pin, pinned
+from sockpid import lookup, pin, pinned, socket_tuple
 from sockpid.errors import UsageError
+from sockpid.socket_tuple import SocketTuple
 from tests.unit.test_relocate import images
 
 ROOT = Path(__file__).parents[2]
@@ -72,12 +73,12 @@ def test_durations() -> None:
 
 def test_key_survives_packing() -> None:
     for key in (
-        event.Tuple(4026531840, "inet", 1, 65535, "10.0.0.1", "255.255.255.255"),
-        event.Tuple(0, "inet6", 80, 0, "::", "::"),
+        SocketTuple(4026531840, "inet", 1, 65535, "10.0.0.1", "255.255.255.255"),
+        SocketTuple(0, "inet6", 80, 0, "::", "::"),
     ):
-        packed = event.pack_tuple(key)
+        packed = socket_tuple.pack(key)
         assert len(packed) == 44
-        assert event.unpack_tuple(packed) == key
+        assert socket_tuple.unpack(packed) == key
 
 
 def test_version_is_the_headers() -> None:

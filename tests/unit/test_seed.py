@@ -8,19 +8,20 @@ import sys
 
 import pytest
 
-from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag
+from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag, socket_tuple
 from sockpid.errors import SyscallError
 from sockpid.inet_sock import InetSock
+from sockpid.socket_tuple import SocketTuple
 
 
-def sock(tuple_: event.Tuple, state: int, inode: int) -> InetSock:
-    return InetSock(tuple_, state, inode, event.pack_tuple(tuple_))
+def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:
+    return InetSock(tuple_, state, inode, socket_tuple.pack(tuple_))
 
 
-LISTENING = sock(event.Tuple(77, "inet", 80, 0, "0.0.0.0", "0.0.0.0"), 10, 5)
-CONNECTED = sock(event.Tuple(77, "inet", 80, 9000, "10.0.0.1", "10.0.0.2"), 1, 6)
-ORPHAN = sock(event.Tuple(77, "inet", 80, 9001, "10.0.0.1", "10.0.0.2"), 4, 0)
-REQUEST = sock(event.Tuple(77, "inet", 80, 9002, "10.0.0.1", "10.0.0.2"), 3, 0)
+LISTENING = sock(SocketTuple(77, "inet", 80, 0, "0.0.0.0", "0.0.0.0"), 10, 5)
+CONNECTED = sock(SocketTuple(77, "inet", 80, 9000, "10.0.0.1", "10.0.0.2"), 1, 6)
+ORPHAN = sock(SocketTuple(77, "inet", 80, 9001, "10.0.0.1", "10.0.0.2"), 4, 0)
+REQUEST = sock(SocketTuple(77, "inet", 80, 9002, "10.0.0.1", "10.0.0.2"), 3, 0)
 MASTER, WORKER = proc.Holder(100, "nginx", 50), proc.Holder(90, "nginx", 60)
 
 
@@ -41,11 +42,11 @@ def test_every_socket_gets_its_oldest_holder() -> None:
     written: dict[bytes, bytes] = {}
     result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop)
     assert result == seed.SeedResult(2, frozenset([ORPHAN.tuple]), {LISTENING.tuple: 2}, [])
-    owner = event.unpack_process(written[event.pack_tuple(LISTENING.tuple)])
+    owner = event.unpack_process(written[socket_tuple.pack(LISTENING.tuple)])
     assert owner is not None
     assert (owner.pid, owner.tid, owner.comm, owner.how, owner.start_ns) == (100, 100, "nginx", "seed", 500_000_000)
     assert owner.when_ns > 0
-    assert list(written) == [event.pack_tuple(LISTENING.tuple), event.pack_tuple(CONNECTED.tuple)]
+    assert list(written) == [socket_tuple.pack(LISTENING.tuple), socket_tuple.pack(CONNECTED.tuple)]
 
 
 @pytest.mark.usefixtures("host")
@@ -69,7 +70,7 @@ def test_what_the_probe_has_learnt_is_not_counted() -> None:
 def test_a_small_map_is_not_filled_beyond_its_room() -> None:
     written: dict[bytes, bytes] = {}
     result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop, room=1)
-    assert list(written) == [event.pack_tuple(LISTENING.tuple)]
+    assert list(written) == [socket_tuple.pack(LISTENING.tuple)]
     assert result.warnings == ["1 sockets older than the probe stay unknown: more than 1; --max-sockets"]
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from sockpid import event, selfcheck
 from sockpid.deaf import Info, Pair
+from sockpid.socket_tuple import SocketTuple
 
-TUPLE = event.Tuple(1, "inet", 1000, 2000, "127.0.0.1", "127.0.0.2")
+TUPLE = SocketTuple(1, "inet", 1000, 2000, "127.0.0.1", "127.0.0.2")
 
 
 def retransmit(number: int, *, cwnd: int = 1, kind: str = "rto") -> event.Event:

@@ -7,13 +7,14 @@ import struct
 
 import pytest
 
-from sockpid import event, sock_diag
+from sockpid import sock_diag, socket_tuple
 from sockpid.inet_sock import InetSock
 from sockpid.sock_diag import Answer
+from sockpid.socket_tuple import SocketTuple
 
 
-def sock(tuple_: event.Tuple, state: int, inode: int) -> InetSock:
-    return InetSock(tuple_, state, inode, event.pack_tuple(tuple_))
+def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:
+    return InetSock(tuple_, state, inode, socket_tuple.pack(tuple_))
 
 
 def message(family: int, saddr: str, daddr: str, inode: int = 7) -> bytes:
@@ -47,8 +48,8 @@ def test_sockets_and_the_end() -> None:
     feed(answer, end(3, 0))
     assert (answer.done, answer.error) == (True, 0)
     assert answer.socks == [
-        sock(event.Tuple(77, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2"), 1, 7),
-        sock(event.Tuple(77, "inet6", 40034, 9000, "2001:db8::1", "::1"), 1, 8),
+        sock(SocketTuple(77, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2"), 1, 7),
+        sock(SocketTuple(77, "inet6", 40034, 9000, "2001:db8::1", "::1"), 1, 8),
     ]
 
 

@@ -1,0 +1,59 @@
+"""What a socket is called: the key of socket_to_pid, struct socket_tuple of bpf_bytecode/sockpid.h. Pure."""
+
+from __future__ import annotations
+
+import struct
+
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Union
+
+FAMILY = {2: "inet", 10: "inet6"}
+
+TUPLE = "IHHHH16s16s"
+"""netns, family, sport, dport, zero, saddr, daddr, for struct, behind a byte order."""
+
+
+class SocketTuple(NamedTuple):
+    """Network namespace inode, family ("inet", "inet6"), ports, addresses as text.
+
+    saddr and sport are the local end. A v4-mapped IPv6 socket is an inet one here.
+    """
+
+    netns: int
+    family: str
+    sport: int
+    dport: int
+    saddr: str
+    daddr: str
+
+
+def pack(value: SocketTuple) -> bytes:
+    """The struct socket_tuple of a value. Raises OSError for what is no address."""
+    import socket  # see address()
+
+    family = {name: number for number, name in FAMILY.items()}[value.family]
+    saddr, daddr = (socket.inet_pton(family, text).ljust(16, b"\0") for text in (value.saddr, value.daddr))
+    return struct.pack("=" + TUPLE, value.netns, family, value.sport, value.dport, 0, saddr, daddr)
+
+
+def unpack(value: bytes) -> SocketTuple:
+    """The value of a struct socket_tuple."""
+    return of_fields(*struct.unpack("=" + TUPLE, value))
+
+
+def of_fields(netns: int, family: int, sport: int, dport: int, _zero: int, saddr: bytes, daddr: bytes) -> SocketTuple:
+    """Of the members of struct socket_tuple."""
+    name = FAMILY.get(family, f"family-{family}")
+    return SocketTuple(netns, name, sport, dport, address(family, saddr), address(family, daddr))
+
+
+def address(family: int, raw: Union[bytes, bytearray]) -> str:
+    """Text of an address in network order, of whose bytes IPv4 takes the first four; RFC 5952 for IPv6."""
+    import socket  # once attached it is there; before, its enumerations would take as long as to load three programs
+
+    if family == socket.AF_INET6:
+        return socket.inet_ntop(socket.AF_INET6, raw)
+    return socket.inet_ntop(socket.AF_INET, raw[:4])
