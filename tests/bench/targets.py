@@ -32,6 +32,17 @@ def at(document: Any, *keys: str) -> Any:
     return document
 
 
+def levels(document: Any, *keys: str) -> Json:
+    """What stands there by number of sockets or kernels; nothing where it failed, which has no number."""
+    return {level: row for level, row in (at(document, *keys) or {}).items() if level.isdigit()}
+
+
+def moved(vm: Json) -> float | None:
+    """Instructions by which a write without a tool differed at most from before the tool to after it."""
+    cases = [case for row in (at(vm, "send") or {}).values() for case in row.values() if isinstance(case, dict)]
+    return max((abs(value) for case in cases for value in case.get("moved", {}).values()), default=None)
+
+
 def over(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value / other
 
@@ -74,8 +85,8 @@ def native(document: Json, part: str, *keys: str) -> Any:
 
 def spread_of(document: Json, what: str) -> float | None:
     """How many times dearer it is at the most sockets than at the fewest."""
-    levels = native(document, "scale") or {}
-    values = {int(level): row.get(what) for level, row in levels.items() if row.get(what) is not None}
+    scale = native(document, "scale") or {}
+    values = {int(level): row.get(what) for level, row in scale.items() if row.get(what) is not None}
     return values[max(values)] / values[min(values)] if values else None
 
 
@@ -88,9 +99,9 @@ def targets(vm: Json, here: Json) -> Iterator[Target]:
     yield Target("resident set, peak", ours.get("peak_mib"), 10.3, "MiB")
     yield Target("private memory", ours.get("private_mib"), 4, "MiB")
     yield Target("send hook, known owner, its own time (fentry)", own(vm, "sockpid, fentry"), 150, "instructions")
-    for case in at(vm, "many", "sockpid, fentry") or ():
+    for case in levels(vm, "many", "sockpid, fentry"):
         many = own(vm, "sockpid, fentry", case, "many")
-        yield Target(f"the same with {2 * int(case):,} sockets", many, 150, "instructions")
+        yield Target(f"the same with {int(case):,} sockets", many, 150, "instructions")
     yield Target("added to a write through fentry", added(vm, "sockpid, fentry", "cork"), 230, "instructions")
     yield Target("added to a write through a kprobe", added(vm, "sockpid, kprobe", "cork"), 450, "instructions")
     sending = native(here, "send", "known owner, 1 socket") or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from . import plots, report
+from . import plots, report, targets
 from .targets import Target
 
 
@@ -37,3 +37,18 @@ def test_what_failed_is_listed_and_not_in_a_table() -> None:
     page = report.markdown(vm, here)
     assert "- start, odd tool: status 1: it has no legs" in page
     assert "| odd tool |" not in page
+
+
+def test_a_page_is_made_even_if_everything_failed() -> None:
+    vm, here = documents()
+    for part in (part for part in vm.values() if isinstance(part, dict) and part is not vm["versions"]):
+        part.update({name: {"failed": "the guest did not come up"} for name in part})
+    page = report.markdown(vm, here)
+    assert "- many, sockpid, fentry: the guest did not come up" in page
+    assert "not measured" in page
+
+
+def test_how_far_the_ground_moved() -> None:
+    rows = {"1": {"moved": {"cork": -3.5, "nodelay": 2}}, "16": {"moved": {"cork": 1}}}
+    assert targets.moved({"send": {"tool": rows, "other": {"failed": "it"}}}) == 3.5
+    assert targets.moved({"send": {"tool": {"1": {"with": {}}}}}) is None

@@ -1,7 +1,8 @@
 """The send hook of one tool: its own time per call, and what it adds to each write of 64 bytes.
 
 The kernel counts a program's time only with statistics on, which costs time itself: the two are measured apart. What a
-write costs without the tool is measured in the same guest, just before.
+write costs without the tool is measured in the same guest, before and after, for it depends on what the kernel's
+caches of memory hold, which the tool changes, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import bpf_objects
 
 WRITES = "/run/writes"
 PATIENCE = 120.0
+COUNTED = "counted"
 LIMITS = {"/proc/sys/fs/file-max": "4000000", "/proc/sys/net/ipv4/tcp_mem": "4000000 4000000 4000000"}
 """TCP counts a page for each socket with data, and drops segments where those are a tenth of the memory."""
 
@@ -27,18 +29,33 @@ class Case(NamedTuple):
     count: int = 20000
     processes: int = 1
     sharing: str = "own"
-    modes: Sequence[str] = ("cork", "counted")
+    modes: Sequence[str] = ("cork", COUNTED)
 
     @property
     def name(self) -> str:
         who = "" if self.processes == 1 else f", {self.processes} processes {self.sharing}"
         return f"{self.sockets}{who}"
 
-    def run(self) -> Dict[str, float]:
-        """Per mode the ns of one write."""
-        command = [WRITES, str(self.sockets), str(max(self.count, 2 * self.sockets)), str(self.processes), self.sharing]
-        done = subprocess.run([*command, *self.modes], stdout=subprocess.PIPE, check=True)
+    def run(self, modes: Sequence[str]) -> Dict[str, float]:
+        """Per mode the ns of one write. Raises SystemExit if that is not all it was: a retransmit takes time, too."""
+        before = retransmitted()
+        command = [WRITES, str(self.sockets), str(max(self.count, self.sockets)), str(self.processes), self.sharing]
+        done = subprocess.run([*command, *modes], stdout=subprocess.PIPE, check=True)
+        more = retransmitted() - before
+        if more:
+            raise SystemExit(f"{self.name} sockets: {more} segments were retransmitted meanwhile")
         return {mode: float(ns) for mode, ns in (line.split() for line in done.stdout.decode().splitlines())}
+
+    def bare(self) -> Dict[str, float]:
+        """The same without a tool, that is without a program to be counted."""
+        return self.run([mode for mode in self.modes if mode != COUNTED])
+
+
+def retransmitted() -> int:
+    """RetransSegs of TCP since the guest is up."""
+    with open("/proc/net/snmp", encoding="ascii") as file:
+        names, values = (line.split() for line in file if line.startswith("Tcp:"))
+    return int(values[names.index("RetransSegs")])
 
 
 @contextlib.contextmanager
@@ -78,21 +95,27 @@ def measure(
     perf: bool = False,
     settle: Optional[float] = None,
 ) -> Dict[str, Any]:
-    """Per case: ns of one write without the tool and with it, by mode; and of the programs with these names (if none
-    is named, all new ones) the time per call. cases: the fields of Case."""
+    """Per case: ns of one write without the tool and with it, by mode, and by how much the former moved from before to
+    after; and of the programs with these names (if none is named, all new ones) the time per call. cases: the fields
+    of Case."""
     chosen = [Case(*case) for case in cases]
     for path, value in LIMITS.items():
         with open(path, "w", encoding="ascii") as file:
             file.write(value)
-    chosen[0].run()  # what only the first one pays
-    figures = {case.name: {"without": case.run()} for case in chosen}
+    Case().bare()  # what only the first one pays
+    earlier = [case.bare() for case in chosen]
+    figures: Dict[str, Any] = {}
     before = set(bpf_objects.ids(bpf_objects.PROG_GET_NEXT_ID))
     with attached(command, perf, settle):
         for case in chosen:
             start = bpf_objects.programs()
-            row: Dict[str, Any] = {"with": case.run()}
+            row: Dict[str, Any] = {"with": case.run(case.modes)}
             row["programs"] = called(before, start, programs)
-            figures[case.name].update(row)
+            figures[case.name] = row
+    for case, first in zip(chosen, earlier):
+        second = case.bare()
+        figures[case.name]["without"] = {mode: (first[mode] + second[mode]) / 2 for mode in first}
+        figures[case.name]["moved"] = {mode: second[mode] - first[mode] for mode in first}
     return figures
 
 

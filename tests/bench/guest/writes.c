@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * writes SOCKETS COUNT PROCESSES own|shared MODE...: for each mode a line with the nanoseconds per write of 64 bytes,
- * round robin over connections whose both ends are here, so that nobody is woken. The time of reading is not counted.
+ * round robin over connections whose both ends are here, so that nobody is woken. The time of reading is not counted. They
+ * end with a reset, so that no timer of theirs runs while others are measured.
  *
  * MODE: nodelay (a segment for each write), cork (a write only appends), counted (as cork, with the statistics of BPF
- * on while it writes), each after a round that warms up. With more than one process they write in turn: each on sockets of
+ * on while it writes), each after a tenth of them to warm up. With more than one process they write in turn: each on sockets of
  * its own, or every one on all of them, so that a socket's writer changes from write to write.
  */
 #include <arpa/inet.h>
@@ -19,7 +20,18 @@
 
 #include "measure.h"
 
-enum { SIZE = 64, ROUND = 128, PER_ADDRESS = 8192, PORT = 9 };
+enum { SIZE = 64, PER_ADDRESS = 8192, PORT = 9 };
+
+/*
+ * Writes before what they wrote is read.
+ *
+ * APPENDED, while corked: few enough for the send buffer of one socket. SENT: so few that the kernel takes the memory of
+ * their segments from what the last ones left; with more it goes to and fro between the page allocator and its caches,
+ * in one of several rhythms, which differ by more than a program takes. PART: sockets; what is corked is sent after 200 ms
+ * all the same, by timers of which thousands end at once, and of what they send no more than net.core.netdev_max_backlog
+ * arrives. The rest they send again later, all at once as before, so that a reader of 50,000 sockets waits for ever.
+ */
+enum { APPENDED = 128, SENT = 8, PART = 1000 };
 
 static char buffer[1 << 16];
 
@@ -28,6 +40,17 @@ static struct {
 	long long spent;
 	long done;
 } *total;
+
+/* Its end is a reset, and that of those which it accepts. */
+static int opened(void)
+{
+	struct linger at_once = { 1, 0 };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)))
+		fail("socket");
+	return fd;
+}
 
 /*
  * Pairs of descriptors: who writes, who reads. No more than PER_ADDRESS towards one address: once half of the ports are taken,
@@ -44,12 +67,12 @@ static int *connections(int count, int first)
 		if (i % PER_ADDRESS == 0) {
 			if (listener >= 0)
 				close(listener);
-			listener = socket(AF_INET, SOCK_STREAM, 0);
-			setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-			if (bind(listener, (void *)&address, sizeof(address)) || listen(listener, 64))
+			listener = opened();
+			if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+			    bind(listener, (void *)&address, sizeof(address)) || listen(listener, 64))
 				fail("listen");
 		}
-		ends[2 * i] = socket(AF_INET, SOCK_STREAM, 0);
+		ends[2 * i] = opened();
 		if (connect(ends[2 * i], (void *)&address, sizeof(address)))
 			fail("connect");
 		ends[2 * i + 1] = accept(listener, NULL, NULL);
@@ -67,10 +90,9 @@ static void set(const int *ends, int sockets, int option, int value)
 			fail("setsockopt");
 }
 
-/* Few enough for the send buffer of one socket; all of a round are read behind it. */
-static void one_round(const int *ends, int sockets, int cork)
+static void one_part(const int *ends, int sockets, int cork)
 {
-	int writes = sockets > ROUND ? sockets : ROUND;
+	int round = cork ? APPENDED : SENT, writes = sockets > round ? sockets : round;
 	long long start = now();
 
 	for (int i = 0; i < writes; i++)
@@ -85,6 +107,12 @@ static void one_round(const int *ends, int sockets, int cork)
 	for (int i = 0; i < sockets; i++)
 		if (read(ends[2 * i + 1], buffer, sizeof(buffer)) <= 0)
 			fail("read");
+}
+
+static void one_round(const int *ends, int sockets, int cork)
+{
+	for (int done = 0; done < sockets; done += PART)
+		one_part(ends + 2 * done, sockets - done < PART ? sockets - done : PART, cork);
 }
 
 static void statistics(int on)
@@ -125,7 +153,8 @@ static void play(const char *mode, const int *ends, int sockets, long count, int
 	if (processes == 1) {
 		set(ends, sockets, TCP_CORK, cork);
 		set(ends, sockets, TCP_NODELAY, !cork);
-		one_round(ends, sockets, cork);
+		while (total->done < count / 10)
+			one_round(ends, sockets, cork);
 		memset(total, 0, sizeof(*total));
 		if (counted)
 			statistics(1);
