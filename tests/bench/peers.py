@@ -121,6 +121,7 @@ def _ply(debs: list[Path]) -> dict[str, Entry]:
     return entries
 
 
+@functools.cache
 def userland() -> bytes:
     """The archive of all tools, to be unpacked over a guest's own files. Cached."""
     found, ply = debs(), packages.fetch_all(PLY, "trixie", "amd64")

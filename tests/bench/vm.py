@@ -1,20 +1,27 @@
 """`make bench-vm`: sockpid and its rivals in guests whose time counts instructions; writes docs/bench/vm.json.
 
-A nanosecond there is an instruction, so figures do not depend on what the host does beside. `--only WORD` for some
-jobs, `--part PART` for those of some parts; what was measured before stays in the file.
+A nanosecond there is an instruction, so figures do not depend on what the host does beside. Each job has a guest of its
+own, so they do not depend on other jobs either, and one that fails takes none with it. `--only WORD` for some jobs,
+`--part PART` for those of some parts; what was measured before stays in the file, and figures go there as they come.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.vm.kernels import KERNELS
+from tests.vm.packages import PackageError
+from tests.vm.qemu import GuestError, kill_all
 
 from . import peers, pids, report
 from .machine import KERNEL, Job, play
@@ -28,7 +35,11 @@ SIXTEEN, THOUSAND, OWN = ([n, 20000, p, "own", ["cork", "counted"]] for n, p in 
 MANY = [100_000, 20000, 1, "own", ["cork", "counted"]]
 """Connections, both ends of which sockpid knows. It is given room for more, as an LRU that is nearly full evicts."""
 NO_TOOLS, TOOLS, LARGE = 512, 2560, 3072
-"""MiB. The tools' files are in memory twice while they are unpacked; a hundred thousand sockets want one GiB."""
+"""MiB. The tools' files are in memory twice while they are unpacked; a hundred thousand connections want one GiB."""
+LIMIT = 1800.0
+"""Seconds that a job may take: of this host's, and of the guest's, where waiting takes none of ours."""
+AT_ONCE = min(2, os.cpu_count() or 1)
+"""Guests. One uses one CPU and, with its archive of tools, up to 4 GiB."""
 
 
 class Planned(NamedTuple):
@@ -71,25 +82,25 @@ def planned() -> Iterator[Planned]:
 
 
 def summed(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of what is a number; the last run's of the rest."""
-    keys = runs[-1].keys()
-    numbers = {k: [r[k] for r in runs if isinstance(r.get(k), int | float)] for k in keys}
-    return {k: statistics.median(v) if (v := numbers[k]) else runs[-1][k] for k in keys}
+    """Medians of what is a number, over the runs that did not fail; the last one's of the rest."""
+    runs = [run for run in runs if "failed" not in run] or runs[-1:]
+    numbers = {k: [r[k] for r in runs if isinstance(r.get(k), int | float)] for k in runs[-1]}
+    return {k: statistics.median(v) if (v := numbers[k]) else runs[-1][k] for k in runs[-1]}
 
 
-def measure(chosen: list[Planned]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Part, name and figures of each, those that need the same from one guest."""
-    for needs in dict.fromkeys((each.tools, each.memory) for each in chosen):
-        mine = [each for each in chosen if (each.tools, each.memory) == needs]
-        tools, memory = needs
-        more = peers.userland() if tools else b""
-        played = iter(play([each.job for each in mine], more, memory, timeout=3600, btf=tools))
-        for part, (name, _, count, _) in ((each.part, each.job) for each in mine):
-            runs = [figures for _, figures in (next(played) for _ in range(count))]
-            yield part, name, pids.judged(runs[0]) if part == "pids" else summed(runs)
+def measured(each: Planned) -> tuple[dict[str, Any], float]:
+    """Its figures, or why there are none, and how many seconds that took here."""
+    started = time.monotonic()
+    try:
+        more = peers.userland() if each.tools else b""
+        runs = [figures for _, figures in play([each.job], more, each.memory, timeout=LIMIT, btf=each.tools)]
+        figures = pids.judged(runs[0]) if each.part == "pids" else summed(runs)
+    except (GuestError, PackageError, RuntimeError) as error:
+        figures = {"failed": str(error)}
+    return figures, time.monotonic() - started
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", metavar="WORD", help="jobs whose name holds it; may be repeated")
     parser.add_argument("--part", action="append", metavar="PART", help="jobs of this part; may be repeated")
@@ -100,13 +111,24 @@ def main() -> None:
         if (not options.only or any(word in each.job[0] for word in options.only))
         and (not options.part or each.part in options.part)
     ]
-    for part, name, figures in measure(chosen):
-        enter(part, name, figures)
+    failed = 0
+    with ThreadPoolExecutor(AT_ONCE) as guests, contextlib.ExitStack() as interrupted:
+        interrupted.callback(kill_all)
+        interrupted.callback(guests.shutdown, wait=False, cancel_futures=True)
+        waiting = {guests.submit(measured, each): each for each in chosen}
+        for count, done in enumerate(as_completed(waiting), 1):
+            part, name = waiting[done].part, waiting[done].job[0]
+            figures, seconds = done.result()
+            enter(part, name, figures)
+            failed += "failed" in figures
+            ending = f": {figures['failed']}" if "failed" in figures else ""
+            print(f"{count}/{len(chosen)} {part}: {name}: {seconds:.0f} s{ending}", file=sys.stderr, flush=True)
     report.write()
+    return bool(failed)
 
 
 def enter(part: str, name: str, figures: dict[str, Any]) -> None:
-    """Into the document, which another run may be writing to as well."""
+    """Into the document."""
     document = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     document["kernel"] = KERNELS[KERNEL].package.release
     document["versions"] = dict(peers.versions())
@@ -118,4 +140,4 @@ def enter(part: str, name: str, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
