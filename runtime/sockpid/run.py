@@ -59,6 +59,7 @@ def run(
                 return _tell(tracer, what, settings, signals, reread, None)
         from .pinning import Pinning
 
+        signals.listen()  # a half of what is pinned must not stay behind
         with Pinning(directory, what.keep) as pins, Tracer.open(options, offsets_path, pins.inherit) as tracer:
             pins.attached(tracer)
             return _tell(tracer, what, settings, signals, reread, pins)

@@ -26,6 +26,9 @@ class Signals:
         os.set_blocking(self._write, False)
 
     def listen(self) -> None:
+        """From now on; a second time changes nothing."""
+        if self._handlers:
+            return
         import signal
 
         self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
