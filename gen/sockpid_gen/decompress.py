@@ -78,7 +78,7 @@ class _Lz4Legacy:
     def __init__(self) -> None:
         self._packed = bytearray()
         self._at = len(_LZ4_LEGACY)
-        self._ready = b""
+        self._ready = memoryview(b"")
         self._ended = False
         self.unused_data = b""
 
@@ -97,7 +97,7 @@ class _Lz4Legacy:
         if not self._ready and not self._ended and self._block_end() <= len(self._packed):
             end = self._block_end()
             packed = bytes(self._packed[self._at + 4 : end])
-            self._ready = cast(bytes, lz4.block.decompress(packed, uncompressed_size=_LZ4_BLOCK))
+            self._ready = memoryview(cast(bytes, lz4.block.decompress(packed, uncompressed_size=_LZ4_BLOCK)))
             del self._packed[:end]
             self._at = 0
             # A full block may be the last, too: then nothing follows, or the size, which is none of a block.
@@ -105,7 +105,7 @@ class _Lz4Legacy:
             if self._ended:
                 self.unused_data = bytes(self._packed)
         size = len(self._ready) if max_length < 0 else max_length
-        output, self._ready = self._ready[:size], self._ready[size:]
+        output, self._ready = bytes(self._ready[:size]), self._ready[size:]
         return output
 
     def _block_end(self) -> int:

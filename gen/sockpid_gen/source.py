@@ -11,13 +11,13 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence
+from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid import notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
 
-from . import debuginfo, package, vmlinux
+from . import debuginfo, front, package, vmlinux
 from .decompress import KERNEL_MAX
 from .stream import Tick, copy, sha256_of
 from .vmlinuz import ELF_MAGIC, Kernel, unpack
@@ -108,9 +108,8 @@ def each_source(
     with contextlib.ExitStack() as stack:
         try:
             outer = stack.enter_context(path.open("rb"))
-            for file in _kernels(outer, tick):
+            for facts, file in _kernels(path, outer, given, tick):
                 with contextlib.ExitStack() as opened:
-                    facts = _facts(path, file, given)
                     dwarf, note = file if facts.dwarf else None, None
                     if facts.btf is None and dwarf is None and facts.build_id and finders:
                         dwarf = debuginfo.find(facts.build_id, facts.arch, finders)
@@ -128,24 +127,37 @@ def each_source(
             raise type(error)(f"{path}: {error}") from None
 
 
-def _kernels(file: BinaryIO, tick: Tick, nested: int = _NESTED_MAX) -> Generator[BinaryIO, None, None]:
-    """`file` itself or, if it is a package or archive, each kernel in it; of a package the first."""
+def _kernels(
+    path: Path, file: BinaryIO, given: Given, tick: Tick, nested: int = _NESTED_MAX
+) -> Generator[Tuple[vmlinux.Facts, BinaryIO], None, None]:
+    """`file` itself or, if it is a package or archive, each kernel in it; of a package the first.
+
+    The file is at hand where the kernel has DWARF.
+    """
     what = package.kind(file)
     if what is None:
-        yield file
+        yield _facts(path, file, given), file
         return
     found = False
     for name, content in package.files(file, what, tick):
         in_package = package.KERNEL.match(name)
         if not in_package and (what in _PACKAGES or not nested or not package.SOURCE.fullmatch(os.path.basename(name))):
             continue
+        stream = front.buffered(content)
+        if what in _PACKAGES and not stream.peek(len(ELF_MAGIC)).startswith(ELF_MAGIC):
+            facts = front.read(stream)
+            if facts is not None:
+                yield facts, file
+                return
+            file.seek(0)
+            stream = front.buffered(next(content for again, content in package.files(file, what) if again == name))
         with tempfile.TemporaryFile(prefix="sockpid-gen.") as kernel:
-            copy(content, kernel, FILE_MAX)
+            copy(stream, kernel, FILE_MAX)
             found = True
             if what in _PACKAGES:
-                yield kernel
+                yield _facts(path, kernel, given), kernel
                 return
-            yield from _kernels(kernel, lambda _: None, nested - 1)
+            yield from _kernels(path, kernel, given, lambda _: None, nested - 1)
     if not found:
         raise SourceError(
             "package has no kernel in it (Debian's linux-image-* packages may only depend on the one that has: "

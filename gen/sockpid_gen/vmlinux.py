@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import IO, NamedTuple, Optional
+from typing import IO, NamedTuple, Optional, Union
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.constants import SH_FLAGS
@@ -18,7 +18,8 @@ from . import dwarf
 from .sections import content
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
-_BANNER = re.compile(rb"Linux version [0-9][^\n\0]* #[0-9][^\n\0]*")
+_BANNER_START = b"Linux version "
+_BANNER = re.compile(_BANNER_START + rb"[0-9][^\n\0]* #[0-9][^\n\0]*")
 
 _DISTRIBUTIONS = (
     (r"\(debian-kernel@lists\.debian\.org\)", "debian"),
@@ -28,6 +29,9 @@ _DISTRIBUTIONS = (
     (r"^Linux version \S+\.amzn[0-9]+\.", "amazon"),
 )
 """What distributions write into the banners of their kernels. "el" is RHEL and what is rebuilt from it."""
+
+BTF_HEADER = 24
+"""Bytes of the part of a BTF header that every one has."""
 
 _NOTES_WINDOW = 256 << 10
 """How far before BTF the kernel's notes may end, in bytes: the alignment in between is that of a page."""
@@ -63,7 +67,8 @@ def read_elf(file: IO[bytes]) -> Facts:
             elif kind == "SHT_NOTE":
                 build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
             elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
-                banner = _banner(content(file, section))
+                data = content(file, section)
+                banner = banner_in(data, 0, len(data))
     except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
     return Facts(arch, banner, build_id, btf, has_dwarf)
@@ -76,13 +81,13 @@ def read_raw(data: bytes, arch: Arch) -> Facts:
     if btf is not None:
         # include/asm-generic/vmlinux.lds.h puts .notes right before .BTF. Notes elsewhere belong to vDSOs.
         start = data.rfind(
-            struct.pack("<III" if arch.byte_order == "little" else ">III", 4, 20, notes.NT_GNU_BUILD_ID) + b"GNU\0",
+            struct.pack(mark(arch.byte_order) + "III", 4, 20, notes.NT_GNU_BUILD_ID) + b"GNU\0",
             max(0, at - _NOTES_WINDOW),
             at,
         )
         if start >= 0:
             build_id = notes.build_id(data[start:at], arch.byte_order)
-    return Facts(arch, _banner(data), build_id, btf, False)
+    return Facts(arch, banner_in(data, 0, len(data)), build_id, btf, False)
 
 
 def release_of(banner: str) -> str:
@@ -110,22 +115,40 @@ def _machine(file: IO[bytes], little_endian: bool) -> int:
     return int(machine)
 
 
-def _banner(data: bytes) -> Optional[str]:
-    match = _BANNER.search(data)
-    return match.group().decode("utf-8", "replace").rstrip() if match else None
+def mark(byte_order: str) -> str:
+    """How struct.pack() calls a byte order."""
+    return "<" if byte_order == "little" else ">"
+
+
+def banner_in(data: Union[bytes, bytearray], start: int, end: int) -> Optional[str]:
+    """The first version banner that starts in data[start:end], and ends in `data`."""
+    at = data.find(_BANNER_START, start, end)
+    while at >= 0:
+        match = _BANNER.match(data, at)
+        if match:
+            return match.group().decode("utf-8", "replace").rstrip()
+        at = data.find(_BANNER_START, at + 1, end)
+    return None
+
+
+def btf_size(data: Union[bytes, bytearray], at: int, byte_order: str) -> Optional[int]:
+    """The size of the BTF whose header is at data[at:]; None if there is none."""
+    if at + BTF_HEADER > len(data):
+        return None
+    magic, version, flags, length, *sections = struct.unpack_from(mark(byte_order) + "HBBIIIII", data, at)
+    if (magic, version, flags) != (0xEB9F, 1, 0) or not BTF_HEADER <= length <= 256:
+        return None
+    type_off, type_len, str_off, str_len = sections
+    return int(length + max(type_off + type_len, str_off + str_len))
 
 
 def _find_btf(data: bytes, byte_order: str) -> tuple[int, Optional[bytes]]:
     """The largest BTF in `data`, and where it is. (The kernel has small ones for BPF programs of its own.)"""
-    mark = "<" if byte_order == "little" else ">"
-    magic = struct.pack(mark + "HBB", 0xEB9F, 1, 0)
+    magic = struct.pack(mark(byte_order) + "HBB", 0xEB9F, 1, 0)
     best_at, best_size = -1, 0
     for match in re.finditer(re.escape(magic), data):  # in so many zeros twice as fast as bytes.find
         at = match.start()
-        if at + 24 > len(data):
-            break
-        length, type_off, type_len, str_off, str_len = struct.unpack_from(mark + "IIIII", data, at + 4)
-        size = length + max(type_off + type_len, str_off + str_len)
-        if 24 <= length <= 256 and best_size < size <= len(data) - at:
+        size = btf_size(data, at, byte_order)
+        if size is not None and best_size < size <= len(data) - at:
             best_at, best_size = at, size
     return best_at, data[best_at : best_at + best_size] if best_size else None

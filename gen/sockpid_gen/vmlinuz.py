@@ -26,6 +26,14 @@ class Kernel(NamedTuple):
     arch: Optional[Arch]
 
 
+class Place(NamedTuple):
+    """Where a kernel is in its image. size: None is all that follows. arch: of a memory image; None: compressed."""
+
+    offset: int
+    size: Optional[int]
+    arch: Optional[Arch]
+
+
 def unpack(image: bytes) -> Kernel:
     """Takes the kernel out of a vmlinuz, bzImage, Image, zImage, uImage or unified kernel image. Raises SourceError."""
     try:
@@ -37,17 +45,11 @@ def unpack(image: bytes) -> Kernel:
 def _unpack(image: bytes) -> Kernel:
     if image.startswith(ELF_MAGIC):
         return Kernel(image, None)
-    # Documentation/arch/arm64/booting.rst and Documentation/arch/riscv/boot-image-header.rst have the magic numbers.
-    if image[0x38:0x3C] == b"ARM\x64":
-        return Kernel(image, ARCHES["aarch64"])
-    if image[0x30:0x35] == b"RISCV" and image[0x38:0x3C] == b"RSC\x05":
-        return Kernel(image, ARCHES["riscv64"])
-    if image[0x202:0x206] == b"HdrS":
-        return unpack(decompress(_x86_payload(image)))
-    if image[:2] == b"MZ" and image[4:8] == b"zimg":
-        # drivers/firmware/efi/libstub/zboot-header.S: offset and size of the payload
-        offset, size = struct.unpack_from("<II", image, 8)
-        return unpack(decompress(_slice(image, offset, size)))
+    header = place(image)
+    if header is not None:
+        if header.arch is not None:
+            return Kernel(image, header.arch)
+        return unpack(decompress(image if header.size is None else _slice(image, header.offset, header.size)))
     if image[:4] == _UIMAGE_MAGIC:
         return _uimage(image)
     linux = _pe_section(image, b".linux") if image[:2] == b"MZ" else None
@@ -57,22 +59,38 @@ def _unpack(image: bytes) -> Kernel:
         return Kernel(_scan(image), ARCHES["s390x"])
     if image[0x24:0x28] == b"\x18\x28\x6f\x01":  # arch/arm/boot/compressed/head.S, little-endian
         return Kernel(_scan(image), ARCHES["arm"])
-    if any(image.startswith(magic) for magic in MAGICS):
-        return unpack(decompress(image))
     kernel = _scan(image)
     if kernel.startswith(ELF_MAGIC):
         return Kernel(kernel, None)
     raise SourceError("no kernel image that is known here")
 
 
-def _x86_payload(image: bytes) -> bytes:
+def place(start: bytes) -> Optional[Place]:
+    """Where the kernel is in an image that starts so, if its header says that. Raises SourceError, IndexError."""
+    # Documentation/arch/arm64/booting.rst and Documentation/arch/riscv/boot-image-header.rst have the magic numbers.
+    if start[0x38:0x3C] == b"ARM\x64":
+        return Place(0, None, ARCHES["aarch64"])
+    if start[0x30:0x35] == b"RISCV" and start[0x38:0x3C] == b"RSC\x05":
+        return Place(0, None, ARCHES["riscv64"])
+    if start[0x202:0x206] == b"HdrS":
+        return _x86_payload(start)
+    if start[:2] == b"MZ" and start[4:8] == b"zimg":
+        # drivers/firmware/efi/libstub/zboot-header.S: offset and size of the payload
+        offset, size = struct.unpack_from("<II", start, 8)
+        return Place(offset, size, None)
+    if any(start.startswith(magic) for magic in MAGICS):
+        return Place(0, None, None)
+    return None
+
+
+def _x86_payload(start: bytes) -> Place:
     """The compressed vmlinux of a bzImage (Documentation/arch/x86/boot.rst, protocol 2.08 and later)."""
-    (protocol,) = struct.unpack_from("<H", image, 0x206)
+    (protocol,) = struct.unpack_from("<H", start, 0x206)
     if protocol < 0x208:
         raise SourceError(f"x86 boot protocol {protocol >> 8}.{protocol & 0xFF:02} does not say where its payload is")
-    setup_sectors = image[0x1F1] or 4
-    offset, size = struct.unpack_from("<II", image, 0x248)
-    return _slice(image, (setup_sectors + 1) * 512 + offset, size)
+    setup_sectors = start[0x1F1] or 4
+    offset, size = struct.unpack_from("<II", start, 0x248)
+    return Place((setup_sectors + 1) * 512 + offset, size, None)
 
 
 def _uimage(image: bytes) -> Kernel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import lzma
 from pathlib import Path
 from typing import Callable, Dict
@@ -14,7 +15,7 @@ from sockpid.arch import ARCHES
 from sockpid.btf import Btf
 from sockpid.btf_index import Index
 from sockpid.errors import BtfError, SockpidError
-from sockpid_gen import btf_finder, drgn_layout, package, source, vmlinuz
+from sockpid_gen import btf_finder, drgn_layout, front, package, source, vmlinuz
 from sockpid_gen.stream import copy
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
@@ -71,6 +72,12 @@ def kernel_image(data: bytes) -> None:
     vmlinuz.unpack(data)
 
 
+def kernel_front(data: bytes) -> None:
+    """What the front part tells is believed: it has an answer to everything."""
+    facts = front.read(front.buffered(io.BytesIO(data)))
+    assert facts is None or (facts.banner and facts.btf)
+
+
 def offsets(data: bytes) -> None:
     """A shard of the table: parsed, and every kernel's layout looked at."""
     shard = table.parse_shard(data, "fuzz.json")
@@ -91,6 +98,7 @@ PURE: Dict[str, Callable[[bytes], None]] = {
     "btf": btf,
     "index": index,
     "image": kernel_image,
+    "front": kernel_front,
     "table": offsets,
     "bytecode": bytecode,
     "notes": elf_notes,
@@ -154,6 +162,12 @@ def seeds(name: str) -> Dict[str, bytes]:
         "unified": make.unified(make.bzimage(make.PACKERS["xz"](elf))),
         "elf": elf,
     }
+    tail = bytes(80_000)
+    fronts = {
+        "raw": make.arm64_image()[:64] + make.raw()[-6000:] + tail,
+        "gzip": make.bzimage(make.PACKERS["gz"](elf + tail)),
+        "xz": make.zboot(make.PACKERS["xz"](make.arm64_image()[:64] + elf + tail)),
+    }
     blobs = {order: rich_btf(order) for order in ("little", "big")}
     found: Dict[str, bytes] = {
         "btf": blobs,
@@ -161,6 +175,7 @@ def seeds(name: str) -> Dict[str, bytes]:
         "kernel": {**packages, **images, **blobs},
         "package": packages,
         "image": images,
+        "front": fronts,
         "notes": {"note": make.build_id_note() * 2},
     }.get(name, {})
     kept = {path.name: path.read_bytes() for path in sorted((CORPUS / name).glob("*")) if path.is_file()}

@@ -1,0 +1,125 @@
+"""What a kernel says about itself, from its front part: what lies behind its BTF, up to half of it, is not unpacked.
+
+That the BTF is the kernel's own, and not of a BPF program in it, follows from its place: the linker script
+(include/asm-generic/vmlinux.lds.h, RO_DATA) puts .notes, where the build-id is, right before .BTF, with nothing but
+padding in between. Where it is not so, or the image does not say where its kernel is, the kernel has to be read whole.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from typing import IO, BinaryIO, Iterator, NamedTuple, Optional, Union, cast
+
+from sockpid import notes
+from sockpid.arch import Arch, of_elf
+from sockpid.btf import Btf
+from sockpid.errors import BtfError, SourceError, UnsupportedArchError
+
+from . import vmlinux, vmlinuz
+from .decompress import KERNEL_MAX, Reader
+from .stream import Window
+
+_STEP = 1 << 16
+"""Bytes that are looked at together: so many that the processor's cache holds them."""
+
+_WRAPPED_MAX = 3
+"""How many compressions or headers may be around a kernel."""
+
+_NOTE = b"GNU"
+_NOTE_HEADER = 12
+_NOTES_MAX = 8 << 10
+_PADDING_MAX = 64 << 10
+"""Bytes between notes and BTF: up to the start of a page."""
+
+_REACH = _NOTES_MAX + _PADDING_MAX + vmlinux.BTF_HEADER
+"""Bytes after the start of a note that decide whether it is the one before BTF. Banners are shorter."""
+
+
+class _Found(NamedTuple):
+    """Where they are: a note with a build-id, the BTF behind it; and the BTF's size."""
+
+    note: int
+    btf: int
+    size: int
+
+
+def buffered(stream: Union[IO[bytes], io.RawIOBase]) -> io.BufferedReader:
+    """A stream, as read() takes it."""
+    return io.BufferedReader(cast(io.RawIOBase, stream), _STEP)
+
+
+def read(image: io.BufferedReader) -> Optional[vmlinux.Facts]:
+    """The facts of the kernel in a bootable image, which starts where `image` is; None if the front does not tell.
+
+    What is None may be damaged, too.
+    """
+    try:
+        return _read(image, _WRAPPED_MAX)
+    except (SourceError, BtfError, UnsupportedArchError, struct.error, IndexError):
+        return None
+
+
+def _read(image: io.BufferedReader, wrapped: int) -> Optional[vmlinux.Facts]:
+    start = image.peek(_STEP)
+    if start.startswith(vmlinuz.ELF_MAGIC):
+        return _scan(image, _of_elf(start))
+    place = vmlinuz.place(start)
+    if place is None:
+        return None
+    if place.arch is not None:
+        return _scan(image, place.arch)
+    if not wrapped or place.offset > len(start):
+        return None
+    image.read(place.offset)
+    return _read(buffered(Reader(cast(BinaryIO, Window(image, place.size)))), wrapped - 1)
+
+
+def _of_elf(start: bytes) -> Arch:
+    byte_order = "little" if start[5] == 1 else "big"
+    (machine,) = struct.unpack_from(vmlinux.mark(byte_order) + "H", start, 18)
+    return of_elf(machine, start[4] * 4, byte_order)
+
+
+def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:
+    pieces = itertools.islice(iter(lambda: kernel.read(_STEP), b""), KERNEL_MAX // _STEP)
+    window = bytearray()
+    """What was read last: of what comes before, the banner is all that is needed."""
+    looked, banner = 0, None
+    for piece in pieces:
+        window += piece
+        until = len(window) - _REACH
+        if until <= looked:
+            continue
+        if banner is None:
+            banner = vmlinux.banner_in(window, looked, until)
+        for found in _candidates(window, looked, until, arch.byte_order):
+            for more in itertools.islice(pieces, max(0, -((len(window) - found.btf - found.size) // _STEP))):
+                window += more
+            btf = bytes(window[found.btf : found.btf + found.size])
+            Btf(btf)  # checks header and sections, and that all of it is there
+            build_id = notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
+            return None if banner is None else vmlinux.Facts(arch, banner, build_id, btf, False)
+        looked = _NOTE_HEADER
+        del window[: until - looked]
+    return None
+
+
+def _candidates(window: bytearray, start: int, end: int, byte_order: str) -> Iterator[_Found]:
+    """Build-ids in [start, end) with BTF behind their notes."""
+    unpack = struct.Struct(vmlinux.mark(byte_order) + "III").unpack_from
+    at = window.find(_NOTE, max(start, _NOTE_HEADER), end)
+    while at >= 0:
+        note = here = at - _NOTE_HEADER
+        namesz, descsz, kind = unpack(window, here)
+        if (namesz, kind, window[at + 3]) == (4, 3, 0):
+            while 0 < namesz <= 16 and descsz <= 1024 and here < note + _NOTES_MAX:
+                here += _NOTE_HEADER + (namesz + 3 & ~3) + (descsz + 3 & ~3)
+                namesz, descsz, _ = unpack(window, here)
+            padded = window[here : here + _PADDING_MAX]
+            btf = here + len(padded) - len(padded.lstrip(b"\0"))
+            size = vmlinux.btf_size(window, btf, byte_order)
+            if size is not None:
+                yield _Found(note, btf, size)
+        at = window.find(_NOTE, at + 1, end)
