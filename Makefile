@@ -98,10 +98,10 @@ bench-check: setup setup-test  ## costs that are the same on every machine, agai
 	@$(BIN)/python -m tests.bench.check --guest
 
 # dwarves (pahole) is for this comparison only.
-bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole, into docs/bench-gen.md; PACKAGES=..., DEBUG=...
+bench-gen: setup setup-test  ## what reading a kernel's types costs, beside bpftool and pahole, into docs/bench-gen.md; SAMPLE=60, DEBUG=...
 	@dpkg -s dwarves >/dev/null 2>&1 || $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy dwarves
 	@$(MAKE) -s -C bpf_bytecode OUT=../build/bench BUILD=../build PYTHON=../$(BIN)/python ../build/sockpid.bpfel.o
-	@$(BIN)/python -m tests.bench.generator $(if $(PACKAGES),--package $(PACKAGES)) $(if $(DEBUG),--debug $(DEBUG))
+	@$(BIN)/python -m tests.bench.generator $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(KEEP),--keep $(KEEP)) $(if $(DEBUG),--debug $(DEBUG))
 
 FUZZ_EXAMPLES ?= 20000
 fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES for each

@@ -63,7 +63,7 @@ def read(image: io.BufferedReader) -> Optional[vmlinux.Facts]:
 
 def _read(image: io.BufferedReader, wrapped: int) -> Optional[vmlinux.Facts]:
     start = image.peek(_STEP)
-    if start.startswith(vmlinuz.ELF_MAGIC):
+    if start.startswith(vmlinux.ELF_MAGIC):
         return _scan(image, _of_elf(start))
     place = vmlinuz.place(start)
     if place is None:

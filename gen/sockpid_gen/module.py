@@ -18,7 +18,7 @@ from sockpid.errors import SourceError
 
 from .decompress import KERNEL_MAX, decompress, kind_of
 from .sections import content
-from .vmlinuz import ELF_MAGIC
+from .vmlinux import ELF_MAGIC
 
 _VERMAGIC = re.compile(rb"(?:\A|\0)vermagic=(\S+)")
 

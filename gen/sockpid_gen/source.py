@@ -17,10 +17,9 @@ from sockpid import notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
 
-from . import debuginfo, front, package, vmlinux
-from .decompress import KERNEL_MAX
+from . import debuginfo, vmlinux
 from .stream import Tick, copy, sha256_of
-from .vmlinuz import ELF_MAGIC, Kernel, unpack
+from .vmlinux import ELF_MAGIC
 
 LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
@@ -99,6 +98,8 @@ def each_source(
     Each is open until the next is asked for.
     """
     if path.is_dir():
+        from . import package
+
         paths = sorted(file for file in path.rglob("*") if package.SOURCE.fullmatch(file.name) and file.is_file())
         if not paths:
             raise SourceError(f"{path}: no kernel, package or BTF file in this directory")
@@ -134,6 +135,12 @@ def _kernels(
 
     The file is at hand where the kernel has DWARF.
     """
+    if file.read(len(ELF_MAGIC)) == ELF_MAGIC:
+        file.seek(0)
+        yield _facts(path, file, given), file
+        return
+    from . import front, package
+
     what = package.kind(file)
     if what is None:
         yield _facts(path, file, given), file
@@ -171,6 +178,8 @@ def _facts(path: Path, file: BinaryIO, given: Given) -> vmlinux.Facts:
     file.seek(0)
     if start.startswith(ELF_MAGIC):
         return vmlinux.read_elf(file)
+    from .vmlinuz import KERNEL_MAX, Kernel, unpack
+
     if size > KERNEL_MAX:
         raise SourceError(f"no kernel has {size >> 20} MiB")
     if start.startswith(_BTF_MAGICS):

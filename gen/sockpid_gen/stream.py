@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from typing import IO, Any, Callable, Optional
 
@@ -81,6 +80,8 @@ def copy(stream: IO[bytes], to: IO[bytes], limit: int) -> None:
 
 def sha256_of(file: IO[bytes]) -> str:
     """Of what is left of `file`, in hex."""
+    import hashlib  # loads all of OpenSSL
+
     digest = hashlib.sha256()
     for chunk in iter(lambda: file.read(1 << 20), b""):
         digest.update(chunk)

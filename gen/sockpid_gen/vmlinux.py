@@ -17,6 +17,8 @@ from sockpid.errors import SourceError
 from . import dwarf
 from .sections import content
 
+ELF_MAGIC = b"\x7fELF"
+
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER_START = b"Linux version "
 _BANNER = re.compile(_BANNER_START + rb"[0-9][^\n\0]* #[0-9][^\n\0]*")

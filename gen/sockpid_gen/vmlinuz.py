@@ -10,9 +10,11 @@ from typing import NamedTuple, Optional
 from sockpid.arch import ARCHES, Arch
 from sockpid.errors import SourceError
 
-from .decompress import MAGICS, decompress
+from .decompress import KERNEL_MAX, MAGICS, decompress
+from .vmlinux import ELF_MAGIC
 
-ELF_MAGIC = b"\x7fELF"
+__all__ = ["KERNEL_MAX", "Kernel", "Place", "place", "unpack"]
+
 _UIMAGE_MAGIC = b"\x27\x05\x19\x56"
 _UIMAGE_ARCHES = {2: "arm", 22: "aarch64", 26: "riscv64"}
 _TRIES = 2000

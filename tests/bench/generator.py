@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import datetime
-import functools
 import json
 import os
 import platform
@@ -27,12 +26,12 @@ import drgn
 from sockpid import hooks
 from sockpid.arch import of_machine
 from sockpid.btf import Btf
-from sockpid_gen import btf_finder, drgn_layout, extract, extraction
+from sockpid_gen import btf_finder, drgn_layout
 from sockpid_gen.cli import ENVIRONMENT
 from sockpid_gen.source import LIVE, open_source
 from sockpid_gen.wanted import wanted_fields
 
-from . import generator_report
+from . import generator_report, mirrors
 
 ROOT = Path(__file__).parents[2]
 DISTRIBUTIONS_PYTHON = Path("/usr/bin/python3")
@@ -154,34 +153,6 @@ def btf(path: Path, program: Path, runs: int) -> Dict[str, Any]:
     }
 
 
-def packages(paths: Sequence[Path], runs: int = 3) -> Dict[str, Any]:
-    """From package to entry in one process, and what parts of that are: unpacking the kernel, and the file's SHA-256.
-
-    A crawl saves the latter: apt has compared it.
-    """
-
-    def unpack(path: Path) -> None:
-        with open_source(path, sha256=""):
-            pass
-
-    def read(path: Path) -> None:
-        with open_source(path, sha256="") as kernel:
-            extraction.extract(kernel, wanted_fields(kernel.arch))
-
-    rows: Dict[str, Any] = {}
-    for path in paths:
-        calls = [functools.partial(call, path) for call in (read, unpack, extract)]
-        times = [[warm(call) for call in calls] for _ in range(runs)]
-        entry, unpacked, summed = (statistics.median(run[i] for run in times) for i in range(len(calls)))
-        rows[path.name] = {
-            "mib": path.stat().st_size / (1 << 20),
-            "cpu_ms": entry,
-            "unpacking": unpacked / entry,
-            "with SHA-256": summed / entry,
-        }
-    return rows
-
-
 def dwarf(package: Path, runs: int = 3) -> Dict[str, Any]:
     """drgn on the DWARF of a debug package's vmlinux, and pahole on the same file."""
     with open_source(package) as kernel:
@@ -240,16 +211,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--btf", type=Path, default=LIVE)
-    parser.add_argument("--package", type=Path, nargs="*", default=[], help="kernel packages")
+    parser.add_argument("--sample", type=int, default=0, help="how many kernels of the mirrors")
+    parser.add_argument("--keep", type=Path, help="a directory in which their packages stay")
+    parser.add_argument("--state", type=Path, default=ROOT / ".cache/crawl/apt", help="where apt keeps their indices")
     parser.add_argument("--debug", type=Path, help="a debug package, for DWARF")
     parser.add_argument("--object", type=Path, default=ROOT / "build/sockpid.bpfel.o", help="what clang made")
     arguments = parser.parse_args()
     document: Dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     stamp = {"day": datetime.date.today().isoformat(), "versions": versions()}
     document["btf"] = {**btf(arguments.btf, arguments.object, arguments.runs), **stamp}
-    if arguments.package:
-        rows = packages(arguments.package)
-        document.setdefault("packages", {})[liblzma()] = {"rows": rows, **stamp}
+    if arguments.sample:
+        found = mirrors.measure(arguments.sample, arguments.state, arguments.keep)
+        document.setdefault("packages", {})[liblzma()] = {**found, **stamp}
     if arguments.debug:
         document["dwarf"] = {**dwarf(arguments.debug), **stamp}
     RESULT.write_text(json.dumps(document, indent=1) + "\n")
