@@ -45,7 +45,8 @@ _VOID = memoryview(bytes(12)).cast("I")
 class Btf:
     """The types of one kernel (or BPF object), or with `base` those of a module on top of its kernel.
 
-    byte_order is "little" or "big". Type ids count from 1, or from where the base ends; 0 is void.
+    data: bytes, or mapped.content(). byte_order is "little" or "big". Type ids count from 1, or from where the base
+    ends; 0 is void.
     Construction checks header and sections; every later call may raise BtfError for what it is the first to
     read: records that reach past the end, unknown kinds, name offsets and type ids out of range, reference
     cycles.
@@ -85,7 +86,7 @@ class Btf:
         start = offset - self._first_string
         if 0 <= start < self._strings_size:
             start += self._text
-            return self._data[start : self._data.index(b"\0", start)].decode("utf-8", "backslashreplace")
+            return self._data[start : self._data.find(b"\0", start)].decode("utf-8", "backslashreplace")
         if self._base is not None and offset < self._first_string:
             return self._base.string(offset)
         raise BtfError(f"BTF name offset {offset} is past the end of the string section")
@@ -94,7 +95,7 @@ class Btf:
         """The strings at many offsets, as they are in the blob."""
         offsets = list(offsets)
         if self._base is None and offsets and max(offsets) < self._strings_size:
-            data, text, end_of = self._data, self._text, self._data.index
+            data, text, end_of = self._data, self._text, self._data.find
             return [data[text + offset : end_of(b"\0", text + offset)] for offset in offsets]
         return [self.string(offset).encode("utf-8", "surrogateescape") for offset in offsets]
 
@@ -182,7 +183,7 @@ class Btf:
             if here >= 0:
                 at = here + 1
                 offsets[self._first_string + at - start] = name
-            elif self._data.startswith(encoded, start, end):
+            elif self._data[start : start + len(encoded)] == encoded:
                 offsets[self._first_string] = name
         if self._base is not None:
             offsets.update(self._base._name_offsets(names))

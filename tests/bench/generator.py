@@ -39,11 +39,12 @@ RESULT = ROOT / "docs/bench/gen.json"
 READER = """
 import sys
 sys.path.insert(0, "runtime")
+from sockpid import mapped
 from sockpid.btf import Btf
 from sockpid.image import parse_image
 from sockpid.arch import ARCHES
 wanted = parse_image(open("bpf_bytecode/sockpid.bpfel.json", "rb").read(), "image").wanted(ARCHES[sys.argv[2]])
-Btf(open(sys.argv[1], "rb").read()).extract(wanted, 8)
+Btf(mapped.content(open(sys.argv[1], "rb"))).extract(wanted, 8)
 """
 DWARF_READER = """
 import sys
