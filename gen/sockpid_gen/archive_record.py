@@ -33,7 +33,7 @@ def record_of(kernel: KernelSource) -> Kernel:
         "sources": [[kernel.file, kernel.sha256]],
     }
     if kernel.btf is not None:
-        return _of_btf(identity, kernel.arch, kernel.btf, kernel.file)
+        return _of_btf(identity, kernel.arch, bytes(kernel.btf), kernel.file)
     if kernel.dwarf is not None and dwarf.is_split(kernel.dwarf):
         raise SourceError(f"{kernel.file}: its DWARF is split, so types may be missing from it unnoticed")
     try:

@@ -7,7 +7,7 @@ wanted field.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional
+from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import sockpid
 from sockpid import hooks
@@ -44,7 +44,7 @@ def answers(kernel: KernelSource, wanted: Wanted) -> List[Answer]:
 
     Raises SourceError if the DWARF cannot be read, BtfError if the BTF is damaged or ambiguous.
     """
-    return _answers(kernel, _btf(kernel), wanted)
+    return _read(kernel, wanted)[0]
 
 
 def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hooks.functions()) -> Extraction:
@@ -55,8 +55,7 @@ def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hoo
     """
     import drgn
 
-    btf = _btf(kernel)
-    first, *others = _answers(kernel, btf, wanted)
+    (first, *others), btf = _read(kernel, wanted)
     for other in others:
         differences = compare(first.layout, other.layout)
         if differences:
@@ -71,24 +70,11 @@ def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hoo
     return Extraction(first.layout, btf.func_ids(functions), "btf", tools)
 
 
-def _btf(kernel: KernelSource) -> Optional[Btf]:
-    try:
-        return None if kernel.btf is None else Btf(kernel.btf)
-    except BtfError as error:
-        raise BtfError(f"{kernel.file}: {error}") from None
-
-
-def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[Answer]:
+def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[Btf]]:
+    """The answers, and the BTF. DWARF is read before it, and gone then: together they would need more memory."""
     from . import btf_finder, drgn_layout
 
     found: List[Answer] = []
-    if btf is not None:
-        try:
-            found.append(Answer("BTF read by sockpid", btf.extract(wanted, kernel.arch.pointer_size)))
-            layout = drgn_layout.extract(btf_finder.program(btf, kernel.arch), wanted)
-            found.append(Answer("BTF read by drgn", layout))
-        except BtfError as error:
-            raise BtfError(f"{kernel.file}: {error}") from None
     if kernel.dwarf is not None:
         layout = drgn_layout.extract(dwarf_program(kernel), wanted)
         missing = [name for name, row in layout.items() if row is None]
@@ -98,7 +84,15 @@ def _answers(kernel: KernelSource, btf: Optional[Btf], wanted: Wanted) -> List[A
                 "the .dwp beside it? (They are not found for a vmlinux in a package.)"
             )
         found.append(Answer("DWARF read by drgn", layout))
-    return found
+    if kernel.btf is None:
+        return found, None
+    try:
+        btf = Btf(bytes(kernel.btf))
+        ours = btf.extract(wanted, kernel.arch.pointer_size)
+        theirs = drgn_layout.extract(btf_finder.program(btf, kernel.arch), wanted)
+    except BtfError as error:
+        raise BtfError(f"{kernel.file}: {error}") from None
+    return [Answer("BTF read by sockpid", ours), Answer("BTF read by drgn", theirs), *found], btf
 
 
 def dwarf_program(kernel: KernelSource) -> drgn.Program:

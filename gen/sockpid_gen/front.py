@@ -13,12 +13,13 @@ import struct
 from typing import IO, BinaryIO, Iterator, NamedTuple, Optional, Union, cast
 
 from sockpid import notes
-from sockpid.arch import Arch, of_elf
+from sockpid.arch import Arch
 from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError, UnsupportedArchError
 
 from . import vmlinux, vmlinuz
 from .decompress import KERNEL_MAX, Reader
+from .sections import ELF_MAGIC, header
 from .stream import Window
 
 _STEP = 1 << 16
@@ -63,8 +64,8 @@ def read(image: io.BufferedReader) -> Optional[vmlinux.Facts]:
 
 def _read(image: io.BufferedReader, wrapped: int) -> Optional[vmlinux.Facts]:
     start = image.peek(_STEP)
-    if start.startswith(vmlinux.ELF_MAGIC):
-        return _scan(image, _of_elf(start))
+    if start.startswith(ELF_MAGIC):
+        return _scan(image, header(start).arch())
     place = vmlinuz.place(start)
     if place is None:
         return None
@@ -74,12 +75,6 @@ def _read(image: io.BufferedReader, wrapped: int) -> Optional[vmlinux.Facts]:
         return None
     image.read(place.offset)
     return _read(buffered(Reader(cast(BinaryIO, Window(image, place.size)))), wrapped - 1)
-
-
-def _of_elf(start: bytes) -> Arch:
-    byte_order = "little" if start[5] == 1 else "big"
-    (machine,) = struct.unpack_from(vmlinux.mark(byte_order) + "H", start, 18)
-    return of_elf(machine, start[4] * 4, byte_order)
 
 
 def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:

@@ -11,15 +11,15 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple, Union
 
 from sockpid import notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
 
 from . import debuginfo, vmlinux
+from .sections import ELF_MAGIC
 from .stream import Tick, copy, sha256_of
-from .vmlinux import ELF_MAGIC
 
 LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
@@ -57,7 +57,7 @@ class KernelSource(NamedTuple):
     banner: str
     build_id: Optional[str]
     distribution: Optional[str]
-    btf: Optional[bytes]
+    btf: Union[bytes, memoryview, None]
     dwarf: Optional[IO[bytes]]
     file: str
     sha256: str

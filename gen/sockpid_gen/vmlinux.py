@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from typing import IO, NamedTuple, Optional, Union
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.constants import SH_FLAGS
-from elftools.elf.elffile import ELFFile
-
 from sockpid import notes
-from sockpid.arch import Arch, of_elf
-from sockpid.errors import SourceError
+from sockpid.arch import Arch
 
-from . import dwarf
-from .sections import content
-
-ELF_MAGIC = b"\x7fELF"
+from . import dwarf, sections
+from .sections import SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHT_NOBITS, SHT_NOTE, content
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER_START = b"Linux version "
@@ -40,39 +34,42 @@ _NOTES_WINDOW = 256 << 10
 
 
 class Facts(NamedTuple):
-    """What was found. banner: the version banner; btf: the content of section .BTF; dwarf: there is .debug_info."""
+    """What was found. banner: the version banner; btf: the content of section .BTF; dwarf: there is .debug_info.
+
+    Beside DWARF, BTF is not read before it is asked for: at its peak, reading DWARF takes all the memory.
+    """
 
     arch: Arch
     banner: Optional[str]
     build_id: Optional[str]
-    btf: Optional[bytes]
+    btf: Union[bytes, memoryview, None]
     dwarf: bool
 
 
 def read_elf(file: IO[bytes]) -> Facts:
     """The facts of an ELF vmlinux. Raises SourceError if it is damaged, UnsupportedArchError."""
-    try:
-        elf = ELFFile(file)
-        arch = of_elf(_machine(file, elf.little_endian), elf.elfclass // 8, "little" if elf.little_endian else "big")
-        build_id: Optional[str] = None
-        banner: Optional[str] = None
-        btf: Optional[bytes] = None
-        has_dwarf = False
-        for section in elf.iter_sections():
-            kind, flags = section["sh_type"], section["sh_flags"]
-            if kind == "SHT_NOBITS":
-                continue
-            if section.name == ".BTF":
-                btf = content(file, section)
-            elif section.name in dwarf.SECTIONS:
-                has_dwarf = True
-            elif kind == "SHT_NOTE":
-                build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
-            elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
-                data = content(file, section)
-                banner = banner_in(data, 0, len(data))
-    except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
-        raise SourceError(f"damaged ELF file: {error}") from None
+    elf = sections.read(file)
+    arch = elf.header.arch()
+    build_id: Optional[str] = None
+    banner: Optional[str] = None
+    btf: Union[bytes, memoryview, None] = None
+    described: Optional[sections.Section] = None
+    has_dwarf = False
+    for section in elf.sections:
+        if section.type == SHT_NOBITS:
+            continue
+        if section.name == ".BTF":
+            btf, described = content(file, elf, section), section
+        elif section.name in dwarf.SECTIONS:
+            has_dwarf = True
+        elif section.type == SHT_NOTE:
+            build_id = build_id or notes.build_id(content(file, elf, section), arch.byte_order)
+        elif banner is None and section.flags & SHF_ALLOC and not section.flags & SHF_EXECINSTR:
+            data = content(file, elf, section)
+            banner = banner_in(data, 0, len(data))
+    if has_dwarf and described and described.size and not described.flags & SHF_COMPRESSED:
+        with contextlib.suppress(OSError):
+            btf = sections.mapped(file, described)
     return Facts(arch, banner, build_id, btf, has_dwarf)
 
 
@@ -110,13 +107,6 @@ def distribution_of(banner: str) -> Optional[str]:
     return None
 
 
-def _machine(file: IO[bytes], little_endian: bool) -> int:
-    """e_machine as a number: pyelftools only gives names, and not for every machine."""
-    file.seek(18)
-    (machine,) = struct.unpack("<H" if little_endian else ">H", file.read(2))
-    return int(machine)
-
-
 def mark(byte_order: str) -> str:
     """How struct.pack() calls a byte order."""
     return "<" if byte_order == "little" else ">"
@@ -137,10 +127,10 @@ def btf_size(data: Union[bytes, bytearray], at: int, byte_order: str) -> Optiona
     """The size of the BTF whose header is at data[at:]; None if there is none."""
     if at + BTF_HEADER > len(data):
         return None
-    magic, version, flags, length, *sections = struct.unpack_from(mark(byte_order) + "HBBIIIII", data, at)
+    magic, version, flags, length, *places = struct.unpack_from(mark(byte_order) + "HBBIIIII", data, at)
     if (magic, version, flags) != (0xEB9F, 1, 0) or not BTF_HEADER <= length <= 256:
         return None
-    type_off, type_len, str_off, str_len = sections
+    type_off, type_len, str_off, str_len = places
     return int(length + max(type_off + type_len, str_off + str_len))
 
 

@@ -11,7 +11,7 @@ from sockpid.arch import ARCHES, Arch
 from sockpid.errors import SourceError
 
 from .decompress import KERNEL_MAX, MAGICS, decompress
-from .vmlinux import ELF_MAGIC
+from .sections import ELF_MAGIC
 
 __all__ = ["KERNEL_MAX", "Kernel", "Place", "place", "unpack"]
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from unittest.mock import patch
 
 from sockpid.errors import NoTypesError, SourceError
-from sockpid_gen import apt, crawl_plan, extraction, front, package, vmlinux, vmlinuz
+from sockpid_gen import apt, crawl_plan, extraction, front, package, sections, vmlinuz
 from sockpid_gen.cli_crawl import ARCHITECTURES
 from sockpid_gen.source import open_source
 from sockpid_gen.stream import sha256_of
@@ -125,7 +125,7 @@ def _form(path: Path) -> str:
         for name, content in package.files(file, "deb"):
             if package.KERNEL.match(name):
                 start = content.read(1 << 16)
-                if start.startswith(vmlinux.ELF_MAGIC):
+                if start.startswith(sections.ELF_MAGIC):
                     return "debug" if "/debug/" in name else "ELF"
                 place = vmlinuz.place(start)
                 if place is None:

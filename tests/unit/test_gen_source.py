@@ -62,6 +62,13 @@ def test_elf_with_dwarf_alone_stays_open_for_drgn(file: Path) -> None:
     assert kernel.dwarf.closed
 
 
+def test_btf_beside_dwarf_is_not_in_memory_before_it_is_asked_for(file: Path) -> None:
+    file.write_bytes(make.elf({".rodata": make.BANNERS, ".BTF": make.btf(), ".debug_info": b"x"}))
+    with open_source(file) as kernel:
+        assert isinstance(kernel.btf, memoryview)
+    assert kernel.btf == make.btf()
+
+
 def lz4_legacy(data: bytes) -> bytes:
     block: bytes = lz4.block.compress(data, store_size=False)
     return b"\x02\x21\x4c\x18" + struct.pack("<I", len(block)) + block + struct.pack("<I", len(data))
