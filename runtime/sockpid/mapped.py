@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, cast
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
 
 def content(file: BinaryIO) -> bytes:
@@ -18,6 +18,8 @@ def content(file: BinaryIO) -> bytes:
         import mmap
 
         size = os.fstat(file.fileno()).st_size
-        return cast(bytes, mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ))
+        mapping: Any = mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ)
     except (ImportError, OSError, ValueError):  # an older kernel, or an empty file
         return file.read()
+    found: bytes = mapping
+    return found

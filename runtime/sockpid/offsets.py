@@ -179,12 +179,12 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
-    from . import mapped
     from .btf import Btf
+    from .mapped import content as bytes_of
 
     try:
         with open(BTF_PATH, "rb") as file:
-            content, source = mapped.content(file), BTF_PATH
+            content, source = bytes_of(file), BTF_PATH
     except OSError:
         content, source = bytes(btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
     try:
