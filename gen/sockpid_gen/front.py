@@ -28,13 +28,15 @@ _STEP = 1 << 16
 _WRAPPED_MAX = 3
 """How many compressions or headers may be around a kernel."""
 
-_NOTE = b"GNU"
-_NOTE_HEADER = 12
+_BUILD_ID = (4, 20, notes.NT_GNU_BUILD_ID)
+"""The header of a note with a build-id (man 5 elf, Nhdr): the sizes of its name, "GNU", and of a SHA-1; its type."""
+
+_NOTE_MAX = 1 << 10
 _NOTES_MAX = 8 << 10
 _PADDING_MAX = 64 << 10
 """Bytes between notes and BTF: up to the start of a page."""
 
-_REACH = _NOTES_MAX + _PADDING_MAX + vmlinux.BTF_HEADER
+_REACH = _NOTES_MAX + 2 * _NOTE_MAX + _PADDING_MAX + vmlinux.BTF_HEADER
 """Bytes after the start of a note that decide whether it is the one before BTF. Banners are shorter."""
 
 
@@ -81,40 +83,40 @@ def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:
     pieces = itertools.islice(iter(lambda: kernel.read(_STEP), b""), KERNEL_MAX // _STEP)
     window = bytearray()
     """What was read last: of what comes before, the banner is all that is needed."""
-    looked, banner = 0, None
+    banner = None
     for piece in pieces:
         window += piece
         until = len(window) - _REACH
-        if until <= looked:
+        if until <= 0:
             continue
         if banner is None:
-            banner = vmlinux.banner_in(window, looked, until)
-        for found in _candidates(window, looked, until, arch.byte_order):
+            banner = vmlinux.banner_in(window, until)
+        for found in _candidates(window, until, arch.byte_order):
             for more in itertools.islice(pieces, max(0, -((len(window) - found.btf - found.size) // _STEP))):
                 window += more
             btf = bytes(window[found.btf : found.btf + found.size])
             Btf(btf)  # checks header and sections, and that all of it is there
             build_id = notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
             return None if banner is None else vmlinux.Facts(arch, banner, build_id, btf, False)
-        looked = _NOTE_HEADER
-        del window[: until - looked]
+        del window[:until]
     return None
 
 
-def _candidates(window: bytearray, start: int, end: int, byte_order: str) -> Iterator[_Found]:
-    """Build-ids in [start, end) with BTF behind their notes."""
+def _candidates(window: bytearray, end: int, byte_order: str) -> Iterator[_Found]:
+    """Build-ids whose notes start before `end`, with BTF behind their notes."""
     unpack = struct.Struct(vmlinux.mark(byte_order) + "III").unpack_from
-    at = window.find(_NOTE, max(start, _NOTE_HEADER), end)
-    while at >= 0:
-        note = here = at - _NOTE_HEADER
-        namesz, descsz, kind = unpack(window, here)
-        if (namesz, kind, window[at + 3]) == (4, 3, 0):
-            while 0 < namesz <= 16 and descsz <= 1024 and here < note + _NOTES_MAX:
-                here += _NOTE_HEADER + (namesz + 3 & ~3) + (descsz + 3 & ~3)
-                namesz, descsz, _ = unpack(window, here)
-            padded = window[here : here + _PADDING_MAX]
-            btf = here + len(padded) - len(padded.lstrip(b"\0"))
-            size = vmlinux.btf_size(window, btf, byte_order)
-            if size is not None:
-                yield _Found(note, btf, size)
-        at = window.find(_NOTE, at + 1, end)
+    # Without the NUL at its end, which is frequent elsewhere: so the search goes in larger steps.
+    start_of_note = struct.pack(vmlinux.mark(byte_order) + "III", *_BUILD_ID) + b"GNU"
+    end += len(start_of_note) - 1
+    note = window.find(start_of_note, 0, end)
+    while note >= 0:
+        here, (namesz, descsz, _) = note, _BUILD_ID
+        while 0 < namesz <= 16 and descsz <= _NOTE_MAX and here < note + _NOTES_MAX:
+            here += 12 + (namesz + 3 & ~3) + (descsz + 3 & ~3)
+            namesz, descsz, _ = unpack(window, here)
+        padded = window[here : here + _PADDING_MAX]
+        btf = here + len(padded) - len(padded.lstrip(b"\0"))
+        size = vmlinux.btf_size(window, btf, byte_order)
+        if size is not None:
+            yield _Found(note, btf, size)
+        note = window.find(start_of_note, note + 1, end)

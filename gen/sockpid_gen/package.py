@@ -11,7 +11,7 @@ from typing import IO, Any, BinaryIO, Iterator, Optional, Tuple, Union, cast
 from sockpid.errors import SourceError
 
 from . import deb, rpm
-from .decompress import DAMAGE, kind_of, reader
+from .decompress import DAMAGE, Reader, kind_of, reader
 from .stream import Bounded, Tick, Window
 
 TOTAL_MAX = 16 << 30
@@ -90,7 +90,7 @@ def files(file: BinaryIO, what: str, tick: Tick = lambda _: None) -> Files:
     elif what == "rpm":
         rpm.skip_headers(file)
     raw = io.BufferedReader(Window(file, size, tick), 1 << 20)
-    stream = io.BufferedReader(Bounded(reader(raw), TOTAL_MAX), 1 << 18)
+    stream = io.BufferedReader(Bounded(Reader(raw), TOTAL_MAX), 1 << 17)
     yield from rpm.files(cast(BinaryIO, stream)) if what == "rpm" else _tar(cast(BinaryIO, stream))
 
 
@@ -115,7 +115,7 @@ class _Content(io.RawIOBase):
 
 def _tar(stream: BinaryIO) -> Files:
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 18, tarinfo=_TarInfo) as tar:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 17, tarinfo=_TarInfo) as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
                 content = tar.extractfile(info) if info.isreg() else None

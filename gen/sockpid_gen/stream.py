@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import IO, Any, Callable, Optional
+from typing import IO, Any, Callable, Optional, Union
 
 from sockpid.errors import SourceError
 
@@ -41,7 +41,7 @@ class Window(io.RawIOBase):
 class Bounded(io.RawIOBase):
     """`file`, but no more than `limit` bytes of it: what expands to more was made to do harm. Raises SourceError."""
 
-    def __init__(self, file: IO[bytes], limit: int) -> None:
+    def __init__(self, file: Union[IO[bytes], io.RawIOBase], limit: int) -> None:
         super().__init__()
         self._file, self._limit, self._left = file, limit, limit
 
@@ -49,7 +49,7 @@ class Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
+        data = self._file.read(len(buffer)) or b""
         self._left -= len(data)
         if self._left < 0:
             raise SourceError(f"package has more than {self._limit >> 20} MiB in it")

@@ -66,7 +66,7 @@ def read_elf(file: IO[bytes]) -> Facts:
             build_id = build_id or notes.build_id(content(file, elf, section), arch.byte_order)
         elif banner is None and section.flags & SHF_ALLOC and not section.flags & SHF_EXECINSTR:
             data = content(file, elf, section)
-            banner = banner_in(data, 0, len(data))
+            banner = banner_in(data, len(data))
     if has_dwarf and described and described.size and not described.flags & SHF_COMPRESSED:
         with contextlib.suppress(OSError):
             btf = sections.mapped(file, described)
@@ -86,7 +86,7 @@ def read_raw(data: bytes, arch: Arch) -> Facts:
         )
         if start >= 0:
             build_id = notes.build_id(data[start:at], arch.byte_order)
-    return Facts(arch, banner_in(data, 0, len(data)), build_id, btf, False)
+    return Facts(arch, banner_in(data, len(data)), build_id, btf, False)
 
 
 def release_of(banner: str) -> str:
@@ -112,9 +112,10 @@ def mark(byte_order: str) -> str:
     return "<" if byte_order == "little" else ">"
 
 
-def banner_in(data: Union[bytes, bytearray], start: int, end: int) -> Optional[str]:
-    """The first version banner that starts in data[start:end], and ends in `data`."""
-    at = data.find(_BANNER_START, start, end)
+def banner_in(data: Union[bytes, bytearray], end: int) -> Optional[str]:
+    """The first version banner that starts before `end`."""
+    end += len(_BANNER_START) - 1
+    at = data.find(_BANNER_START, 0, end)
     while at >= 0:
         match = _BANNER.match(data, at)
         if match:

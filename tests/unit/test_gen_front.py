@@ -109,6 +109,18 @@ def test_a_package_says_what_its_whole_kernel_says(
     assert by_front == whole
 
 
+@pytest.mark.parametrize("shift", range(-24, 5))
+def test_what_lies_across_pieces_is_found(shift: int) -> None:
+    at = 4 * front._STEP - front._REACH + shift  # where a look ends, and the next one goes on
+    banner = make.BANNER.encode() + b"\n\0"
+    found = told(image(bytes(at - 0x40), banner, bytes(60_000), make.build_id_note(), make.btf()))
+    assert found is not None
+    assert found.banner == make.BANNER
+    found = told(image(banner, bytes(at - 0x40 - len(banner)), make.build_id_note(), make.btf()))
+    assert found is not None
+    assert found.build_id == make.BUILD_ID
+
+
 @pytest.mark.parametrize(
     "kernel",
     [
