@@ -24,3 +24,22 @@ def test_a_target_that_is_not_met_is_said_to_be_so() -> None:
     assert "| 0.10 | 0.090  | 0.90 | met |" in text
     assert "| 40 ms | 41 ms | 1.02 | **not met** |" in text
     assert "| 60 ms | 60 ms | 1.00 | met |" in text
+
+
+def test_kernels_that_need_a_debug_package_are_told_apart() -> None:
+    def row(arch: str, form: str, cpu_ms: float) -> report.Json:
+        return {"arch": arch, "form": form, "cpu_ms": cpu_ms, "mib": 10, "unpacking": 0.9, "with SHA-256": 1.1}
+
+    rows = {
+        "a": row("arm64", "raw", 500.0),
+        "b": row("arm64", "raw", 300.0),
+        "c": row("amd64", "zstd", 200.0),
+        "d": row("armhf", "debug", 9000.0),
+    }
+    groups = dict(report.groups(rows))
+    assert list(groups) == [
+        "amd64, zstd", "arm64, raw image", "armhf, DWARF of a debug package", "all with BTF", "all",
+    ]  # fmt: skip
+    assert [row["cpu_ms"] for row in groups["all with BTF"]] == [500, 300, 200]
+    assert report.spread(groups["arm64, raw image"]) == "2 | 10 | 400 ± 100 | 400 | 300 | 500 | 0.90 | 1.10"
+    assert len(groups["all"]) == 4
