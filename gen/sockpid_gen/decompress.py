@@ -118,12 +118,10 @@ class _Lz4Legacy:
         return self._at + 4 + int(size)
 
 
-ZSTD: Callable[[], _Decompressor] = zstd.ZstdDecompressor
-
 MAGICS: Dict[bytes, Callable[[], _Decompressor]] = {
     b"\x1f\x8b\x08": _Gzip,
     b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_MAX),
-    b"\x28\xb5\x2f\xfd": ZSTD,
+    b"\x28\xb5\x2f\xfd": zstd.ZstdDecompressor,
     _LZ4_LEGACY: _Lz4Legacy,
     b"\x5d\x00\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_MAX),
     b"BZh": bz2.BZ2Decompressor,

@@ -19,7 +19,7 @@ from sockpid.errors import BtfError, SourceError, UnsupportedArchError
 
 from . import vmlinux, vmlinuz
 from .decompress import KERNEL_MAX, Reader
-from .sections import ELF_MAGIC, header
+from .sections import ELF_MAGIC, arch_of
 from .stream import Window
 
 _STEP = 1 << 16
@@ -67,7 +67,7 @@ def read(image: io.BufferedReader) -> Optional[vmlinux.Facts]:
 def _read(image: io.BufferedReader, wrapped: int) -> Optional[vmlinux.Facts]:
     start = image.peek(_STEP)
     if start.startswith(ELF_MAGIC):
-        return _scan(image, header(start).arch())
+        return _scan(image, arch_of(start))
     place = vmlinuz.place(start)
     if place is None:
         return None

@@ -12,9 +12,8 @@ from pathlib import Path
 from sockpid.btf import Btf
 from sockpid.errors import SourceError
 
-from . import sections
 from .decompress import KERNEL_MAX, decompress, kind_of
-from .sections import ELF_MAGIC
+from .sections import ELF_MAGIC, content, opened
 
 _VERMAGIC = re.compile(rb"(?:\A|\0)vermagic=(\S+)")
 
@@ -40,17 +39,18 @@ def read(path: Path, release: str, base: Btf) -> Btf:
 
 def _btf(data: bytes, release: str) -> bytes:
     file = io.BytesIO(data)
-    elf = sections.read(file)
-    modinfo, btf = elf.named(".modinfo"), elf.named(".BTF")
-    if modinfo is None:
-        raise SourceError("no kernel module: it has no section .modinfo")
-    vermagic = _VERMAGIC.search(sections.content(file, elf, modinfo))
-    if elf.named(".BTF.base") is not None:
-        # Linux kernel: Documentation/bpf/btf.rst, ".BTF.base": ids are those of a base of its own.
-        raise SourceError("its BTF has a base of its own (it was built outside the kernel's tree)")
-    if btf is None:
-        raise SourceError("the module has no BTF (its kernel was built without CONFIG_DEBUG_INFO_BTF_MODULES)")
+    with opened(file) as elf:
+        sections = {section.name: section for section in elf.iter_sections()}
+        if ".modinfo" not in sections:
+            raise SourceError("no kernel module: it has no section .modinfo")
+        vermagic = _VERMAGIC.search(content(file, sections[".modinfo"]))
+        if ".BTF.base" in sections:
+            # Linux kernel: Documentation/bpf/btf.rst, ".BTF.base": ids are those of a base of its own.
+            raise SourceError("its BTF has a base of its own (it was built outside the kernel's tree)")
+        if ".BTF" not in sections:
+            raise SourceError("the module has no BTF (its kernel was built without CONFIG_DEBUG_INFO_BTF_MODULES)")
+        btf = content(file, sections[".BTF"])
     built_for = vermagic.group(1).decode("utf-8", "replace") if vermagic else "an unknown release"
     if built_for != release:
         raise SourceError(f"the module was built for {built_for}, not for {release}")
-    return sections.content(file, elf, btf)
+    return btf

@@ -1,140 +1,72 @@
-"""Sections of ELF files (man 5 elf), whose headers are believed only as far as the file goes.
-
-pyelftools knows more than where sections are, and takes as much time and memory to import as all else before drgn.
-"""
+"""ELF files, whose headers are believed only as far as the file goes."""
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
-import zlib
-from typing import IO, List, NamedTuple, Optional
+from typing import IO, TYPE_CHECKING, Any, Generator
 
 from sockpid.arch import Arch, of_elf
 from sockpid.errors import SourceError
 
-ELF_MAGIC = b"\x7fELF"
-SHT_NOTE, SHT_NOBITS = 7, 8
-SHF_ALLOC, SHF_EXECINSTR, SHF_COMPRESSED = 2, 4, 0x800
-_SHN_XINDEX = 0xFFFF
-_ELFCOMPRESS_ZLIB, _ELFCOMPRESS_ZSTD = 1, 2
+if TYPE_CHECKING:
+    from elftools.elf.elffile import ELFFile
 
-_NAMES_MAX = 1 << 20
-"""Bytes of the names of all sections."""
+ELF_MAGIC = b"\x7fELF"
+
+_IDENTITY = 20
+"""Bytes from the start of an ELF header to the end of e_machine."""
 
 _COMPRESSED_MAX = 256 << 20
 """Bytes that a compressed section may have when it is decompressed."""
 
 
-class Section(NamedTuple):
-    """One section. type, flags: SHT_*, SHF_*. offset, size: in the file, in bytes."""
-
-    name: str
-    type: int
-    flags: int
-    offset: int
-    size: int
-
-
-class Header(NamedTuple):
-    """The identity of an ELF file. mark: how struct.pack() calls its byte order; is_64: its class."""
-
-    mark: str
-    is_64: bool
-    machine: int
-
-    def arch(self) -> Arch:
-        """Raises UnsupportedArchError."""
-        return of_elf(self.machine, 8 if self.is_64 else 4, "little" if self.mark == "<" else "big")
-
-
-class Elf(NamedTuple):
-    """What the headers of an ELF file say."""
-
-    header: Header
-    sections: List[Section]
-
-    def named(self, name: str) -> Optional[Section]:
-        """The first section of a name, or None."""
-        return next((section for section in self.sections if section.name == name), None)
-
-
-def header(start: bytes) -> Header:
-    """The header of a file that starts so. Raises SourceError if it is damaged."""
-    if len(start) < 20 or not start.startswith(ELF_MAGIC) or start[4] not in (1, 2) or start[5] not in (1, 2):
+def arch_of(start: bytes) -> Arch:
+    """Of an ELF file that starts so. (pyelftools knows machines by name, and not every one.) Raises SourceError and
+    UnsupportedArchError."""
+    if len(start) < _IDENTITY or not start.startswith(ELF_MAGIC) or start[4] not in (1, 2) or start[5] not in (1, 2):
         raise SourceError("damaged ELF file: its header makes no sense")
-    mark = "<" if start[5] == 1 else ">"
-    (machine,) = struct.unpack_from(mark + "H", start, 18)
-    return Header(mark, start[4] == 2, int(machine))
+    order = "little" if start[5] == 1 else "big"
+    (machine,) = struct.unpack_from("<H" if order == "little" else ">H", start, 18)
+    return of_elf(machine, start[4] * 4, order)
 
 
-def read(file: IO[bytes]) -> Elf:
-    """The headers of an ELF file. Raises SourceError if they are damaged."""
-    size = file.seek(0, os.SEEK_END)
-    start = _bytes(file, 0, 64)
-    found = header(start)
+@contextlib.contextmanager
+def opened(file: IO[bytes]) -> Generator[ELFFile, None, None]:
+    """`file` as pyelftools has it. What it raises for a damaged one becomes SourceError."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     try:
-        at = struct.unpack_from(found.mark + ("Q" if found.is_64 else "I"), start, 40 if found.is_64 else 32)[0]
-        each, count, names = struct.unpack_from(found.mark + "HHH", start, 58 if found.is_64 else 46)
-        form = struct.Struct(found.mark + ("IIQQQQIIQQ" if found.is_64 else "10I"))
-        if at and each >= form.size and (not count or names == _SHN_XINDEX):
-            first = form.unpack(_bytes(file, at, form.size) if at < size else b"")
-            count, names = count or first[5], first[6] if names == _SHN_XINDEX else names
-        if not at or not count:
-            return Elf(found, [])
-        if each < form.size or at + count * each > size:
-            raise SourceError("damaged ELF file: its section headers reach past its end")
-        table = _bytes(file, at, count * each)
-        rows = [form.unpack_from(table, number * each) for number in range(count)]
-        strings = _bytes(file, rows[names][4], min(rows[names][5], _NAMES_MAX)) if rows[names][4] < size else b""
-    except (struct.error, IndexError) as error:
+        yield ELFFile(file)
+    except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
-    return Elf(found, [Section(_name(strings, row[0]), row[1], row[2], row[4], row[5]) for row in rows])
 
 
-def content(file: IO[bytes], elf: Elf, section: Section, most: Optional[int] = None) -> bytes:
-    """The bytes of a section of `file`, decompressed; no more than `most`. Raises SourceError if it is damaged."""
-    if section.offset + section.size > file.seek(0, os.SEEK_END):
+def arch_of_file(file: IO[bytes]) -> Arch:
+    """As arch_of()."""
+    file.seek(0)
+    return arch_of(file.read(_IDENTITY))
+
+
+def content(file: IO[bytes], section: Any) -> bytes:
+    """The bytes of a section (pyelftools' Section) of `file`, decompressed. Raises SourceError if it is damaged."""
+    offset, size = section["sh_offset"], section["sh_size"]
+    if offset + size > file.seek(0, os.SEEK_END):
         raise SourceError(f"damaged ELF file: section {section.name} reaches past its end")
-    if not section.flags & SHF_COMPRESSED:
-        return _bytes(file, section.offset, section.size if most is None else min(most, section.size))
-    data = _bytes(file, section.offset, section.size)
-    form = struct.Struct(elf.header.mark + ("IIQQ" if elf.header.is_64 else "III"))
-    if len(data) < form.size:
-        raise SourceError(f"damaged ELF file: section {section.name} is shorter than its header")
-    kind, size = form.unpack_from(data)[0], form.unpack_from(data)[-2]
-    if most is None and size > _COMPRESSED_MAX:
+    if section.compressed and section.data_size > _COMPRESSED_MAX:
         raise SourceError(f"section {section.name} has more than {_COMPRESSED_MAX >> 20} MiB in it")
-    packed, wanted = data[form.size :], size if most is None else min(most, size)
-    try:
-        if kind == _ELFCOMPRESS_ZLIB:
-            return zlib.decompressobj().decompress(packed, wanted) if wanted else b""
-        if kind == _ELFCOMPRESS_ZSTD:
-            from .decompress import ZSTD
-
-            return ZSTD().decompress(packed, wanted) if wanted else b""
-    except Exception as error:  # each library has its own
-        raise SourceError(f"section {section.name} is damaged: {error}") from None
-    raise SourceError(f"section {section.name} is compressed in an unknown way ({kind})")
+    return bytes(section.data())
 
 
-def mapped(file: IO[bytes], section: Section) -> memoryview:
-    """The bytes of a section that is there and not compressed; in memory only when they are looked at.
+def mapped(file: IO[bytes], section: Any) -> memoryview:
+    """The bytes of a section that is not compressed and not empty; in memory only when they are looked at.
 
     Raises OSError for what is no file.
     """
-    start = section.offset % mmap.ALLOCATIONGRANULARITY
-    place = section.offset - start
-    mapping = mmap.mmap(file.fileno(), start + section.size, mmap.MAP_PRIVATE, mmap.PROT_READ, offset=place)
+    start = section["sh_offset"] % mmap.ALLOCATIONGRANULARITY
+    place = section["sh_offset"] - start
+    mapping = mmap.mmap(file.fileno(), start + section["sh_size"], mmap.MAP_PRIVATE, mmap.PROT_READ, offset=place)
     return memoryview(mapping)[start:]
-
-
-def _bytes(file: IO[bytes], offset: int, size: int) -> bytes:
-    """What is left of them, if the file ends before."""
-    file.seek(offset)
-    return file.read(size)
-
-
-def _name(strings: bytes, at: int) -> str:
-    return strings[at : strings.find(b"\0", at)].decode("utf-8", "replace") if at < len(strings) else ""

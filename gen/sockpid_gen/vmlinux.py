@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from typing import IO, NamedTuple, Optional, Union
+from typing import IO, Any, NamedTuple, Optional, Union
 
 from sockpid import notes
 from sockpid.arch import Arch
 
-from . import dwarf, sections
-from .sections import SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR, SHT_NOBITS, SHT_NOTE, content
+from . import dwarf
+from .sections import arch_of_file, content, mapped, opened
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER_START = b"Linux version "
@@ -48,28 +48,31 @@ class Facts(NamedTuple):
 
 def read_elf(file: IO[bytes]) -> Facts:
     """The facts of an ELF vmlinux. Raises SourceError if it is damaged, UnsupportedArchError."""
-    elf = sections.read(file)
-    arch = elf.header.arch()
+    from elftools.elf.constants import SH_FLAGS
+
+    arch = arch_of_file(file)
     build_id: Optional[str] = None
     banner: Optional[str] = None
     btf: Union[bytes, memoryview, None] = None
-    described: Optional[sections.Section] = None
+    described: Any = None
     has_dwarf = False
-    for section in elf.sections:
-        if section.type == SHT_NOBITS:
-            continue
-        if section.name == ".BTF":
-            btf, described = content(file, elf, section), section
-        elif section.name in dwarf.SECTIONS:
-            has_dwarf = True
-        elif section.type == SHT_NOTE:
-            build_id = build_id or notes.build_id(content(file, elf, section), arch.byte_order)
-        elif banner is None and section.flags & SHF_ALLOC and not section.flags & SHF_EXECINSTR:
-            data = content(file, elf, section)
-            banner = banner_in(data, len(data))
-    if has_dwarf and described and described.size and not described.flags & SHF_COMPRESSED:
-        with contextlib.suppress(OSError):
-            btf = sections.mapped(file, described)
+    with opened(file) as elf:
+        for section in elf.iter_sections():
+            kind, flags = section["sh_type"], section["sh_flags"]
+            if kind == "SHT_NOBITS":
+                continue
+            if section.name == ".BTF":
+                btf, described = content(file, section), section
+            elif section.name in dwarf.SECTIONS:
+                has_dwarf = True
+            elif kind == "SHT_NOTE":
+                build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
+            elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
+                data = content(file, section)
+                banner = banner_in(data, len(data))
+        if has_dwarf and btf and not described.compressed:
+            with contextlib.suppress(OSError):
+                btf = mapped(file, described)
     return Facts(arch, banner, build_id, btf, has_dwarf)
 
 
