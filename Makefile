@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Packages for tests: a compiler for the images (pinned: they are compared byte for byte), and the VM lab.
-APT_TEST := bpftool chromium-headless-shell clang-14 fish gcc groff iproute2 libbpf-dev libc6-dev llvm-14 musl-tools \
-	openssh-client opensbi pahole qemu-system-arm qemu-system-misc qemu-system-ppc qemu-system-x86 rpm rsyslog systemd-journal-remote \
-	util-linux zsh
+APT_TEST := bpftool chromium-headless-shell clang-14 fish gcc groff iproute2 kcat libbpf-dev libc6-dev llvm-14 musl-tools \
+	openssh-client opensbi pahole qemu-system-arm qemu-system-misc qemu-system-ppc qemu-system-x86 rpm rsyslog rsyslog-kafka \
+	systemd-journal-remote util-linux zsh
 PYTEST := $(BIN)/python -m pytest
 
 help:  ## list the targets

@@ -136,6 +136,17 @@ def collector(shell: Shell) -> None:
     assert ran.status == 0, ran.lines
 
 
+def kafka(shell: Shell) -> None:
+    """A broker that is kafka-1.example.org:9092. librdkafka's takes any free port, so for a moment no other is free."""
+    ports = "/proc/sys/net/ipv4/ip_local_port_range"
+    ran = shell.run(
+        f"ports=$(cat {ports}); echo 9092 9092 > {ports}; /usr/bin/python3 {ROOT}/tests/docs/kafka.py > kafka.log &\n"
+        f"for i in $(seq 100); do [ -s kafka.log ] && break; sleep 0.1; done; echo $ports > {ports}\n"
+        "grep -x 127.0.0.1:9092 kafka.log && echo 127.0.0.1 kafka-1.example.org kafka-2.example.org >> /etc/hosts"
+    )
+    assert ran.status == 0, ran.lines
+
+
 def key(shell: Shell) -> None:
     """~/.ssh/id_ed25519, and its public half in allowed_signers."""
     shell.run("mkdir -p ~/.ssh && rm -f ~/.ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519 && "
@@ -162,6 +173,7 @@ STAGES: dict[str, Callable[[Shell], None]] = {
         vmlinux,
         promtool,
         collector,
+        kafka,
         key,
     )
 }

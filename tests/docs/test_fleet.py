@@ -1,10 +1,10 @@
 """The examples for many hosts say only what sockpid really serves, and what their programs understand.
 
-promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours. The
-OpenTelemetry collector, Vector and Fluent Bit are not in Debian's archive as programs: of their files the syntax is
-read, names are looked up, and what they are given is checked elsewhere (OTLP against OpenTelemetry's messages in
-tests/unit/test_outputs_wire.py and, on demand, by the collector in test_collector.py; JSON lines against
-docs/events.schema.json).
+promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours;
+test_kafka.py runs rsyslog. The OpenTelemetry collector, Vector and Fluent Bit cannot be had as programs where the tests
+run: of their files the syntax is read, names are looked up, and what they are given is checked elsewhere (OTLP against
+OpenTelemetry's messages in tests/unit/test_outputs_wire.py and, on demand, by the collector in test_collector.py; JSON
+lines against docs/events.schema.json). Of Vector the language of its transforms can be had, and runs the example's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sockpid.outputs.metrics import Metrics
 from sockpid.outputs.prometheus import Prometheus
 from sockpid.outputs.spec import open_output
 from tests.streams import document, unknown
+from tests.unit.test_outputs_wire import NASTY
 from tests.vm.packages import PackageError
 
 from . import prometheus
@@ -181,6 +182,23 @@ def test_vector_reads_what_is_written() -> None:
     assert sink["key_field"] in document()
 
 
+def test_vectors_language_gives_every_event_back() -> None:
+    """What the file source adds is gone, and no number has changed."""
+    pyvrl = pytest.importorskip("pyvrl", reason="VRL is packaged for Python 3.10 to 3.12")
+    vector = tomllib.loads((EXAMPLES / "vector.toml").read_text())
+    (transform,) = vector["transforms"].values()
+    program = pyvrl.Transform(transform["source"])
+    gap = {"schema": 1, "ts_ns": 1795359769023942718, "dropped": 112}
+    for event in (document(), document(**NASTY), document(start_ns=2**63 - 1), unknown(), gap):
+        line = {"message": json.dumps(event), "file": "/var/log/sockpid/events.jsonl", "host": "another",
+                "source_type": "file", "timestamp": "2026-11-22T15:02:48Z"}  # fmt: skip
+        assert program.remap(line) == event
+    with pytest.raises(ValueError, match="unable to parse json"):
+        program.remap({"message": "{"})
+    with pytest.raises(ValueError, match="undefined function"):
+        pyvrl.Transform(transform["source"].replace("parse_json", "parse_jsn"))
+
+
 def test_fluent_bit_reads_what_is_written() -> None:
     text = (EXAMPLES / "fluent-bit.conf").read_text()
     sections = fluent_bit(text)
@@ -206,6 +224,6 @@ def fluent_bit(text: str) -> list[tuple[str, dict[str, str]]]:
 
 def test_every_example_is_looked_at() -> None:
     """By a test here, or as a program that other tests compile."""
-    here = Path(__file__).read_text()
+    here = Path(__file__).read_text() + Path(__file__).with_name("test_kafka.py").read_text()
     for each in EXAMPLES.iterdir():
         assert each.suffix in {".c", ".rs"} or each.name in here or each.name == "fluent-bit-parsers.conf"
