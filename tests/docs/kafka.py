@@ -13,6 +13,8 @@ from typing import Any
 
 TOPIC = "sockpid"
 PRODUCER = 0
+PRODUCE = ctypes.c_int16(0)
+NOT_ENOUGH_REPLICAS = 19
 QUIET = b"2"
 """Of syslog's levels, critical: it is no news that the handle that owns the broker is connected to none."""
 
@@ -41,6 +43,15 @@ class Broker:
     def up(self) -> None:
         """Listens again, at the same address."""
         assert self._lib.rd_kafka_mock_broker_set_up(self._cluster, 1) == 0
+
+    def refuse(self) -> None:
+        """Answers that there are not enough replicas, to a thousand requests to take messages."""
+        errors = (ctypes.c_int * 1000)(*[NOT_ENOUGH_REPLICAS] * 1000)
+        self._lib.rd_kafka_mock_push_request_errors_array(self._cluster, PRODUCE, ctypes.c_size_t(1000), errors)
+
+    def accept(self) -> None:
+        """Refuses no longer."""
+        self._lib.rd_kafka_mock_clear_request_errors(self._cluster, PRODUCE)
 
     def close(self) -> None:
         self._lib.rd_kafka_mock_cluster_destroy(self._cluster)

@@ -139,24 +139,41 @@ def missing(ours: Any, theirs: Any, where: str = "") -> list[str]:
     return [] if ours == theirs else [where]
 
 
-def test_collector_pipelines_are_made_of_what_is_defined() -> None:
+CONTRIBUTED = {"attributes/private", "prometheusremotewrite", "file_storage"}
+
+
+@pytest.mark.parametrize("added", [False, True], ids=["core", "with-contrib"])
+def test_collector_pipelines_are_made_of_what_is_defined(added: bool) -> None:
     collector = yaml.safe_load((EXAMPLES / "otel-collector.yaml").read_text())
-    assert collector.keys() == {"receivers", "processors", "exporters", "extensions", "service"}
+    if added:
+        merge(collector, yaml.safe_load((EXAMPLES / "otel-collector-contrib.yaml").read_text()))
+    parts = ("receivers", "processors", "exporters")
+    assert collector.keys() == {*parts, "service"} | ({"extensions"} if added else set())
     for name, pipeline in collector["service"]["pipelines"].items():
         assert name in {"logs", "metrics"}
-        for part in ("receivers", "processors", "exporters"):
+        for part in parts:
             assert set(pipeline[part]) <= collector[part].keys(), (name, part)
         assert pipeline["processors"][0] == "memory_limiter"
         assert pipeline["processors"][-1] == "batch"
     used = {
         each for pipeline in collector["service"]["pipelines"].values() for part in pipeline.values() for each in part
     }
-    assert used == {each for part in ("receivers", "processors", "exporters") for each in collector[part]}
-    assert set(collector["service"]["extensions"]) == collector["extensions"].keys()
+    assert used == {each for part in parts for each in collector[part]}
+    assert collector["service"].get("extensions", []) == list(collector.get("extensions", {}))
+    assert (used | set(collector.get("extensions", {}))) & CONTRIBUTED == (CONTRIBUTED if added else set())
     output, _ = open_output("otlp", 1)
     endpoint = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
     assert output.name == f"otlp:http://{endpoint}"
     output.close()
+
+
+def merge(whole: dict[str, Any], added: dict[str, Any]) -> None:
+    """As the collector does with one --config after another: mappings are merged, lists replaced."""
+    for name, value in added.items():
+        if isinstance(value, dict) and name in whole:
+            merge(whole[name], value)
+        else:
+            whole[name] = value
 
 
 def log_file(text: str) -> str:

@@ -61,12 +61,15 @@ class Host:
             f'include(file="{directory}/sockpid.conf")\n*.* {directory}/system.log\n'
         )
 
-    @contextlib.contextmanager
-    def rsyslog(self, file: str = "sockpid.conf") -> Iterator[None]:
-        checked = subprocess.run(
+    def check(self, file: str) -> str:
+        """What rsyslogd says is wrong with a configuration. This forgets what omkafka has kept of an earlier run."""
+        done = subprocess.run(
             [self._rsyslogd, "-N1", "-f", self._directory / file], capture_output=True, text=True, check=False
         )
-        assert checked.returncode == 0, checked.stderr
+        return "" if done.returncode == 0 else done.stderr
+
+    @contextlib.contextmanager
+    def rsyslog(self, file: str = "sockpid.conf") -> Iterator[None]:
         with subprocess.Popen(
             [self._rsyslogd, "-n", "-f", self._directory / file, "-i", self._directory / "pid"],
             stderr=subprocess.DEVNULL,  # it tells of brokers that are gone
@@ -149,6 +152,7 @@ def test_every_event_arrives_once_and_whole(broker: Broker, kcat: str, tmp_path:
 def test_beside_the_distributions_own_configuration(broker: Broker, kcat: str, tmp_path: Path) -> None:
     """As one file of others: long events are whole, a gap is of this host, and the system's log has none of it."""
     host = Host(tmp_path, broker)
+    assert host.check("main.conf") == ""
     gap = {"schema": 1, "ts_ns": 5, "dropped": 112}
     events = [document(sharers=[{"pid": pid, "comm": "python3"} for pid in range(1000)]), gap]
     with host.rsyslog("main.conf"):
@@ -178,12 +182,10 @@ def test_a_broker_that_comes_late_or_goes_gets_all(broker: Broker, kcat: str, tm
             until(lambda: len(lines(broker.messages(kcat))) == 600)
             broker.down()
             time.sleep(0.5)
-            write(parts[1])
-            time.sleep(0.5)
-            write(parts[2])
+            write(parts[1][:200])  # stays in memory
             time.sleep(1)
         assert {each.name.partition(".")[0] for each in host.spool.iterdir()} >= {"sockpid-kafka"}
-        write(parts[3])
+        write(parts[1][200:] + parts[2] + parts[3])
         with host.rsyslog():
             write(parts[4])
             time.sleep(1)
@@ -195,6 +197,28 @@ def test_a_broker_that_comes_late_or_goes_gets_all(broker: Broker, kcat: str, tm
     assert found.total() <= 3600 + DUPLICATES
     for message in broker.messages(kcat):
         assert message["key"] == json.loads(message["payload"])["host"]
+
+
+def test_what_a_broker_has_not_taken_is_kept_over_a_restart(broker: Broker, kcat: str, tmp_path: Path) -> None:
+    """omkafka had them already, and the broker was there."""
+    host = Host(tmp_path, broker)
+    first, second, third = (numbered(60)[at : at + 20] for at in (0, 20, 40))
+    with host.log.open("w") as log:
+        with host.rsyslog():
+            for part in (first, second):
+                log.writelines(json.dumps(event) + "\n" for event in part)
+                log.flush()
+                if part is first:
+                    until(lambda: len(broker.messages(kcat)) == 20)
+                    broker.refuse()
+            time.sleep(1)
+        assert len(broker.messages(kcat)) == 20
+        broker.accept()
+        with host.rsyslog():
+            log.writelines(json.dumps(event) + "\n" for event in third)
+            log.flush()
+            until(lambda: len(broker.messages(kcat)) == 60)
+    assert lines(broker.messages(kcat)) == collections.Counter(map(json.dumps, first + second + third))
 
 
 def test_the_example_reads_what_its_first_line_has_written() -> None:
