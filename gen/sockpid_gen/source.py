@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -139,6 +138,8 @@ def _kernels(
         file.seek(0)
         yield _facts(path, file, given), file
         return
+    import tempfile
+
     from . import front, package
 
     what = package.kind(file)

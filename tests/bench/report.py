@@ -26,7 +26,7 @@ BOUNDS = """\
 - Natively the hook is a raw tracepoint on a kernel without fentry, and an empty program there costs little more than
   the clock reads of the statistics. The multiple says more of those than of the hook, whose instructions stand above.
 - With a million sockets in turn no cache holds a socket and its owner: the program runs the same instructions and waits
-  for memory. How long, depends on the neighbours: two runs gave 1.12 and 1.39 times the time per event. The reader puts
+  for memory. How long, depends on the neighbours: runs gave 1.1 to 2.2 times the time per event. The reader puts
   a socket's name together for each event there, where it remembers those of 65,536 sockets.
 - A feeder makes one system call for each event and raises some 250,000 a second: what a core could sum is one over
   what the program takes."""

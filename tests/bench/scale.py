@@ -17,7 +17,7 @@ from .guest.usage import cpu_of
 from .rates import statistics
 
 LEVELS = (1_000, 100_000, 1_000_000)
-RATE, SECONDS = 10_000, 3.0
+RATE, SECONDS, ROUNDS = 10_000, 3.0, 3
 LOOKUPS = 20_000
 SPARE_FILES = 256
 NEEDED = 6 << 10
@@ -44,9 +44,11 @@ class Crowd:
             child = os.fork()
             if not child:
                 try:
-                    os.closerange(3, min(*orders, *told))
-                    os.close(orders[1])
-                    os.close(told[0])
+                    # Whoever had another's end of a pipe would keep that one from ending.
+                    first, second = sorted((orders[0], told[1]))
+                    os.closerange(3, first)
+                    os.closerange(first + 1, second)
+                    os.closerange(second + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
                     _member(number, pairs, orders[0], told[1])
                 finally:
                     os._exit(1)
@@ -88,9 +90,15 @@ def _member(number: int, pairs: int, orders: int, told: int) -> None:
 
 
 def level(probe: raised.Run, crowd: Crowd) -> Figures:
+    """The least of ROUNDS for each figure: neighbours only add."""
     rng = random.Random(1)
     sockets = probe.sockets()
     rng.shuffle(sockets)
+    rounds = [_round(probe, crowd, sockets, rng) for _ in range(ROUNDS)]
+    return {"owners": len(sockets), **{name: min(each[name] for each in rounds) for name in rounds[0]}}
+
+
+def _round(probe: raised.Run, crowd: Crowd, sockets: Sequence[Any], rng: random.Random) -> dict[str, float]:
     before = cpu_of(probe.pid)
     with statistics():
         start, sends = probe.named("tcp_retransmit"), probe.named("tcp_sendmsg")
@@ -109,10 +117,11 @@ def level(probe: raised.Run, crowd: Crowd) -> Figures:
     if found < LOOKUPS * 0.99:
         raise RuntimeError(f"{LOOKUPS - found} of {LOOKUPS} look-ups found nothing")
     return {
-        "owners": len(sockets), "event_ns": (end.ns - start.ns) / (end.calls - start.calls),
-        "send_ns": (sent.ns - sends.ns) / (sent.calls - sends.calls), "lookup_ns": spent / LOOKUPS * 1e9,
+        "event_ns": (end.ns - start.ns) / (end.calls - start.calls),
+        "send_ns": (sent.ns - sends.ns) / (sent.calls - sends.calls),
+        "lookup_ns": spent / LOOKUPS * 1e9,
         "reader_us": reader / fed * 1e6,
-    }  # fmt: skip
+    }
 
 
 def measure(levels: Sequence[int] = LEVELS) -> Figures:

@@ -19,7 +19,7 @@ WRITES = "/run/writes"
 PATIENCE = 120.0
 COUNTED = "counted"
 RETRANSMITTED = 2000
-"""One retransmit in so many writes may be, which adds less than a hundredth: perf's reader, on the same CPU, causes them."""
+"""One retransmit in so many writes may be: it adds less than a hundredth. perf's reader, beside it, causes some."""
 LIMITS = {"/proc/sys/fs/file-max": "4000000", "/proc/sys/net/ipv4/tcp_mem": "4000000 4000000 4000000"}
 """TCP counts a page for each socket with data, and drops segments where those are a tenth of the memory."""
 
