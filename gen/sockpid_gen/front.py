@@ -25,9 +25,6 @@ from .stream import Window
 _STEP = 1 << 16
 """Bytes that are looked at together: so many that the processor's cache holds them."""
 
-_WRAPPED_MAX = 3
-"""How many compressions or headers may be around a kernel."""
-
 _BUILD_ID = (4, 20, notes.NT_GNU_BUILD_ID)
 """The header of a note with a build-id (man 5 elf, Nhdr): the sizes of its name, "GNU", and of a SHA-1; its type."""
 
@@ -59,7 +56,7 @@ def read(image: io.BufferedReader) -> Optional[vmlinux.Facts]:
     What is None may be damaged, too.
     """
     try:
-        return _read(image, _WRAPPED_MAX)
+        return _read(image, vmlinuz.WRAPPED_MAX)
     except (SourceError, BtfError, UnsupportedArchError, struct.error, IndexError):
         return None
 

@@ -17,6 +17,9 @@ __all__ = ["KERNEL_MAX", "Kernel", "Place", "place", "unpack"]
 
 _UIMAGE_MAGIC = b"\x27\x05\x19\x56"
 _UIMAGE_ARCHES = {2: "arm", 22: "aarch64", 26: "riscv64"}
+WRAPPED_MAX = 4
+"""How many compressions or headers may be around a kernel; one that says it is in itself would have no end."""
+
 _TRIES = 2000
 """Magic numbers that are looked into. Three bytes are found by chance about twice in an image of 30 MiB."""
 
@@ -36,27 +39,33 @@ class Place(NamedTuple):
     arch: Optional[Arch]
 
 
-def unpack(image: bytes) -> Kernel:
-    """Takes the kernel out of a vmlinuz, bzImage, Image, zImage, uImage or unified kernel image. Raises SourceError."""
+def unpack(image: bytes, wrapped: int = WRAPPED_MAX) -> Kernel:
+    """Takes the kernel out of a vmlinuz, bzImage, Image, zImage, uImage or unified kernel image. Raises SourceError.
+
+    wrapped: how many layers may be around it.
+    """
+    if wrapped < 0:
+        raise SourceError(f"more than {WRAPPED_MAX} layers around a kernel")
     try:
-        return _unpack(image)
+        return _unpack(image, wrapped - 1)
     except (struct.error, IndexError):
         raise SourceError("the kernel image is truncated: it ends within its header") from None
 
 
-def _unpack(image: bytes) -> Kernel:
+def _unpack(image: bytes, wrapped: int) -> Kernel:
     if image.startswith(ELF_MAGIC):
         return Kernel(image, None)
     header = place(image)
     if header is not None:
         if header.arch is not None:
             return Kernel(image, header.arch)
-        return unpack(decompress(image if header.size is None else _slice(image, header.offset, header.size)))
+        packed = image if header.size is None else _slice(image, header.offset, header.size)
+        return unpack(decompress(packed), wrapped)
     if image[:4] == _UIMAGE_MAGIC:
-        return _uimage(image)
+        return _uimage(image, wrapped)
     linux = _pe_section(image, b".linux") if image[:2] == b"MZ" else None
     if linux is not None:  # a unified kernel image
-        return unpack(linux)
+        return unpack(linux, wrapped)
     if image[0x10008:0x1000E] == b"S390EP":  # arch/s390/boot/head.S
         return Kernel(_scan(image), ARCHES["s390x"])
     if image[0x24:0x28] == b"\x18\x28\x6f\x01":  # arch/arm/boot/compressed/head.S, little-endian
@@ -95,7 +104,7 @@ def _x86_payload(start: bytes) -> Place:
     return Place((setup_sectors + 1) * 512 + offset, size, None)
 
 
-def _uimage(image: bytes) -> Kernel:
+def _uimage(image: bytes, wrapped: int) -> Kernel:
     """U-Boot's legacy image: a big-endian header of 64 bytes (include/image.h, struct legacy_img_hdr), and a kernel."""
     (size,) = struct.unpack_from(">I", image, 12)
     arch = _UIMAGE_ARCHES.get(image[29])
@@ -103,7 +112,7 @@ def _uimage(image: bytes) -> Kernel:
     if any(kernel.startswith(magic) for magic in MAGICS):
         kernel = decompress(kernel)
     try:
-        return unpack(kernel)
+        return unpack(kernel, wrapped)
     except SourceError:
         if arch is None:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -186,6 +187,18 @@ def test_other_wrappings(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceError):
             read(tmp_path / "kernel", content)
+
+
+def test_an_image_that_says_it_is_in_itself(tmp_path: Path) -> None:
+    image = make.unified(bytes(0x800))
+    itself = image.replace(struct.pack("<II", 0x800, 0x400), struct.pack("<II", 0x800, 0))
+    assert itself != image
+    with pytest.raises(SourceError, match="layers around a kernel"):
+        read(tmp_path / "kernel", itself)
+    nested = make.elf()
+    for _ in range(3):
+        nested = make.unified(nested)
+    assert read(tmp_path / "kernel", nested).build_id == make.BUILD_ID
 
 
 def test_a_package_is_read_no_further_than_its_kernel(tmp_path: Path) -> None:
