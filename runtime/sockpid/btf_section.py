@@ -161,7 +161,7 @@ class Section:
             if _UNKNOWN in marks:
                 return None
             end = max(0, end - len(tops))
-        return kinds
+        return None if kinds[:1].strip(b"\0") else kinds  # the first word is a name offset
 
     def _is_int(self, at: int) -> bool:
         """Whether word `at` can be the info of an INT."""
