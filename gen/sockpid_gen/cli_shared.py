@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Dict, Generator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Dict, Generator
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 import sockpid
-from sockpid.words import printable
 
 from .stream import Tick
 
@@ -62,15 +61,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 def identity(kernel: KernelEntry) -> Dict[str, Any]:
     """What JSON calls a kernel by."""
     return {"arch": kernel.arch, "release": kernel.release, "build_id": kernel.build_id}
-
-
-def print_columns(*rows: Sequence[str]) -> None:
-    """Prints rows in columns, on a terminal cut to its width. Of long listings, rich makes half a millisecond a row."""
-    cells = [tuple(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    for row in cells:
-        line = "  ".join(map(str.ljust, row, widths)).rstrip()
-        print(line[: out.width] if out.is_terminal else line)
 
 
 @contextlib.contextmanager

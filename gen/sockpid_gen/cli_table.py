@@ -8,12 +8,13 @@ from typing import Annotated, Any, List, Optional
 
 import typer
 from rich.markup import escape
+from rich.table import Table as View
 
 from sockpid import table
 from sockpid.errors import TableError, UsageError
 from sockpid.layout import Field, Struct
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, ReadOffsets, app, out, print_columns, progress_of
+from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, ReadOffsets, app, out, progress_of
 
 
 @app.command()
@@ -110,11 +111,11 @@ def list_kernels(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) 
     if as_json:
         print(json.dumps([_as_json(shard, entry) for shard, entry in rows], indent=1))
         return
-    lines = [("arch", "release", "distribution", "build-id", "from", "layout")]
+    view = View("arch", "release", "distribution", "build-id", "from", "layout", box=None, pad_edge=False)
     for shard, entry in rows:
-        known = (entry.distribution or "-", (entry.build_id or "-")[:16], str(entry.provenance.get("kind")))
-        lines.append((shard.arch, entry.release, *known, entry.layout))
-    print_columns(*lines)
+        cells = (shard.arch, entry.release, entry.distribution or "-", (entry.build_id or "-")[:16])
+        view.add_row(*map(escape, (*cells, str(entry.provenance.get("kind")), entry.layout)))
+    out.print(view)
 
 
 @app.command()
@@ -143,8 +144,6 @@ def show(
     for key, value in _as_json(shard, entry).items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         out.print(f"[bold]{key}[/bold] {escape(text)}")
-    from rich.table import Table as View
-
     view = View("field", "at", "size", "", box=None, pad_edge=False)
     for name, row in sorted(layout.items()):
         if row is None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ELF_MAGIC = b"\x7fELF"
 
-_IDENTITY = 20
+IDENTITY = 20
 """Bytes from the start of an ELF header to the end of e_machine."""
 
 _COMPRESSED_MAX = 256 << 20
@@ -26,7 +26,7 @@ _COMPRESSED_MAX = 256 << 20
 def arch_of(start: bytes) -> Arch:
     """Of an ELF file that starts so. (pyelftools knows machines by name, and not every one.) Raises SourceError and
     UnsupportedArchError."""
-    if len(start) < _IDENTITY or not start.startswith(ELF_MAGIC) or start[4] not in (1, 2) or start[5] not in (1, 2):
+    if len(start) < IDENTITY or not start.startswith(ELF_MAGIC) or start[4] not in (1, 2) or start[5] not in (1, 2):
         raise SourceError("damaged ELF file: its header makes no sense")
     order = "little" if start[5] == 1 else "big"
     (machine,) = struct.unpack_from("<H" if order == "little" else ">H", start, 18)
@@ -43,12 +43,6 @@ def opened(file: IO[bytes]) -> Generator[ELFFile, None, None]:
         yield ELFFile(file)
     except (ELFError, struct.error, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
         raise SourceError(f"damaged ELF file: {error}") from None
-
-
-def arch_of_file(file: IO[bytes]) -> Arch:
-    """As arch_of()."""
-    file.seek(0)
-    return arch_of(file.read(_IDENTITY))
 
 
 def content(file: IO[bytes], section: Any) -> bytes:

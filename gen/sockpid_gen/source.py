@@ -179,7 +179,8 @@ def _facts(path: Path, file: BinaryIO, given: Given) -> vmlinux.Facts:
     file.seek(0)
     if start.startswith(ELF_MAGIC):
         return vmlinux.read_elf(file)
-    from .vmlinuz import KERNEL_MAX, Kernel, unpack
+    from .decompress import KERNEL_MAX
+    from .vmlinuz import Kernel, unpack
 
     if size > KERNEL_MAX:
         raise SourceError(f"no kernel has {size >> 20} MiB")

@@ -11,7 +11,7 @@ from sockpid import notes
 from sockpid.arch import Arch
 
 from . import dwarf
-from .sections import arch_of_file, content, mapped, opened
+from .sections import IDENTITY, arch_of, content, mapped, opened
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER_START = b"Linux version "
@@ -50,7 +50,8 @@ def read_elf(file: IO[bytes]) -> Facts:
     """The facts of an ELF vmlinux. Raises SourceError if it is damaged, UnsupportedArchError."""
     from elftools.elf.constants import SH_FLAGS
 
-    arch = arch_of_file(file)
+    file.seek(0)
+    arch = arch_of(file.read(IDENTITY))
     build_id: Optional[str] = None
     banner: Optional[str] = None
     btf: Union[bytes, memoryview, None] = None

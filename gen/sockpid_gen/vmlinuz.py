@@ -10,10 +10,8 @@ from typing import NamedTuple, Optional
 from sockpid.arch import ARCHES, Arch
 from sockpid.errors import SourceError
 
-from .decompress import KERNEL_MAX, MAGICS, decompress
+from .decompress import MAGICS, decompress
 from .sections import ELF_MAGIC
-
-__all__ = ["KERNEL_MAX", "Kernel", "Place", "place", "unpack"]
 
 _UIMAGE_MAGIC = b"\x27\x05\x19\x56"
 _UIMAGE_ARCHES = {2: "arm", 22: "aarch64", 26: "riscv64"}
