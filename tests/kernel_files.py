@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import struct
+import subprocess
 import tarfile
 from typing import Callable, Dict, Mapping, Optional
 
@@ -104,6 +105,11 @@ def tar(files: Mapping[str, Optional[bytes]]) -> bytes:
                 info.size = len(content)
             archive.addfile(info, io.BytesIO(content or b""))
     return data.getvalue()
+
+
+def xz_blocks(data: bytes, size: int = 4096) -> bytes:
+    """An xz stream with a block for each `size` bytes, as dpkg makes them."""
+    return subprocess.run(["xz", "-1", f"--block-size={size}"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 PACKERS: Dict[str, Callable[[bytes], bytes]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import re
 import tarfile
 import zipfile
@@ -26,6 +28,12 @@ KERNEL = re.compile(
 
 SOURCE = re.compile(r"(vmlinu[xz]|[uz]?Image|bzImage)([-._].*)?|.*\.(btf|d?deb|rpm)|.*\.btf\.tar\.[a-z0-9]+", re.DOTALL)
 """Names, without directory, of files that may be kernels, in directories and in archives that are no packages."""
+
+FILE_MAX = 8 << 30
+"""Bytes that a kernel in a package may have. (vmlinux with DWARF has up to 1 GiB.)"""
+
+_FRONT = 8 << 20
+"""Bytes of a package, packed as they are, in which a kernel is looked for first; more than its first block has."""
 
 _TAR_BLOCK = 512
 _HEADER_MAX = 1 << 20
@@ -92,6 +100,42 @@ def files(file: BinaryIO, what: str, tick: Tick = lambda _: None) -> Files:
     raw = io.BufferedReader(Window(file, size, tick), 1 << 20)
     stream = io.BufferedReader(Bounded(Reader(raw), TOTAL_MAX), 1 << 17)
     yield from rpm.files(cast(BinaryIO, stream)) if what == "rpm" else _tar(cast(BinaryIO, stream))
+
+
+def sources(file: BinaryIO, what: str, tick: Tick, nested: bool) -> Files:
+    """Those of files() in an archive that is no package that are kernels or, if `nested`, may have kernels in them."""
+    for name, content in files(file, what, tick):
+        if KERNEL.match(name) or (nested and SOURCE.fullmatch(os.path.basename(name))):
+            yield name, content
+
+
+def kernel(file: BinaryIO, what: str, tick: Tick = lambda _: None) -> Files:
+    """The first of files() that is a kernel, if any; of a Debian package with none near its start the last (blocks)."""
+    read = 0
+
+    def count(size: int) -> None:
+        nonlocal read
+        read += size
+        tick(size)
+
+    for name, content in files(file, what, count):
+        if KERNEL.match(name):
+            yield name, content
+            return
+        if what == "deb" and read > _FRONT:
+            break
+    else:
+        return
+    from . import blocks
+
+    _, offset, size = deb.data(file)
+    rest = blocks.from_last(blocks.Part(file, offset, size, tick), KERNEL, FILE_MAX)
+    if rest is None:
+        yield from itertools.islice((each for each in files(file, what) if KERNEL.match(each[0])), 1)
+        return
+    with rest:
+        inside = _tar(cast(BinaryIO, rest))  # to be kept until its file was read
+        yield next(inside)
 
 
 class _Content(io.RawIOBase):

@@ -23,10 +23,6 @@ from .stream import Tick, copy, sha256_of
 LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
 
-
-FILE_MAX = 8 << 30
-"""Bytes that a kernel in a package may have. (vmlinux with DWARF has up to 1 GiB.)"""
-
 _PACKAGES = ("deb", "rpm")
 _NESTED_MAX = 2
 """How many archives may be around a package or archive."""
@@ -146,11 +142,9 @@ def _kernels(
     if what is None:
         yield _facts(path, file, given), file
         return
+    inside = package.kernel(file, what, tick) if what in _PACKAGES else package.sources(file, what, tick, nested > 0)
     found = False
-    for name, content in package.files(file, what, tick):
-        in_package = package.KERNEL.match(name)
-        if not in_package and (what in _PACKAGES or not nested or not package.SOURCE.fullmatch(os.path.basename(name))):
-            continue
+    for _, content in inside:
         stream = front.buffered(content)
         if what in _PACKAGES and not stream.peek(len(ELF_MAGIC)).startswith(ELF_MAGIC):
             facts = front.read(stream)
@@ -158,9 +152,10 @@ def _kernels(
                 yield facts, file
                 return
             file.seek(0)
-            stream = front.buffered(next(content for again, content in package.files(file, what) if again == name))
+            again = package.kernel(file, what)
+            stream = front.buffered(next(again)[1])
         with tempfile.TemporaryFile(prefix="sockpid-gen.") as kernel:
-            copy(stream, kernel, FILE_MAX)
+            copy(stream, kernel, package.FILE_MAX)
             found = True
             if what in _PACKAGES:
                 yield _facts(path, kernel, given), kernel

@@ -122,14 +122,12 @@ def _package(path: Path) -> Dict[str, Any]:
 def _form(path: Path) -> str:
     """How a package's kernel is packed: "raw" (not by itself), "xz", ..., "debug" for vmlinux with DWARF, or "ELF"."""
     with path.open("rb") as file:
-        for name, content in package.files(file, "deb"):
-            if package.KERNEL.match(name):
-                start = content.read(1 << 16)
-                if start.startswith(sections.ELF_MAGIC):
-                    return "debug" if "/debug/" in name else "ELF"
-                place = vmlinuz.place(start)
-                if place is None:
-                    return "scanned"
-                payload = start[place.offset : place.offset + 4]
-                return "raw" if place.arch else next((n for m, n in _PAYLOADS.items() if payload.startswith(m)), "?")
-    raise SourceError(f"{path.name}: no kernel in it")
+        name, content = next(package.kernel(file, "deb"))
+        start = content.read(1 << 16)
+    if start.startswith(sections.ELF_MAGIC):
+        return "debug" if "/debug/" in name else "ELF"
+    place = vmlinuz.place(start)
+    if place is None:
+        return "scanned"
+    payload = start[place.offset : place.offset + 4]
+    return "raw" if place.arch else next((n for m, n in _PAYLOADS.items() if payload.startswith(m)), "?")

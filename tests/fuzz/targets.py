@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import lzma
+import tarfile
 from pathlib import Path
 from typing import Callable, Dict
 from unittest.mock import patch
@@ -15,7 +16,7 @@ from sockpid.arch import ARCHES
 from sockpid.btf import Btf
 from sockpid.btf_index import Index
 from sockpid.errors import BtfError, SockpidError
-from sockpid_gen import btf_finder, drgn_layout, front, package, source, vmlinuz
+from sockpid_gen import blocks, btf_finder, drgn_layout, front, package, source, vmlinuz
 from sockpid_gen.stream import copy
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
@@ -68,6 +69,19 @@ def package_file(data: bytes, path: Path) -> None:
                 copy(stream, content, 64 << 20)
 
 
+def archive_end(data: bytes, path: Path) -> None:
+    """Part of a tar archive, from the last kernel in it on."""
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        rest = blocks.from_last(blocks.Part(file, 0, len(data), lambda _: None), package.KERNEL, 8 << 20)
+        if rest is not None:
+            with rest, tarfile.open(fileobj=rest, mode="r|") as tar:
+                info = tar.next()
+                assert info is not None
+                assert info.isreg()
+                assert package.KERNEL.match(info.name)
+
+
 def kernel_image(data: bytes) -> None:
     vmlinuz.unpack(data)
 
@@ -103,7 +117,11 @@ PURE: Dict[str, Callable[[bytes], None]] = {
     "bytecode": bytecode,
     "notes": elf_notes,
 }
-FILES: Dict[str, Callable[[bytes, Path], None]] = {"kernel": kernel_file, "package": package_file}
+FILES: Dict[str, Callable[[bytes, Path], None]] = {
+    "kernel": kernel_file,
+    "package": package_file,
+    "blocks": archive_end,
+}
 
 
 def run(name: str, data: bytes, directory: Path) -> None:
@@ -176,6 +194,7 @@ def seeds(name: str) -> Dict[str, bytes]:
         "package": packages,
         "image": images,
         "front": fronts,
+        "blocks": {"blocks": make.xz_blocks(make.tar({"./a.ko": elf, "./boot/vmlinuz-6.1": elf, "./b": None}))},
         "notes": {"note": make.build_id_note() * 2},
     }.get(name, {})
     kept = {path.name: path.read_bytes() for path in sorted((CORPUS / name).glob("*")) if path.is_file()}

@@ -249,7 +249,7 @@ def peak_of(call: str) -> int:
     code = (
         "import re, sys\nfrom pathlib import Path\nfrom sockpid.errors import SourceError\n"
         "from sockpid_gen import package, decompress, source\n"
-        "package.TOTAL_MAX = 150 << 20\nsource.FILE_MAX = 50 << 20\n"
+        "package.TOTAL_MAX = 150 << 20\npackage.FILE_MAX = 50 << 20\n"
         f"try:\n    {call}\nexcept SourceError:\n    pass\nelse:\n    sys.exit('no error')\n"
         "print(int(re.search('VmHWM: *\\t*([0-9 ]+) kB', open('/proc/self/status').read())[1]) >> 10)\n"
     )
