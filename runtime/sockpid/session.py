@@ -50,7 +50,7 @@ class Session:
         self._what = what
         self._outputs = outputs
         self._describer = Describer(tracer, what.sharers, what.labels)
-        self._host = what.host or os.uname().nodename
+        self._name_host()
         self._lines = EventLines(self._document, self._describer.believed_until)
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
         self._shown = self._unknown = 0
@@ -59,6 +59,10 @@ class Session:
         self._watch = self._started + WATCH_SECONDS
         self._report = self._started
         self._since = 0
+
+    def _name_host(self) -> None:
+        self._host = self._what.host or os.uname().nodename
+        self._outputs.name_host(self._host)
 
     def follow(self, waiting: List[Event], signals: Signals) -> int:
         self._tracer.collection.reader.wake_by(signals.fileno())
@@ -128,7 +132,7 @@ class Session:
         if reads and not kernel.effective_capabilities() >> uapi.CAP_SYS_PTRACE & 1:
             say("CAP_SYS_PTRACE was given up at the start: sharers and label-env of other users need a restart")
         self._describer = Describer(self._tracer, wanted.sharers, wanted.labels)
-        self._host = wanted.host or os.uname().nodename
+        self._name_host()
         self._lines = EventLines(self._document, self._describer.believed_until)
 
     def _tell(self, seen: List[Event]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
-import os
 import re
 import subprocess
 import time
@@ -21,6 +20,7 @@ import jsonschema
 import pytest
 
 from sockpid.outputs import Outputs
+from sockpid.outputs.base import gap
 from tests.streams import Cluster, document, unknown
 from tests.unit.test_outputs_wire import NASTY, program
 
@@ -150,16 +150,16 @@ def test_every_event_arrives_once_and_whole(broker: Broker, kcat: str, tmp_path:
 
 
 def test_beside_the_distributions_own_configuration(broker: Broker, kcat: str, tmp_path: Path) -> None:
-    """As one file of others: long events are whole, a gap is of this host, and the system's log has none of it."""
+    """As one file of others: long events are whole, a gap has its host's key, and the system's log has none of it."""
     host = Host(tmp_path, broker)
     assert host.check("main.conf") == ""
-    gap = {"schema": 1, "ts_ns": 5, "dropped": 112}
-    events = [document(sharers=[{"pid": pid, "comm": "python3"} for pid in range(1000)]), gap]
+    long = document(sharers=[{"pid": pid, "comm": "python3"} for pid in range(1000)])
+    events = [long, gap("node-7", 112).document]
     with host.rsyslog("main.conf"):
         host.log.write_text("".join(json.dumps(event) + "\n" for event in events))
         until(lambda: lines(broker.messages(kcat)) == collections.Counter(map(json.dumps, events)))
-    keys = {json.loads(message["payload"]).get("host"): message["key"] for message in broker.messages(kcat)}
-    assert keys == {"node-1": "node-1", None: os.uname().nodename.partition(".")[0]}
+    keys = {json.loads(message["payload"])["host"]: message["key"] for message in broker.messages(kcat)}
+    assert keys == {"node-1": "node-1", "node-7": "node-7"}
     log = tmp_path / "system.log"
     assert not log.exists() or "schema" not in log.read_text()
 

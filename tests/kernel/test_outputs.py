@@ -90,6 +90,34 @@ def test_sighup_opens_files_anew_and_does_not_end_the_run(tmp_path: Path) -> Non
     assert probe.finish() == []
 
 
+@pytest.mark.parametrize("later", [None, "node-8"])
+def test_a_gap_is_of_the_host_that_events_are_of(tmp_path: Path, later: str | None) -> None:
+    """Also once a reload has given it another name."""
+    config, path = tmp_path / "config.json", tmp_path / "events.sock"
+    options = {"output": [f"unix:{path},buffer=1", "json"], "host": "node-7", "no-seed": True}
+    config.write_text(json.dumps(options))
+    probe = Probe("--config", str(config))
+    pair = Pair("inet")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as reader:
+            reader.connect(str(path))
+            if later is not None:
+                config.write_text(json.dumps({**options, "host": later}))
+                probe.signal(signal.SIGHUP)
+                probe.until("reloaded")
+            pair.send()
+            time.sleep(1)
+            events = probe.finish()
+            with reader.makefile("rb") as file:
+                gaps = truth.parse_lines(file.read().decode())
+    finally:
+        pair.close()
+    for each in (*gaps, *events):
+        SCHEMA.validate(each)
+    assert {each["host"] for each in events} == {each["host"] for each in gaps} == {later or "node-7"}
+    assert sum(each["dropped"] for each in gaps) == len(events)
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

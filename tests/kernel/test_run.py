@@ -34,8 +34,11 @@ class Probe:
         self._process = subprocess.Popen(
             [*RUNTIME, "run", *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True
         )
+        self.until("offsets from")
+
+    def until(self, said: str) -> None:
         assert self._process.stderr is not None
-        while "offsets from" not in self.stderr:
+        while said not in self.stderr:
             line = self._process.stderr.readline()
             assert line, self.stderr
             self.stderr += line

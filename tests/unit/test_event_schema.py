@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from sockpid import labels
+from sockpid.outputs.base import gap
 from tests.streams import document, unknown
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,6 +27,7 @@ def test_schema_names_every_key() -> None:
     assert set(SCHEMA["$defs"]["event"]["properties"]) == set(document())
     wanted = labels.Wanted(labels.KINDS, ("RANK",))
     assert set(SCHEMA["$defs"]["labels"]["properties"]) == set(labels.empty(wanted, None))
+    assert set(SCHEMA["$defs"]["gap"]["properties"]) == set(gap("node-1", 5).document)
 
 
 def test_documentation_explains_every_key() -> None:
@@ -45,6 +47,7 @@ def test_documentation_explains_every_key() -> None:
         document(labels={"env": {"RANK": "1", "B": None}, "reason": None}),
         document(sharers=[{"pid": 1, "comm": "init"}]),
         document(key_of_a_later_release=1),
+        gap("node-1", 5).document,
         {"schema": 1, "ts_ns": 1, "dropped": 5},
     ],
 )
@@ -62,7 +65,8 @@ def test_schema_accepts(good: dict[str, Any]) -> None:
         document(sport=70000),
         document(reason="no idea"),
         {key: value for key, value in document().items() if key != "host"},
-        {"schema": 1, "ts_ns": 1, "dropped": 0},
+        gap("node-1", 0).document,
+        {"schema": 1, "ts_ns": 1, "dropped": 5, "host": None},
     ],
 )
 def test_schema_refuses(bad: dict[str, Any]) -> None:

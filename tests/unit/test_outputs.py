@@ -110,6 +110,7 @@ def test_a_gap_is_told_where_it_is(said: list[str]) -> None:
     sink.close(5)
     assert [d.get("seq", d.get("dropped")) for d in output.got] == [0, 1, 2, 3, 6]
     assert output.got[3]["dropped"] == 3
+    assert output.got[3]["host"] == os.uname().nodename
     assert (sink.offered, sink.written, sink.dropped) == (7, 4, 3)
 
 
@@ -527,6 +528,27 @@ def test_outputs_are_replaced_while_events_go_on(said: list[str], tmp_path: Path
     assert all(row["offered"] == row["written"] for row in every.report())
     assert sum(row["written"] for row in every.report()) == 6
     assert not said
+
+
+def test_a_gap_says_whose_it_is(said: list[str], tmp_path: Path) -> None:
+    """By the name that events bear, also in outputs that were opened since."""
+    names = ("a", "b")
+    specs = [f"unix:{tmp_path}/{name},buffer=1" for name in names]  # room for no event
+    every = Outputs.open(specs[:1], said.append)
+    every.name_host("node-7")
+    every.start()
+    every.replace(specs)
+    readers = [connect(tmp_path / name) for name in names]
+    for sink in every._sinks:
+        assert isinstance(sink.output, Unix)
+        accepted(sink.output, 1)
+    every.offer(numbered(0, 1))
+    every.close()
+    for reader in readers:
+        with reader, reader.makefile("rb") as file:
+            gaps = [json.loads(line) for line in file]
+        assert sum(gap["dropped"] for gap in gaps) == 2
+        assert {gap["host"] for gap in gaps} == {"node-7"}
 
 
 @pytest.mark.parametrize("wrong", ["file:/no/such/directory/x", "pipe", "unix:{0},mode=x", "file:{0}/a,keep=x"])

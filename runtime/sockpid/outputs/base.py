@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 from sockpid.errors import SockpidError
 
 TYPE_CHECKING = False
@@ -55,6 +58,11 @@ class Record:
         return self._line
 
 
+def gap(host: str, missing: int) -> Record:
+    """What stands where so many of the host's events are missing."""
+    return Record({"schema": SCHEMA, "ts_ns": time.time_ns(), "dropped": missing, "host": host})
+
+
 class Output:
     """One kind of consumer. Made in the main thread, where wrong arguments raise UsageError and what cannot be opened
     OutputError; its methods are called in the output's own thread, but for those that say otherwise.
@@ -75,6 +83,8 @@ class Output:
         self.name = name
         self.spec = name
         """As on the command line."""
+        self.host = os.uname().nodename
+        """What events call this host. Replaced by the main thread, where that is another name."""
         self.dropped = 0
         self.warn: Callable[[str], None] = lambda _line: None
         """Tells the user; set by whoever runs the output."""

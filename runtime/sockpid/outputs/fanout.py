@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -27,6 +28,7 @@ class Outputs:
     def __init__(self, outputs: Sequence[Tuple[Output, int]], warn: Callable[[str], None]) -> None:
         """outputs: each with the number of records it may have waiting. warn: told of outputs that fail and recover."""
         self._warn = warn
+        self._host = os.uname().nodename
         self._sinks = [Sink(output, limit, warn) for output, limit in outputs]
         self._ended: List[Sink] = []
         self._closed = False
@@ -50,6 +52,12 @@ class Outputs:
     def start(self) -> None:
         for sink in self._sinks:
             sink.start()
+
+    def name_host(self, host: str) -> None:
+        """What events call this host from now on, where it is not its name: for what outputs tell besides."""
+        self._host = host
+        for sink in self._sinks:
+            sink.output.host = host
 
     def offer(self, documents: Sequence[Dict[str, Any]]) -> None:
         """Never waits for a consumer. The documents are not to be changed afterwards. Raises what ended an output."""
@@ -95,10 +103,12 @@ class Outputs:
             made = Outputs.open(fresh, self._warn)
         except BaseException:
             back = Outputs.open([sink.output.spec for sink in in_the_way], self._warn)
+            back.name_host(self._host)
             back.start()
             self._sinks += back._sinks
             raise
         self.reopen()
+        made.name_host(self._host)
         made.start()
         self._sinks += made._sinks
         self._end([sink for sink in gone if sink not in in_the_way], CLOSE_SECONDS)

@@ -6,7 +6,7 @@ import collections
 import threading
 import time
 
-from .base import SCHEMA, Busy, Gone, Output, Record
+from .base import Busy, Gone, Output, Record, gap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Sink:
             self.offered += len(records)
             room = 0 if self.error else max(0, self._limit - len(self._queue))
             if self._gap and room > len(records) // 2 and self.output.tells_gaps:
-                self._queue.append(Record({"schema": SCHEMA, "ts_ns": time.time_ns(), "dropped": self._gap}))
+                self._queue.append(gap(self.output.host, self._gap))
                 self._gap = 0
             if room < len(records):
                 self._overflowed += len(records) - room

@@ -13,7 +13,7 @@ from typing import Deque, Dict, List
 
 from sockpid.errors import OutputError
 
-from .base import SCHEMA, Output, Record
+from .base import Output, Record, gap
 from .spec import Arguments
 
 READERS = 256
@@ -35,20 +35,21 @@ class Reader:
         self._waiting = 0
         self._lines: Deque[bytes] = collections.deque()
 
-    def offer(self, lines: List[bytes]) -> None:
+    def offer(self, lines: List[bytes], host: str) -> None:
+        """host: whose events these are."""
         for line in lines:
             if self._waiting <= self._room // 2:
-                self.tell_gap()
+                self.tell_gap(host)
             if self._gap or self._waiting + len(line) > self._room:
                 self._gap += 1
                 self.dropped += 1
             else:
                 self._keep(line)
 
-    def tell_gap(self) -> None:
+    def tell_gap(self, host: str) -> None:
         """Also when the last event has been offered: what it misses is not left untold."""
         if self._gap:
-            self._keep(b'{"schema": %d, "ts_ns": %d, "dropped": %d}\n' % (SCHEMA, time.time_ns(), self._gap))
+            self._keep(gap(host, self._gap).line)
             self._gap = 0
 
     def _keep(self, line: bytes) -> None:
@@ -106,7 +107,7 @@ class Unix(Output):
         lines = [record.line for record in pending]
         with self._lock:
             for reader in self._readers.values():
-                reader.offer(lines)
+                reader.offer(lines, self.host)
         pending.clear()
         self._poke()
 
@@ -128,7 +129,7 @@ class Unix(Output):
                 self._send(selector)
             with self._lock:
                 for reader in self._readers.values():
-                    reader.tell_gap()
+                    reader.tell_gap(self.host)
             deadline = time.monotonic() + LAST_SECONDS
             while self._send(selector) and time.monotonic() < deadline:
                 selector.select(0.05)
