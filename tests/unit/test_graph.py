@@ -24,6 +24,7 @@ from sockpid.graph import TransportGraph, View, suspects
 from sockpid.graph.command import graph as command
 from sockpid.graph.export import to_dot, to_graphml, to_html, to_json
 from sockpid.graph.model import Node, Traffic
+from sockpid.outputs.base import gap
 from tests.streams import START_NS, Cluster, document, unknown
 
 HERE: dict[str, Any] = {"host": "a", "saddr": "10.0.0.1", "sport": 40000, "daddr": "10.0.0.2", "dport": 9000, "pid": 1}
@@ -120,14 +121,29 @@ def test_what_is_no_event_changes_nothing() -> None:
     for name, value in wrong.items():
         with pytest.raises((TypeError, ValueError)):
             graph.handle_transport_event(document(**{name: value}))
+    for gap_of in ({"dropped": 1, "host": 7}, {"dropped": "many", "host": "a"}):
+        with pytest.raises((TypeError, ValueError)):
+            graph.handle_transport_event(gap_of)
     assert (graph.events, list(graph.connections()), graph.hosts, graph.processes) == (0, [], {}, {})
+    assert (graph.missing, graph.missing_of) == (0, {})
     graph.handle_transport_event(document(labels={"env": "RANK", "unit": 3}))
     assert View.of(graph).document["events"] == 1
 
 
 def test_gaps_are_counted_as_missing() -> None:
     graph = made([document(), {"schema": 1, "ts_ns": 1, "dropped": 12}])
-    assert (graph.events, graph.missing) == (1, 12)
+    assert (graph.events, graph.missing, graph.missing_of) == (1, 12, {})
+
+
+def test_a_gap_is_of_the_host_that_it_names() -> None:
+    gaps = [gap(host, missing).document for host, missing in (("a", 5), ("node-9", 1), ("a", 2))]
+    graph = made([document(**HERE), document(**THERE), *gaps, {"schema": 1, "ts_ns": 1, "dropped": 12}])
+    assert (graph.missing, graph.missing_of) == (20, {"a": 7, "node-9": 1})
+    assert View.of(graph).document["hosts"] == [
+        {"name": "a", "events": 1, "missing": 7},
+        {"name": "b", "events": 1, "missing": 0},
+        {"name": "node-9", "events": 0, "missing": 1},
+    ]
 
 
 def test_memory_is_bounded_and_every_event_is_accounted_for() -> None:
@@ -280,6 +296,19 @@ def test_the_command_merges_files(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert {node["host"] for node in nodes} == {"a", "other"}
     assert command([a, b], None, None, True, 100) == 0
     assert json.loads(capsys.readouterr().out)["suspects"] == []
+
+
+def test_the_command_says_whose_events_are_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gaps = [gap(f"node-{number}", number).document for number in (4, 1, 3, 2, 3)]
+    every = write(tmp_path / "every.jsonl", [document(**HERE), *gaps])
+    old = write(tmp_path / "old.jsonl", [document(**THERE), {"schema": 1, "ts_ns": 1, "dropped": 5}])
+    for sources, said in (
+        ([every], "13 more are missing (6 of node-3, 4 of node-4, 2 of node-2, 1 of others)"),
+        ([old], "5 more are missing"),
+        ([f"other={old}"], "5 more are missing (5 of other)"),
+    ):
+        assert command(sources, None, None, False, 100) == 0
+        assert f"\n{said}: readers were too slow\n" in capsys.readouterr().out
 
 
 def test_the_command_reads_standard_input_and_writes_standard_output(

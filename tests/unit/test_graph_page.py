@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 
 from sockpid.graph import TransportGraph, View
 from sockpid.graph.export import to_html
+from sockpid.outputs.base import gap
 from tests.browser import open_page
 from tests.streams import Cluster, document, unknown
 
@@ -103,6 +104,15 @@ def test_the_same_events_give_the_same_picture(chromium: Browser, cluster: Path)
         with open_page(chromium, cluster) as page:
             pictures.append(page.locator("#world").inner_html())
     assert pictures[0] == pictures[1]
+
+
+def test_whose_events_are_missing(chromium: Browser, tmp_path: Path) -> None:
+    events = [*Cluster(4, 2, 2).events(100), gap("node-0002", 112).document, gap("elsewhere", 3).document]
+    with open_page(chromium, page_of(tmp_path / "gaps.html", events)) as page:
+        assert "115 (slow readers)" in page.inner_text("#totals")
+        for host, told in (("node-0002", True), ("node-0001", False)):
+            page.locator(f'.node[data-title="{host}"] .dot').click()
+            assert ("112 (slow readers)" in page.inner_text("#details")) is told
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

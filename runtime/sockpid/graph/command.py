@@ -14,12 +14,16 @@ from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Optional, cas
 
 from sockpid import whole_file
 from sockpid.errors import SockpidError, UsageError
+from sockpid.words import printable
 
 from .export import FORMATS
 from .transport import TransportGraph
 from .view import View
 
 Event = Dict[str, Any]
+
+HOSTS_NAMED = 3
+"""Of those that miss events."""
 
 
 def graph(sources: List[str], output: Optional[str], form: Optional[str], as_json: bool, max_edges: int) -> int:
@@ -133,11 +137,19 @@ def _say(view: View, as_json: bool) -> None:
         return
     print(f"{document['events']} retransmits, {len(document['hosts'])} hosts, {_between(view)}")
     if document["missing"]:
-        print(f"{document['missing']} more are missing: readers were too slow")
+        print(f"{document['missing']} more are missing{_of_hosts(document['hosts'])}: readers were too slow")
     if not document["suspects"]:
         print("nobody stands out")
     for number, suspect in enumerate(document["suspects"], 1):
         print(f"{number}. {suspect['title']}: {suspect['why']}")
+
+
+def _of_hosts(hosts: List[Dict[str, Any]]) -> str:
+    """Whose events are missing: the worst hosts, where that is told."""
+    told = sorted((host for host in hosts if host["missing"]), key=lambda host: -host["missing"])
+    named = [f"{host['missing']} of {printable(host['name'])}" for host in told[:HOSTS_NAMED]]
+    rest = sum(host["missing"] for host in told[HOSTS_NAMED:])
+    return f" ({', '.join([*named, *([f'{rest} of others'] if rest else [])])})" if told else ""
 
 
 def _between(view: View) -> str:

@@ -34,6 +34,8 @@ class TransportGraph:
         self.decay_ns = decay_seconds * 1e9
         self.events = self.forgotten = self.missing = 0
         """Events handled; of these, no longer in any edge; events that a stream says are missing from it."""
+        self.missing_of: Dict[str, int] = {}
+        """Host -> of the missing ones, those that its stream says are missing from it."""
         self.first_ns = self.last_ns = 0
         self.processes: Dict[Node, Process] = {}
         self.hosts: Dict[str, int] = {}
@@ -49,7 +51,7 @@ class TransportGraph:
         """Takes one event, the documented object (docs/events.md); a gap is counted as missing. Raises KeyError,
         ValueError or TypeError for anything else, having changed nothing."""
         if "dropped" in event:
-            self.missing += int(event["dropped"])
+            self._miss(int(event["dropped"]), event.get("host"))
             return
         host: str = event["host"]
         netns: int = event["netns"]
@@ -93,6 +95,12 @@ class TransportGraph:
             self.first_ns = ts_ns
         if self._count > self.max_connections:
             self._fold()
+
+    def _miss(self, missing: int, host: Any) -> None:
+        """host: None if the gap does not tell; it need not (docs/events.schema.json)."""
+        if host is not None:
+            self.missing_of[sys.intern(host)] = self.missing_of.get(host, 0) + missing
+        self.missing += missing
 
     def _side(self, key: Key, number: int, host: str, netns: int) -> Optional[Side]:
         """The end `number` of the connection of that name, as this host and namespace have told of it."""

@@ -38,12 +38,16 @@ class View(NamedTuple):
                 "omitted": {"edges": len(rest), "events": sum(edge.events() for _, edge in rest)},
                 "first_ns": graph.first_ns,
                 "last_ns": graph.last_ns,
-                "hosts": [{"name": name, "events": count} for name, count in sorted(graph.hosts.items())],
+                "hosts": [_host(graph, name) for name in sorted({*graph.hosts, *graph.missing_of})],
                 "nodes": [_node(graph, node, number) for node, number in nodes.items()],
                 "edges": [_edge(graph, edge, nodes[pair[0]], nodes[pair[1]]) for pair, edge in shown],
                 "suspects": [_suspect(each, nodes) for each in found],
             }
         )
+
+
+def _host(graph: TransportGraph, name: str) -> Dict[str, Any]:
+    return {"name": name, "events": graph.hosts.get(name, 0), "missing": graph.missing_of.get(name, 0)}
 
 
 def _node(graph: TransportGraph, node: Node, number: int) -> Dict[str, Any]:
