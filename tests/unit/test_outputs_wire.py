@@ -324,6 +324,21 @@ def test_otlp_is_what_the_protocol_says(compress: bool) -> None:
     assert found["sockpid.output.dropped"].sum.data_points[0].as_int == 2
 
 
+def test_otlp_calls_the_host_what_events_call_it() -> None:
+    """It is the resource's; an event's attributes do not repeat it."""
+    with Collector() as collector:
+        every = Outputs([(otlp(collector.url), 10)], lambda _line: None)
+        every.name_host("node-7")
+        every.start()
+        every.offer([document(host="node-7")])
+        every.close(5)
+        logs = json_format.Parse(collector.got[0][1], ExportLogsServiceRequest()).resource_logs
+        metrics = json_format.Parse(collector.got[1][1], ExportMetricsServiceRequest()).resource_metrics
+    for (of_resource,) in (logs, metrics):
+        told = {a.key: a.value.string_value for a in of_resource.resource.attributes}
+        assert told["host.name"] == "node-7"
+
+
 @pytest.mark.parametrize(("status", "headers", "least", "most"), [
     (503, {}, 0.5, 1.0), (429, {"Retry-After": "7"}, 7, 7), (502, {"Retry-After": "100000"}, 300, 300),
     (504, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.5, 1.0),

@@ -52,7 +52,6 @@ class Otlp(Output):
         super().__init__(f"otlp:{url}")
         self._collector = Collector(url, timeout, compress, headers or {}, ca)
         self._signals, self._metrics, self._spool, self._interval = signals, metrics, spool, interval
-        self._resource = otlp_json.resource(os.uname().nodename, __version__)
         self._started = time.time_ns()
         self._next_metrics = time.monotonic() + interval
         self._not_before = self._pause = 0.0
@@ -74,10 +73,14 @@ class Otlp(Output):
         spool = Spool(os.path.abspath(directory), limit) if directory else None
         return cls(url, signals, metrics, spool, interval, timeout, compress, _headers(), ca)
 
+    def _resource(self) -> Dict[str, Any]:
+        """Its host.name stands for the `host` of the events."""
+        return otlp_json.resource(self.host, __version__)
+
     def write(self, pending: Deque[Record]) -> None:
         documents = [record.document for record in pending if not record.is_gap]
         if "logs" in self._signals and documents:
-            request = otlp_json.logs(self._resource, __version__, documents, time.time_ns())
+            request = otlp_json.logs(self._resource(), __version__, documents, time.time_ns())
             self._deliver(request, len(documents))
         if "metrics" in self._signals:
             self._metrics.add(documents)
@@ -113,7 +116,7 @@ class Otlp(Output):
         if self._may_send():
             now, labels = self._metrics.snapshot(), self._metrics.labels
             request = otlp_json.metrics(
-                self._resource, __version__, labels, now, self.status, self._started, time.time_ns()
+                self._resource(), __version__, labels, now, self.status, self._started, time.time_ns()
             )
             with contextlib.suppress(OSError):  # the next ones hold these too
                 self._send("/v1/metrics", json.dumps(request).encode(), 0)
