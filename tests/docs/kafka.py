@@ -9,7 +9,7 @@ import ctypes
 import json
 import signal
 import subprocess
-from typing import Any
+from typing import Any, Mapping
 
 TOPIC = "sockpid"
 PRODUCER = 0
@@ -17,6 +17,24 @@ PRODUCE = ctypes.c_int16(0)
 NOT_ENOUGH_REPLICAS = 19
 QUIET = b"2"
 """Of syslog's levels, critical: it is no news that the handle that owns the broker is connected to none."""
+
+
+def refused(options: Mapping[str, str]) -> str:
+    """What librdkafka says to a producer with these options; "" if it takes them all together."""
+    lib = ctypes.CDLL("librdkafka.so.1")
+    lib.rd_kafka_conf_new.restype = lib.rd_kafka_new.restype = ctypes.c_void_p
+    why = ctypes.create_string_buffer(512)
+    settings = ctypes.c_void_p(lib.rd_kafka_conf_new())
+    for name, value in options.items():
+        if lib.rd_kafka_conf_set(settings, name.encode(), value.encode(), why, len(why)):
+            lib.rd_kafka_conf_destroy(settings)
+            return why.value.decode()
+    handle = ctypes.c_void_p(lib.rd_kafka_new(PRODUCER, settings, why, len(why)))
+    if not handle:
+        lib.rd_kafka_conf_destroy(settings)
+        return why.value.decode()
+    lib.rd_kafka_destroy(handle)
+    return ""
 
 
 class Broker:

@@ -2,14 +2,16 @@
 
 promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours;
 test_kafka.py runs rsyslog. The OpenTelemetry collector, Vector and Fluent Bit cannot be had as programs where the tests
-run: of their files the syntax is read, names are looked up, and what they are given is checked elsewhere (OTLP against
-OpenTelemetry's messages in tests/unit/test_outputs_wire.py and, on demand, by the collector in test_collector.py; JSON
-lines against docs/events.schema.json). Of Vector the language of its transforms can be had, and runs the example's.
+run: of their files the syntax is read, names and options are looked up, and what they are given is checked elsewhere
+(OTLP against OpenTelemetry's messages in tests/unit/test_outputs_wire.py and, on demand, by the collector in
+test_collector.py; JSON lines against docs/events.schema.json). Of Vector the language of its transforms can be had, and
+runs the example's; of both the Kafka client.
 """
 
 from __future__ import annotations
 
 import configparser
+import ctypes.util
 import json
 import re
 import subprocess
@@ -28,7 +30,7 @@ from tests.streams import document, unknown
 from tests.unit.test_outputs_wire import NASTY
 from tests.vm.packages import PackageError
 
-from . import prometheus
+from . import kafka, prometheus
 from .page import ROOT
 
 tomllib = pytest.importorskip("tomllib", reason="reading TOML needs Python 3.11")
@@ -184,53 +186,104 @@ def log_file(text: str) -> str:
     return found[1]
 
 
+VECTOR = {
+    "file": {
+        "acknowledgements", "data_dir", "encoding", "exclude", "file_key", "fingerprint", "glob_minimum_cooldown_ms",
+        "host_key", "ignore_checkpoints", "ignore_not_found", "ignore_older_secs", "include", "line_delimiter",
+        "max_line_bytes", "max_read_bytes", "multiline", "offset_key", "oldest_first", "read_from", "remove_after_secs",
+    },
+    "remap": {"drop_on_abort", "drop_on_error", "file", "files", "reroute_dropped", "source", "timezone"},
+    "kafka": {
+        "acknowledgements", "batch", "bootstrap_servers", "buffer", "compression", "encoding", "headers_key",
+        "key_field", "librdkafka_options", "message_timeout_ms", "sasl", "socket_timeout_ms", "tls", "topic",
+    },
+}  # fmt: skip
+"""What options its components have, by Vector's reference (website/cue/reference/components), but deprecated ones."""
+
+
 def test_vector_reads_what_is_written() -> None:
     text = (EXAMPLES / "vector.toml").read_text()
     vector: dict[str, Any] = tomllib.loads(text)
     assert vector.keys() == {"data_dir", "sources", "transforms", "sinks"}
     (source,), (transform,), (sink,) = (vector[part].values() for part in ("sources", "transforms", "sinks"))
+    for component in (source, transform, sink):
+        assert component.keys() - {"type", "inputs"} <= VECTOR[component["type"]]
     assert source["include"] == [log_file(text)]
-    assert source.keys() == {"type", "include", "read_from", "fingerprint"}
     assert transform["inputs"] == list(vector["sources"])
     assert sink["inputs"] == list(vector["transforms"])
-    assert sink.keys() == {
-        "type", "inputs", "bootstrap_servers", "topic", "key_field", "compression", "encoding", "acknowledgements",
-        "buffer",
-    }  # fmt: skip
-    assert sink["key_field"] in document().keys() & gap("node-1", 1).document.keys()
+    assert sink["encoding"] == {"codec": "raw_message"}, "the field `message`, as the source read it"
+    assert sink["key_field"] in document()
 
 
-def test_vectors_language_gives_every_event_back() -> None:
-    """What the file source adds is gone, and no number has changed."""
+def test_vectors_language_names_the_host_and_leaves_the_line() -> None:
     pyvrl = pytest.importorskip("pyvrl", reason="VRL is packaged for Python 3.10 to 3.12")
     vector = tomllib.loads((EXAMPLES / "vector.toml").read_text())
-    (transform,) = vector["transforms"].values()
-    program = pyvrl.Transform(transform["source"])
-    gap_of_it = gap("node-1", 112).document
-    for event in (document(), document(**NASTY), document(start_ns=2**63 - 1), unknown(), gap_of_it):
+    (transform,), (sink,) = vector["transforms"].values(), vector["sinks"].values()
+    program = pyvrl.Transform(transform["source"] + "\n.")  # what Vector passes on, and pyvrl only if it comes last
+    for event in (document(), document(**NASTY), document(start_ns=2**64 - 1), unknown(), gap("node-7", 112).document):
         line = {"message": json.dumps(event), "file": "/var/log/sockpid/events.jsonl", "host": "another",
                 "source_type": "file", "timestamp": "2026-11-22T15:02:48Z"}  # fmt: skip
-        assert program.remap(line) == event
+        assert program.remap(line) == {**line, sink["key_field"]: event["host"]}
     with pytest.raises(ValueError, match="unable to parse json"):
         program.remap({"message": "{"})
     with pytest.raises(ValueError, match="undefined function"):
         pyvrl.Transform(transform["source"].replace("parse_json", "parse_jsn"))
 
 
+FLUENT_BIT = {
+    "tail": {
+        "buffer_chunk_size", "buffer_max_size", "db", "db.compare_filename", "db.journal_mode", "db.locking", "db.sync",
+        "docker_mode", "docker_mode_flush", "docker_mode_parser", "event_batch_size", "exclude_path", "exit_on_eof",
+        "file_cache_advise", "generic.encoding", "ignore_active_older_files", "ignore_older", "inotify_watcher", "key",
+        "multiline", "multiline.parser", "multiline_flush", "offset_key", "parser", "parser_firstline", "path",
+        "path_key", "progress_check_interval", "progress_check_interval_nsec", "read_from_head",
+        "read_newly_discovered_files_from_head", "refresh_interval", "rotate_wait", "skip_empty_lines",
+        "skip_long_lines", "static_batch_size", "tag_regex", "truncate_long_lines", "unicode.encoding",
+        "watcher_interval",
+    },
+    "parser": {"key_name", "parser", "preserve_key", "reserve_data"},
+    "kafka": {
+        "aws_msk_iam_cluster_arn", "brokers", "client_id", "dynamic_topic", "format", "gelf_full_message_key",
+        "gelf_host_key", "gelf_level_key", "gelf_short_message_key", "gelf_timestamp_key", "group_id", "message_key",
+        "message_key_field", "queue_full_retries", "raw_log_key", "schema_id", "schema_str", "timestamp_format",
+        "timestamp_key", "topic_key", "topics",
+    },
+}  # fmt: skip
+"""What options its plugins have, by the config_map of plugins/in_tail/tail.c, filter_parser/filter_parser.c and
+out_kafka/kafka.c of Fluent Bit."""
+FLUENT_BIT_ALL = {"name", "tag", "match", "retry_limit", "storage.type", "storage.total_limit_size"}
+"""Those that every plugin has."""
+
+
 def test_fluent_bit_reads_what_is_written() -> None:
     text = (EXAMPLES / "fluent-bit.conf").read_text()
     sections = fluent_bit(text)
-    assert [name for name, _ in sections] == ["SERVICE", "INPUT", "OUTPUT"]
-    service, source, sink = (values for _, values in sections)
+    assert [name for name, _ in sections] == ["SERVICE", "INPUT", "FILTER", "OUTPUT"]
+    service, source, filtered, sink = (values for _, values in sections)
+    for plugin in (source, filtered, sink):
+        own = {key for key in plugin if not key.startswith("rdkafka.")}
+        assert own <= FLUENT_BIT[plugin["name"]] | FLUENT_BIT_ALL
     assert source["path"] == log_file(text)
-    assert source["tag"] == sink["match"]
-    assert sink["message_key_field"] in document().keys() & gap("node-1", 1).document.keys()
+    assert source["tag"] == filtered["match"] == sink["match"]
+    assert source.get("key", "log") == filtered["key_name"] == sink["raw_log_key"], "where a line is as it was written"
+    assert (filtered["preserve_key"], filtered["reserve_data"], sink["format"]) == ("On", "On", "raw")
+    assert sink["message_key_field"] in document()
     parsers = fluent_bit((EXAMPLES / service["parsers_file"]).read_text())
-    assert [values["name"] for _, values in parsers] == [source["parser"]]
-    assert source.keys() == {"name", "tag", "path", "parser", "read_from_head", "db", "buffer_max_size", "storage.type"}
-    assert sink.keys() == {
-        "name", "match", "brokers", "topics", "format", "message_key_field", "rdkafka.compression.codec",
-    }  # fmt: skip
+    assert parsers == [("PARSER", {"name": filtered["parser"], "format": "json"})]
+
+
+def test_kafkas_client_has_the_options_that_are_set() -> None:
+    """Both programs pass them on to librdkafka, which is asked itself."""
+    sink = next(values for name, values in fluent_bit((EXAMPLES / "fluent-bit.conf").read_text()) if name == "OUTPUT")
+    options = {key[len("rdkafka.") :]: value for key, value in sink.items() if key.startswith("rdkafka.")}
+    if ctypes.util.find_library("rdkafka") is None:
+        pytest.skip("librdkafka is not installed (Debian package librdkafka1)")
+    (vectors,) = tomllib.loads((EXAMPLES / "vector.toml").read_text())["sinks"].values()
+    theirs = {"message.timeout.ms": str(vectors["message_timeout_ms"]), "compression.codec": vectors["compression"]}
+    assert options.keys() > theirs.keys()
+    assert [kafka.refused(options), kafka.refused(theirs)] == ["", ""]
+    assert "No such configuration property" in kafka.refused({**options, "message.timeout": "0"})
+    assert "message.timeout.ms" in kafka.refused({**options, "message.timeout.ms": "1", "linger.ms": "1000"})
 
 
 def fluent_bit(text: str) -> list[tuple[str, dict[str, str]]]:
