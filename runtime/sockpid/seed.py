@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
 PROCESS = "=" + event.PROCESS
+SLOW_SECONDS = 1.0
+"""Most hosts have no pyroute2 and read /proc/net/tcp in some milliseconds: no word of it, unless it takes so long."""
+
 NUMBER_OF_HOW = {name: number for number, name in event.HOW.items() if name}
 
 
@@ -99,10 +102,14 @@ def tcp_sockets(warnings: List[str]) -> Iterator[InetSock]:
     unless a file belongs to it.
     """
     sources: List[Source] = [sock_diag.tcp, proc_net.tcp]
+    told, started = len(warnings), time.monotonic()
     for namespace in netns.find():
         for sock in _read(namespace, sources, warnings):
             if sock.inode or sock.state != TCP_SYN_RECV:
                 yield sock
+    took = time.monotonic() - started
+    if len(sources) == 1 and len(warnings) == told and took >= SLOW_SECONDS:
+        warnings.append(f"to list the sockets that were there took {took:.1f} s; it takes less with pyroute2 installed")
 
 
 def _read(namespace: netns.Namespace, sources: List[Source], warnings: List[str]) -> List[InetSock]:
@@ -115,7 +122,8 @@ def _read(namespace: netns.Namespace, sources: List[Source], warnings: List[str]
                 warnings.append(f"network namespace {namespace.inode} cannot be read: {error}")
                 return []
             del sources[0]
-            warnings.append(f"sockets are read from /proc/net/tcp: {error}")
+            if not isinstance(error, ModuleNotFoundError) or error.name != "pyroute2":
+                warnings.append(f"sockets are listed by /proc/net/tcp, which is as good but slower: {error}")
 
 
 def owners(socks: Iterable[InetSock]) -> Owners:

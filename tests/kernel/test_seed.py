@@ -104,7 +104,9 @@ def test_seed_names_this_process(
         monkeypatch.setattr(sock_diag, "load", lambda: (_ for _ in ()).throw(ImportError("denied")))
     written: dict[bytes, bytes] = {}
     result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop)
-    assert result.warnings == ([] if source is sock_diag else ["sockets are read from /proc/net/tcp: denied"])
+    assert result.warnings == (
+        [] if source is sock_diag else ["sockets are listed by /proc/net/tcp, which is as good but slower: denied"]
+    )
     assert result.seeded == len(written)
     for namespace, opened in both:
         for listed in expected(namespace, opened):

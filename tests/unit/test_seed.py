@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag, socke
 from sockpid.errors import SyscallError
 from sockpid.inet_sock import InetSock
 from sockpid.socket_tuple import SocketTuple
+
+ROOT = Path(__file__).parents[2]
 
 
 def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:
@@ -84,7 +88,7 @@ def test_outside_the_initial_pid_namespace_nothing_is_seeded(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("host")
-@pytest.mark.parametrize("error", [ImportError("No module named 'pyroute2'"), SyscallError("sock_diag", errno.ENOENT)])
+@pytest.mark.parametrize("error", [ImportError("pyroute2 cannot be used"), SyscallError("sock_diag", errno.ENOENT)])
 def test_without_sock_diag_proc_net_is_read_and_said_so_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def refuse(_namespace: netns.Namespace) -> list[InetSock]:
         raise error
@@ -94,7 +98,30 @@ def test_without_sock_diag_proc_net_is_read_and_said_so_once(monkeypatch: pytest
     monkeypatch.setattr(netns, "find", lambda: [netns.Namespace(n, [1], None) for n in (77, 78)])
     warnings: list[str] = []
     assert list(seed.tcp_sockets(warnings)) == [CONNECTED, CONNECTED]
-    assert warnings == [f"sockets are read from /proc/net/tcp: {error}"]
+    assert warnings == [f"sockets are listed by /proc/net/tcp, which is as good but slower: {error}"]
+
+
+NAMESPACES = """
+import sys
+sys.path.insert(0, "runtime")
+from sockpid import netns, proc_net, seed
+netns.find = lambda: [netns.Namespace(n, [1], None) for n in (77, 78)]
+proc_net.tcp = lambda _namespace: iter([])
+seed.SLOW_SECONDS = float(sys.argv[1])
+warnings = []
+assert list(seed.tcp_sockets(warnings)) == []
+print(*warnings, end="")
+"""
+
+
+@pytest.mark.parametrize(
+    ("slow", "said"), [("60", r""), ("0", r"to list the sockets .* took \d\.\d s; .* pyroute2 installed")]
+)
+def test_a_host_without_pyroute2_is_told_so_where_it_matters(slow: str, said: str) -> None:
+    """In a Python that has nothing but the standard library, as on most hosts."""
+    command = [sys.executable, "-I", "-S", "-c", NAMESPACES, slow]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, cwd=ROOT)
+    assert re.fullmatch(said, done.stdout)
 
 
 @pytest.mark.usefixtures("host")
@@ -113,7 +140,7 @@ def test_a_namespace_that_ends_meanwhile_is_told_and_passed_over(monkeypatch: py
 
 def test_pyroute2_is_not_imported_before_it_is_needed() -> None:
     code = "import sys; sys.path.insert(0, 'runtime'); import sockpid.seed; assert 'pyroute2' not in sys.modules"
-    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=30, cwd=netns.__file__.split("/runtime/")[0])
+    subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=30, cwd=ROOT)
 
 
 def test_process_is_packed_as_it_is_unpacked() -> None:
