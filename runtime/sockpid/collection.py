@@ -23,7 +23,7 @@ from .ringbuf import RingBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
+    from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
     from .perfbuf import PerfBuffer
     from .prog import Prog
@@ -34,6 +34,7 @@ class Options(NamedTuple):
 
     max_sockets: entries of the two socket maps. counting: the counts map will be used. settings: of the image's enum
     setting, those that are not about the place a program hangs on: filters and the like. consensus: see offsets.find().
+    take_signals: called before anything is made that would stay behind if a signal ended the process.
     """
 
     deny: FrozenSet[str] = frozenset()
@@ -42,6 +43,7 @@ class Options(NamedTuple):
     counting: bool = False
     settings: Tuple[Tuple[str, int], ...] = ()
     consensus: bool = False
+    take_signals: Optional[Callable[[], None]] = None
 
 
 class Attached(NamedTuple):
@@ -164,6 +166,8 @@ class Collection:
             try:
                 if target.least:  # to try that takes a tenth of what it takes to load the program in vain
                     read_argument(target.name, target.least - 1)
+                if MECHANISMS[mechanism].outlives and self._options.take_signals is not None:
+                    self._options.take_signals()
                 link = MECHANISMS[mechanism].attach(target.name, load)
                 return Attached(hook, link, tuple(refused), target)
             except ProgError as error:

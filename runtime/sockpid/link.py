@@ -27,6 +27,7 @@ class Mechanism(NamedTuple):
     attach takes the target's name and a function that loads the program, which it calls only once the place is there:
     loading is what takes time. by_btf_id: the program is loaded for one function, which it names by its BTF id.
     returns: what the program must return. A tracepoint's other users in perf see no event for which it is 0.
+    outlives: what it makes is there until it is removed, also if this process is killed.
     """
 
     prog_type: int
@@ -34,6 +35,7 @@ class Mechanism(NamedTuple):
     attach: Callable[[str, Load], Link]
     by_btf_id: bool = False
     returns: int = 0
+    outlives: bool = False
 
 
 class Link:
@@ -119,7 +121,7 @@ MECHANISMS: Dict[str, Mechanism] = {
     "raw_tp": Mechanism(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, "args", attach_raw_tp),
     "tracepoint": Mechanism(uapi.BPF_PROG_TYPE_TRACEPOINT, "record", attach_tracepoint, returns=1),
     "kprobe-pmu": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_pmu),
-    "kprobe-tracefs": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_tracefs),
+    "kprobe-tracefs": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_tracefs, outlives=True),
 }
 
 OF_TARGET = {

@@ -53,6 +53,7 @@ def run(
     if what.every:
         settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
     with Signals() as signals:
+        options = options._replace(take_signals=signals.listen)
         directory = _directory(what)
         if directory is None:
             with Tracer.open(options, offsets_path) as tracer:

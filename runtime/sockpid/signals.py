@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class Signals:
     """SIGINT and SIGTERM: `stop`. SIGHUP: reload() is true once. From listen() to close(); before and after, they do
-    what they do to any process."""
+    what they do to any process, so listen() comes before anything is made that must not stay behind."""
 
     def __init__(self) -> None:
         self.stop = False

@@ -89,6 +89,35 @@ def test_tracefs_kprobes_leave_nothing_behind(guest: Guest, shard: tuple[str, by
 
 
 @pytest.mark.guests("6.1/amd64")
+@pytest.mark.parametrize("signal", ["TERM", "HUP"])
+def test_a_signal_while_tracefs_kprobes_are_made_leaves_nothing_behind(
+    guest: Guest, shard: tuple[str, bytes], signal: str
+) -> None:
+    """SIGTERM is the end once all are attached, SIGHUP a reload."""
+    run = f"{' '.join(SOCKPID)} run --deny live-btf,fentry,raw_tp,tracepoint,kprobe-pmu"
+    script = f"""
+        events() {{ grep -c . /sys/kernel/tracing/kprobe_events; }}
+        ready() {{
+            for i in $(seq 200); do grep -q 'offsets from' /run/said && return; sleep 0.2; done
+            cat /run/said; exit 2
+        }}
+        {run} 2>/run/said & probe=$!
+        until grep -q . /sys/kernel/tracing/kprobe_events; do :; done
+        kill -{signal} $probe
+        some=$(events)
+        if [ {signal} = HUP ]; then ready; [ $(events) -gt $some ] || exit 3; kill $probe; fi
+        wait $probe || exit 4
+        [ $(events) = 0 ] || exit 5
+        {run} 2>/run/said & probe=$!
+        ready
+        [ $(events) -gt $some ] || exit 6  # it came too late
+        kill $probe; wait $probe
+    """
+    result = guest.run(["sh", "-c", script], timeout=120, files={shard[0]: shard[1]}, smp=2)
+    assert result.status == 0, result
+
+
+@pytest.mark.guests("6.1/amd64")
 def test_200_retransmits_of_20_processes_all_name_the_sender(guest: Guest, shard: tuple[str, bytes]) -> None:
     script = f"""
         {" ".join([*SOCKPID, "run", "--json", *KPROBES])} > /run/events 2> /run/ready & probe=$!
