@@ -11,11 +11,12 @@ from . import plain_json
 from .errors import SchemaError, TableError
 from .layout import Enum, Field, Layout, Struct, Type
 from .named import NamedTuple
+from .rows import Object, Rows, integer, integers_or_nulls, loads, mapping, optional, string, strings
 from .sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterator, KeysView, List, Mapping, NoReturn, Optional, Sequence, Tuple
+    from typing import Any, Iterator, List, Mapping, NoReturn, Optional, Tuple
 
 SCHEMA = (2, 0)
 """Major and minor version of the schema that this reader knows."""
@@ -42,48 +43,6 @@ class Entry(NamedTuple):
     provenance: Mapping[str, Any]
 
 
-class Rows:
-    """Rows by id, out of lines of a shard. Each is decoded when it is asked for; TableError if it cannot be.
-
-    A mapping. That of collections.abc, to derive from, would bring all of collections.
-    """
-
-    def __init__(self, name: str, what: str, lines: Sequence[bytes]) -> None:
-        self._name, self._what = name, what
-        # A line is: "0123456789abcdef": {...}
-        self._lines = {line[1:17].decode("ascii", "replace"): line for line in lines}
-        self._decoded: Dict[str, Mapping[str, Any]] = {}
-
-    def __getitem__(self, key: str) -> Mapping[str, Any]:
-        if key not in self._decoded:
-            line = self._lines[key]
-            if line[17:20] != b'": ':
-                raise TableError(f"{self._name}: {self._what} {key} is malformed")
-            self._decoded[key] = _Reader(self._name, f"{self._what} {key}", _loads(self._name, line[20:])).value
-        return self._decoded[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._lines
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._lines)
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def get(self, key: str) -> Optional[Mapping[str, Any]]:
-        return self[key] if key in self._lines else None
-
-    def keys(self) -> KeysView[str]:
-        return self._lines.keys()
-
-    def values(self) -> Iterator[Mapping[str, Any]]:
-        return (self[key] for key in self._lines)
-
-    def items(self) -> Iterator[Tuple[str, Mapping[str, Any]]]:
-        return ((key, self[key]) for key in self._lines)
-
-
 class Shard:
     """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id."""
 
@@ -96,14 +55,14 @@ class Shard:
             kernels = layouts = structs = 0
         in_form = (kernels, lines[layouts - 1], lines[structs - 1], lines[-2:]) == (1, b"],", b"},", [b"}}", b""])
         # In another form it may be a table of another schema, which is worth another message.
-        top = _Reader(name, "the shard", _loads(name, lines[0][:-1] + b"}" if in_form else data))
-        _check_schema(name, top.get("schema", _str))
+        top = Object(name, "the shard", loads(name, lines[0][:-1] + b"}" if in_form else data))
+        _check_schema(name, top.get("schema", string))
         if not in_form:
             raise TableError(f"{name}: not in the form in which sockpid-gen writes it")
-        self.producer: str = top.get("producer", _str)
-        self.arch: str = top.get("arch", _str)
-        self.series: str = top.get("series", _str)
-        self._functions: List[str] = top.get("functions", _strings)
+        self.producer: str = top.get("producer", string)
+        self.arch: str = top.get("arch", string)
+        self.series: str = top.get("series", string)
+        self._functions: List[str] = top.get("functions", strings)
         self._kernels = [line.rstrip(b",") for line in lines[2 : layouts - 1]]
         self.layouts = Rows(name, "layout", [line.rstrip(b",") for line in lines[layouts + 1 : structs - 1]])
         self.structs = Rows(name, "struct row", [line.rstrip(b",") for line in lines[structs + 1 : -2]])
@@ -140,18 +99,18 @@ class Shard:
         return (self._entry(line) for line in self._kernels if needle in line)
 
     def _entry(self, line: bytes) -> Entry:
-        reader = _Reader(self.name, f"kernel {self._kernels.index(line) + 1}", _loads(self.name, line))
-        ids = reader.get("btf_ids", _optional(_ids))
+        kernel = Object(self.name, f"kernel {self._kernels.index(line) + 1}", loads(self.name, line))
+        ids = kernel.get("btf_ids", optional(integers_or_nulls))
         if ids is not None and len(ids) != len(self._functions):
             self._fail(f"a kernel has {len(ids)} BTF ids, but the shard names {len(self._functions)} functions")
         return Entry(
-            reader.get("build_id", _optional(_str)),
-            reader.get("release", _str),
-            reader.get("banner", _optional(_str)),
-            reader.get("distribution", _optional(_str)),
-            reader.get("layout", _str),
+            kernel.get("build_id", optional(string)),
+            kernel.get("release", string),
+            kernel.get("banner", optional(string)),
+            kernel.get("distribution", optional(string)),
+            kernel.get("layout", string),
             None if ids is None else {name: n for name, n in zip(self._functions, ids) if n is not None},
-            reader.get("provenance", _dict),
+            kernel.get("provenance", mapping),
         )
 
     def layout(self, entry: Entry) -> Layout:
@@ -171,9 +130,9 @@ class Shard:
             self._fail(f"struct row {row} is called {value.get('name')!r}, but a layout refers to it as {name!r}")
         try:
             if "values" in value:
-                values = {k: None if v is None else _int(v) for k, v in value["values"].items()}
-                return Enum(name, _int(value["size"]), values)
-            return Struct(name, _int(value["size"]), {k: _field(v) for k, v in value["fields"].items()})
+                values = {k: None if v is None else integer(v) for k, v in value["values"].items()}
+                return Enum(name, integer(value["size"]), values)
+            return Struct(name, integer(value["size"]), {k: _field(v) for k, v in value["fields"].items()})
         except (KeyError, TypeError, AttributeError) as error:
             self._fail(f"struct row {row} ({name}) is malformed ({error!r})")
 
@@ -221,71 +180,10 @@ def _is_number(text: str) -> bool:
     return text != "" and not text.strip(DIGITS)
 
 
-def _loads(name: str, data: bytes) -> object:
-    try:
-        return plain_json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise TableError(f"{name}: truncated, or no JSON: {error}") from None
-
-
-class _Reader:
-    """One JSON object, whose keys are taken out with a check of what they hold."""
-
-    def __init__(self, name: str, what: str, value: object) -> None:
-        if not isinstance(value, dict):
-            raise TableError(f"{name}: {what} is not an object")
-        self._name, self._what = name, what
-        self.value: Dict[str, Any] = value
-
-    def get(self, key: str, check: Callable[[Any], Any]) -> Any:
-        if key not in self.value:
-            raise TableError(f"{self._name}: {self._what} lacks {key!r}")
-        try:
-            return check(self.value[key])
-        except TypeError as error:
-            raise TableError(f"{self._name}: {key!r} of {self._what} is not {error}") from None
-
-
-def _str(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("a string")
-    return value
-
-
-def _int(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError("an integer")
-    return value
-
-
-def _list(value: object) -> List[Any]:
-    if not isinstance(value, list):
-        raise TypeError("an array")
-    return value
-
-
-def _dict(value: object) -> Dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("an object")
-    return value
-
-
-def _strings(value: object) -> List[str]:
-    return [_str(item) for item in _list(value)]
-
-
-def _ids(value: object) -> List[Optional[int]]:
-    return [None if item is None else _int(item) for item in _list(value)]
-
-
-def _optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else check(value)
-
-
 def _field(value: Any) -> Optional[Field]:
     if value is None:
         return None
     signed = value.get("signed", False) is True
     if "bit_size" in value:
-        return Field(_int(value["bit_offset"]), _int(value["bit_size"]), True, signed)
-    return Field(_int(value["offset"]) * 8, _int(value["size"]) * 8, False, signed)
+        return Field(integer(value["bit_offset"]), integer(value["bit_size"]), True, signed)
+    return Field(integer(value["offset"]) * 8, integer(value["size"]) * 8, False, signed)

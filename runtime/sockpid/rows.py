@@ -1,0 +1,116 @@
+"""Lines of an offset table as JSON objects, for table.py: decoded when they are asked for, and checked."""
+
+from __future__ import annotations
+
+from . import plain_json
+from .errors import TableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable, Dict, Iterator, KeysView, List, Mapping, Optional, Sequence, Tuple
+
+
+class Rows:
+    """Rows by id, out of lines of a shard. Each is decoded when it is asked for; TableError if it cannot be.
+
+    A mapping. That of collections.abc, to derive from, would bring all of collections.
+    """
+
+    def __init__(self, name: str, what: str, lines: Sequence[bytes]) -> None:
+        self._name, self._what = name, what
+        # A line is: "0123456789abcdef": {...}
+        self._lines = {line[1:17].decode("ascii", "replace"): line for line in lines}
+        self._decoded: Dict[str, Mapping[str, Any]] = {}
+
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
+        if key not in self._decoded:
+            line = self._lines[key]
+            if line[17:20] != b'": ':
+                raise TableError(f"{self._name}: {self._what} {key} is malformed")
+            self._decoded[key] = Object(self._name, f"{self._what} {key}", loads(self._name, line[20:])).value
+        return self._decoded[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def get(self, key: str) -> Optional[Mapping[str, Any]]:
+        return self[key] if key in self._lines else None
+
+    def keys(self) -> KeysView[str]:
+        return self._lines.keys()
+
+    def values(self) -> Iterator[Mapping[str, Any]]:
+        return (self[key] for key in self._lines)
+
+    def items(self) -> Iterator[Tuple[str, Mapping[str, Any]]]:
+        return ((key, self[key]) for key in self._lines)
+
+
+def loads(name: str, data: bytes) -> object:
+    """The value of a JSON document of file `name`. Raises TableError."""
+    try:
+        return plain_json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{name}: truncated, or no JSON: {error}") from None
+
+
+class Object:
+    """One JSON object, whose keys are taken out with a check of what they hold: one of the functions below, which
+    raise TypeError. `name` and `what` are for messages."""
+
+    def __init__(self, name: str, what: str, value: object) -> None:
+        if not isinstance(value, dict):
+            raise TableError(f"{name}: {what} is not an object")
+        self._name, self._what = name, what
+        self.value: Dict[str, Any] = value
+
+    def get(self, key: str, check: Callable[[Any], Any]) -> Any:
+        """Raises TableError if the key is not there, or what it holds is not what it has to be."""
+        if key not in self.value:
+            raise TableError(f"{self._name}: {self._what} lacks {key!r}")
+        try:
+            return check(self.value[key])
+        except TypeError as error:
+            raise TableError(f"{self._name}: {key!r} of {self._what} is not {error}") from None
+
+
+def string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a string")
+    return value
+
+
+def integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("an integer")
+    return value
+
+
+def array(value: object) -> List[Any]:
+    if not isinstance(value, list):
+        raise TypeError("an array")
+    return value
+
+
+def mapping(value: object) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("an object")
+    return value
+
+
+def strings(value: object) -> List[str]:
+    return [string(item) for item in array(value)]
+
+
+def integers_or_nulls(value: object) -> List[Optional[int]]:
+    return [None if item is None else integer(item) for item in array(value)]
+
+
+def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else check(value)
