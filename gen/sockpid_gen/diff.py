@@ -6,8 +6,8 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from sockpid.arch import ARCHES
 from sockpid.errors import RelocationError, UsageError
-from sockpid.image import Image, Program
-from sockpid.relocate import context_layout, relocate
+from sockpid.image import Image, Program, context_layout
+from sockpid.relocate import relocate
 
 from . import disasm
 from .difference import Difference, compare, facts

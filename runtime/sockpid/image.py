@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from . import plain_json
 from .arch import Arch
-from .errors import ImageError, SchemaError
-from .layout import Layout, Struct, Wanted
+from .errors import ImageError, RelocationError, SchemaError
+from .layout import Field, Layout, Struct, Wanted
 from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, FrozenSet, List, Mapping, Set, Tuple
+    from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple
 
 SCHEMA = (1, 0)
 
 PROBE_CTX = "struct probe_ctx"
 """Pseudo-type: arguments of the probe, resolved by how a program is attached."""
+PT_REGS = "struct pt_regs"
 SETTING = "enum setting"
 """Pseudo-type: what the loader decides, resolved by `Settings`."""
 
@@ -83,7 +84,7 @@ class Image(NamedTuple):
         for program in self.programs.values():
             for r in program.relocations:
                 if r.type == PROBE_CTX:
-                    wanted.setdefault("struct pt_regs", set()).add(arch.args[argument(r.path)])
+                    wanted.setdefault(PT_REGS, set()).add(arch.args[argument(r.path)])
                 elif r.type != SETTING:
                     paths = wanted.setdefault(r.type, set())
                     if r.path:
@@ -106,6 +107,39 @@ class Image(NamedTuple):
     def settings(self) -> FrozenSet[str]:
         """The names of all settings that programs ask for."""
         return frozenset(r.path for p in self.programs.values() for r in p.relocations if r.type == SETTING)
+
+
+def context_layout(arch: Arch, layout: Layout, kind: str, count: int = 12) -> Struct:
+    """Where struct probe_ctx lies for a way of attaching: "kprobe" (struct pt_regs) or "args" (8 bytes each).
+
+    Raw tracepoints and fentry programs get an array of 64-bit values on every architecture; count: how many, for fentry
+    programs may not read on, so that further arguments are the last one. Raises RelocationError if
+    the layout lacks the argument registers.
+    """
+    fields: Dict[str, Optional[Field]] = {}
+    if kind == "args":
+        for n in range(12):
+            fields[f"arg{n}"] = Field(min(n, count - 1) * 64, 64)
+        return Struct(PROBE_CTX, 96, fields)
+    regs = layout.get(PT_REGS)
+    if not isinstance(regs, Struct):
+        raise RelocationError(f"the offsets lack {PT_REGS}, which a kprobe needs", PT_REGS, "")
+    for n, member in enumerate(arch.args):
+        if regs.fields.get(member) is not None:
+            fields[f"arg{n}"] = regs.fields[member]
+    return Struct(PROBE_CTX, regs.size, fields)
+
+
+def record_context(record: Mapping[str, Field], names: Tuple[str, ...]) -> Struct:
+    """Where struct probe_ctx lies in a tracepoint's record: argN is the field that is called names[N].
+
+    Raises RelocationError if the record has no field of that name.
+    """
+    for name in names:
+        if name not in record:
+            raise RelocationError(f"the tracepoint's record has no field {name}", PROBE_CTX, name)
+    fields: Dict[str, Optional[Field]] = {f"arg{n}": record[name] for n, name in enumerate(names)}
+    return Struct(PROBE_CTX, 0, fields)
 
 
 def argument(path: str) -> int:

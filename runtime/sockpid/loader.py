@@ -8,13 +8,13 @@ from . import kernel, prog, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
 from .features import Features
 from .hooks import Hook, Target
-from .image import Image
+from .image import Image, context_layout, record_context
 from .insn import BPF_PSEUDO_MAP_FD, unpack
 from .layout import Struct
 from .link import MECHANISMS
 from .map import Map
 from .offsets import Offsets
-from .relocate import Relocated, Resolved, context_layout, place, record_context, replace_calls, resolve
+from .relocate import Relocated, Resolved, place, replace_calls, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

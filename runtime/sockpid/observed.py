@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from .arch import Arch
+from .image import PT_REGS
 from .layout import Layout, Struct
-from .relocate import PT_REGS
 from .selfcheck import Result
 
 _LEARNT = ("owner", "pid")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 
 from . import insn as bpf
-from .arch import Arch
 from .errors import ImageError, RelocationError
 from .image import PROBE_CTX, SETTING, Program, Relocation, argument
 from .layout import Enum, Field, Layout, Struct
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 POISON = 195896080
 """Number of the helper that a poisoned instruction calls; "0xbad2310" read aloud. The relocation's index is added."""
-
-PT_REGS = "struct pt_regs"
 
 # struct bpf_insn: __u8 code, dst_reg : 4, src_reg : 4; __s16 off; __s32 imm
 _LE_OFF, _LE_IMM = struct.Struct("<h"), struct.Struct("<i")
@@ -45,39 +42,6 @@ class Relocated(NamedTuple):
 
     insns: bytes
     poison: Mapping[int, str]
-
-
-def context_layout(arch: Arch, layout: Layout, kind: str, count: int = 12) -> Struct:
-    """Where struct probe_ctx lies for a way of attaching: "kprobe" (struct pt_regs) or "args" (8 bytes each).
-
-    Raw tracepoints and fentry programs get an array of 64-bit values on every architecture; count: how many, for fentry
-    programs may not read on, so that further arguments are the last one. Raises RelocationError if
-    the layout lacks the argument registers.
-    """
-    fields: Dict[str, Optional[Field]] = {}
-    if kind == "args":
-        for n in range(12):
-            fields[f"arg{n}"] = Field(min(n, count - 1) * 64, 64)
-        return Struct(PROBE_CTX, 96, fields)
-    regs = layout.get(PT_REGS)
-    if not isinstance(regs, Struct):
-        raise RelocationError(f"the offsets lack {PT_REGS}, which a kprobe needs", PT_REGS, "")
-    for n, member in enumerate(arch.args):
-        if regs.fields.get(member) is not None:
-            fields[f"arg{n}"] = regs.fields[member]
-    return Struct(PROBE_CTX, regs.size, fields)
-
-
-def record_context(record: Mapping[str, Field], names: Tuple[str, ...]) -> Struct:
-    """Where struct probe_ctx lies in a tracepoint's record: argN is the field that is called names[N].
-
-    Raises RelocationError if the record has no field of that name.
-    """
-    for name in names:
-        if name not in record:
-            raise RelocationError(f"the tracepoint's record has no field {name}", PROBE_CTX, name)
-    fields: Dict[str, Optional[Field]] = {f"arg{n}": record[name] for n, name in enumerate(names)}
-    return Struct(PROBE_CTX, 0, fields)
 
 
 def replace_calls(insns: bytearray, program: Program, byte_order: str, calls: Mapping[str, Optional[int]]) -> None:

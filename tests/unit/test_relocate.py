@@ -11,9 +11,9 @@ import pytest
 from sockpid import insn
 from sockpid.arch import ARCHES
 from sockpid.errors import ImageError, RelocationError
-from sockpid.image import PROBE_CTX, Image, Program, Relocation, parse_image
+from sockpid.image import PROBE_CTX, Image, Program, Relocation, context_layout, parse_image, record_context
 from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid.relocate import POISON, context_layout, record_context, relocate, replace_calls, unit
+from sockpid.relocate import POISON, relocate, replace_calls, unit
 
 ORDERS = ("little", "big")
 MOV = insn.BPF_ALU64 | 0xB0
