@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
 
-from .event import Count
+from .event import text
+from .map import Map
 from .signals import Signals
+from .socket_tuple import TUPLE, SocketTuple, of_fields
 from .start import say
 from .tracer import Tracer
 
 if TYPE_CHECKING:
     from .run import RunOptions
+
+KEY = "=" + TUPLE + "IQ16s"
+
+
+class Count(NamedTuple):
+    """One row of the counts map: the socket, its owner's process id (0: unknown), start (ns) and name, and the
+    events.
+    """
+
+    tuple: SocketTuple
+    pid: int
+    start_ns: int
+    comm: str
+    events: int
+
+
+def read(counts: Map) -> List[Count]:
+    """The rows of the counts map. They are never taken out, only grow, and so lose nothing between two looks."""
+    rows = ((key, counts.lookup(key)) for key in set(counts.keys()))
+    return [_decoded(key, value) for key, value in rows if value is not None]
+
+
+def _decoded(key: bytes, value: bytes) -> Count:
+    f = struct.unpack_from(KEY, key)
+    return Count(of_fields(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
 
 
 def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
@@ -30,7 +58,7 @@ def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
             tracer.events(min(0.1, max(0.0, until - time.monotonic())))  # none come; it looks after the maps
         last = signals.stop or (end is not None and time.monotonic() >= end)
         rows: List[Count] = []
-        for row in tracer.counts():
+        for row in read(tracer.collection.maps["counts"]):
             key = row[:-1]
             rows.append(row._replace(events=row.events - before.get(key, 0)))
             before[key] = row.events

@@ -29,7 +29,6 @@ PROCESS = "QQQQII16s"
 EVENT = "=QQQ" + PROCESS + PROCESS + TUPLE + "IQiIIIIIBBBBBBBx16s"
 EVENT_SIZE = struct.calcsize(EVENT)
 EXEC_NAME = "=Q16s"
-COUNT_KEY = "=" + TUPLE + "IQ16s"
 
 EVENT_SYNACK = 1
 
@@ -177,23 +176,9 @@ def decode(record: bytes) -> Event:
 def _fields(record: bytes) -> Dict[str, Any]:
     f = struct.unpack_from(EVENT, record)
     (
-        users,
-        inode,
-        err,
-        seq,
-        end_seq,
-        srtt,
-        cwnd,
-        total,
-        event_type,
-        found,
-        state,
-        ca_state,
-        pending,
-        again,
-        kern,
+        users, inode, err, seq, end_seq, srtt, cwnd, total, event_type, found, state, ca_state, pending, again, kern,
         ulp,
-    ) = f[24:]
+    ) = f[24:]  # fmt: skip
     return {
         "ts_ns": f[0],
         "sk": f[1],
@@ -218,23 +203,6 @@ def _fields(record: bytes) -> Dict[str, Any]:
         "kern": bool(kern),
         "ulp": text(ulp) or None,
     }
-
-
-class Count(NamedTuple):
-    """One row of the counts map: the socket, its owner's process id (0: unknown), start (ns) and name, and the
-    events.
-    """
-
-    tuple: SocketTuple
-    pid: int
-    start_ns: int
-    comm: str
-    events: int
-
-
-def decode_count(key: bytes, value: bytes) -> Count:
-    f = struct.unpack_from(COUNT_KEY, key)
-    return Count(of_fields(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
 
 
 def unpack_process(value: bytes) -> Optional[Process]:

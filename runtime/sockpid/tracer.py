@@ -230,12 +230,6 @@ class Tracer:
         value = self.collection.maps["socket_to_pid"].lookup(socket_tuple.pack(key))
         return event.unpack_process(value) if value is not None else None
 
-    def counts(self) -> List[event.Count]:
-        """The rows of the counts map. They are never taken out, only grow, and so lose nothing between two looks."""
-        counts = self.collection.maps["counts"]
-        rows = ((key, counts.lookup(key)) for key in set(counts.keys()))
-        return [event.decode_count(key, value) for key, value in rows if value is not None]
-
     def close(self) -> None:
         self.collection.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, hooks, socket_tuple, uapi
+from sockpid import counting, event, hooks, socket_tuple, uapi
 from tests.unit.test_relocate import images
 
 MEMBERS = {
@@ -62,7 +62,7 @@ def test_what_hooks_call_a_use_is_what_events_call_it() -> None:
 
 
 def test_count_key_has_the_compilers_layout() -> None:
-    assert images()["little"].abi["struct count_key"]["size"] == struct.calcsize(event.COUNT_KEY)
+    assert images()["little"].abi["struct count_key"]["size"] == struct.calcsize(counting.KEY)
 
 
 def record(owner: bytes, family: int = 2, state: int = 1, ca_state: int = 4, pending: int = 0, err: int = 0) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from sockpid.event import Count
 from sockpid.named import NamedTuple
 from sockpid.words import end, printable
 
@@ -16,6 +15,8 @@ from .spec import Arguments
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
+
+    from sockpid.counting import Count
 
     Widths = Tuple[int, ...]
     """Cells per column; 0: it is left out."""
