@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import time
 
 from . import data, event, image, kernel, offsets, socket_tuple, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
 from .map import Map
+from .room import Room
 from .socket_tuple import SocketTuple
-from .trim import Trimmer
 from .wall_clock import WallClock
 
 TYPE_CHECKING = False
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
 COUNTER_LOST = 1
-COUNTER_INSERTED = 2
-COUNTER_DELETED = 3
-
-LOOK_SECONDS = 1.0
 
 
 class Tracer:
@@ -41,17 +36,11 @@ class Tracer:
         self.delivered = 0
         self._orphans: FrozenSet[SocketTuple] = frozenset()
         self._shared: Mapping[SocketTuple, int] = {}
-        self._evicted = 0
-        self._forgiven = 0
         self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
-        self._look_again = 0.0
         self._wall_clock = WallClock()
         self._silent = False
-        self._trimmer = Trimmer(collection.maps)
+        self._room = Room(collection)
         self._reader = collection.reader
-        owners = collection.maps["owner_by_sock"]
-        if collection.base and owners.spec.max_entries <= 1 << 16:  # of the instance before: what is there counts
-            self._forgiven = self.living() - len(set(owners.keys()))
 
     @classmethod
     def open(cls, options: Options, offsets_path: Optional[str] = None, inherit: Optional[Inherit] = None) -> Tracer:
@@ -115,7 +104,7 @@ class Tracer:
 
     def events(self, timeout: float) -> List[event.Event]:
         """What arrived within `timeout` seconds, oldest first; returns as soon as there is something."""
-        self._trimmer.trim()
+        self._room.make()
         return self._decoded(self._reader.drain()) if self._reader.wait(timeout) else []
 
     def finish(self) -> List[event.Event]:
@@ -179,30 +168,16 @@ class Tracer:
         return "no-hook"
 
     def evicted(self) -> int:
-        """How many living sockets have lost their entry in owner_by_sock so far.
-
-        Every entry that was made and not taken out at its socket's end must be there; the LRU evicted those that are
-        not. The map is only walked when it is full enough for that: each CPU may keep 128 entries unused
-        (kernel/bpf/bpf_lru_list.c, LOCAL_FREE_TARGET).
-        """
-        owners = self.collection.maps["owner_by_sock"]
-        living, now = self.living(), time.monotonic()
-        if living > owners.spec.max_entries - 128 * (os.cpu_count() or 1) and now >= self._look_again:
-            self._look_again = now + LOOK_SECONDS
-            present = len(list(owners.keys())) if owners.spec.max_entries <= 1 << 16 else owners.spec.max_entries
-            self._evicted = max(self._evicted, living - present)
-        self._evicted = max(self._evicted, living - owners.spec.max_entries, self._trimmer.trimmed)
-        return self._evicted
+        """How many living sockets have lost their owner for want of room so far."""
+        return self._room.evicted()
 
     def living(self) -> int:
-        """How many sockets that were learnt have not been destroyed: what the maps should have had room for."""
-        count = self.collection.counter
-        return count(COUNTER_INSERTED) - count(COUNTER_DELETED) - self._forgiven
+        """How many sockets the maps should have had room for."""
+        return self._room.living()
 
     def forget(self, sk: int) -> None:
-        """Takes a socket's entry out of owner_by_sock, as an eviction would, without it being counted as one."""
-        if self.collection.maps["owner_by_sock"].delete(sk.to_bytes(8, self.kernel.arch.byte_order)):  # type: ignore[arg-type]
-            self._forgiven += 1
+        """Takes a socket's owner out, as if for want of room."""
+        self._room.forget(sk.to_bytes(8, self.kernel.arch.byte_order))  # type: ignore[arg-type]
 
     def lost(self) -> int:
         """Events that found no room.

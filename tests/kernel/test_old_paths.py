@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import kernel, perfbuf, prog, tracer, trim, uapi
+from sockpid import kernel, perfbuf, prog, room, tracer, uapi
 from sockpid.collection import Options
 from sockpid.deniable import FEATURES
 from sockpid.errors import AttachError, SyscallError
@@ -172,7 +172,7 @@ def test_a_map_without_lru_is_trimmed() -> None:
             for _ in range(entries * 2):
                 pairs.append(Pair("inet"))
                 pairs[-1].send()
-                opened._trimmer._look = 0.0
+                opened._room._trim_again = 0.0
                 opened.events(0)
                 assert len(list(owners.keys())) < entries, "room is made before it is needed"
             newest = opened.owner_of(pairs[-1].tuple)
@@ -192,7 +192,7 @@ def test_the_times_by_which_entries_are_old_lie_where_the_compiler_put_them() ->
         "owner_by_sock": abi["struct owner"]["members"]["latest"][0] + process,
         "socket_to_pid": process,
         "exec_names": abi["struct exec_name"]["members"]["start_ns"][0],
-    } == trim.WHEN
+    } == room.WHEN
 
 
 def test_doctor_tells_every_capability() -> None:
