@@ -24,7 +24,10 @@ SLOTS = 16
 
 
 class Record(NamedTuple):
-    """One time that the probe was passed. args: as many as were asked for; memory: zero where it cannot be read."""
+    """One time that the probe was passed.
+
+    args: three; where less were asked for, the rest are the last one again. memory: zero where it cannot be read.
+    """
 
     args: Tuple[int, ...]
     task: int
@@ -39,6 +42,7 @@ class Place(NamedTuple):
 
 # Every socket that begins to connect, begins to listen or is closed passes here, in the context of whoever does it.
 STATE = Place(((Target("raw_tp", "inet_sock_set_state"), 3), (Target("func", "tcp_set_state"), 2)))
+# A tail loss probe does not pass the function, but then the timeout does.
 RETRANSMIT = Place(((Target("raw_tp", "tcp_retransmit_skb"), 2), (Target("func", "tcp_retransmit_skb"), 2)))
 # A raw socket's send, or a datagram for it that finds its buffer full.
 RAW = Place((
@@ -104,14 +108,19 @@ class Peek:
         try:
             action()
         finally:
-            value = self._config.lookup(key) or bytes(struct.calcsize(CONFIG))
-            (count,) = struct.unpack_from("=Q", value, 24)
+            count = self.passed()
             self._config.update(key, struct.pack(CONFIG, (1 << 64) - 1, 0, 0, 0))  # nobody
         records = []
         for slot in range(min(count, SLOTS)):
             content = self._slots.lookup(struct.pack("=I", slot)) or b""
             records.append(unpack(content, self._arch.pointer_size))
         return records
+
+    def passed(self) -> int:
+        """How often the probe was passed in the capture that goes on."""
+        value = self._config.lookup(struct.pack("=I", 0)) or bytes(struct.calcsize(CONFIG))
+        count: int = struct.unpack(CONFIG, value)[3]
+        return count
 
     def read(self, address: int, size: int = SIZE) -> bytes:
         """Kernel memory; zero where it cannot be read."""

@@ -11,7 +11,8 @@ from .insn import BPF_ALU64, BPF_LDX, BPF_PSEUDO_MAP_FD, BPF_STX, BPF_X, CALL, L
 CONFIG = "=QQQQ"
 """What the program is told: pid_tgid to look at (0: all), address, argument 0 to look at (0: any), records so far."""
 HEADER = "=QQQQ"
-"""What stands before the memory in a record: arguments 0 to 2 of the probe, address of the current task."""
+"""What stands before the memory in a record: the probe's arguments, the last one three times or twice if there are less
+than three; the address of the current task."""
 SIZE = 4096
 """Bytes that one look copies. struct tcp_sock has less than 3000 so far."""
 ARG0, ARG1 = 0, 1
@@ -82,10 +83,7 @@ def assemble(args: Sequence[int], size: int, probe_read: int, maps: Tuple[int, i
     lookup(maps[1])
     mov(9, 0)
     for n in range(3):
-        if n < len(args):
-            load(1, 6, args[n], size)
-        else:
-            mov_imm(1, 0)
+        load(1, 6, args[min(n, len(args) - 1)], size)
         store(9, 8 * n, 1)
     call("bpf_get_current_task")
     store(9, 24, 0)

@@ -137,10 +137,20 @@ def test_a_wrong_consensus_is_found_out_by_the_self_check(guest: Guest) -> None:
 
 @pytest.mark.guests(*((*KERNELS, *FURTHER) if os.environ.get("SOCKPID_CALIBRATE_ALL") else ("6.1/amd64", "6.12/arm64")))
 def test_a_calibration_finds_what_the_package_says(guest: Guest) -> None:
+    demand_found(guest, DENY)
+
+
+@pytest.mark.guests("6.1/amd64")
+def test_a_calibration_by_kprobes_alone(guest: Guest) -> None:
+    """As before Linux 4.17, which has no raw tracepoints and no kprobe PMU."""
+    demand_found(guest, ["--deny", "live-btf,fentry,raw_tp,tracepoint,kprobe-pmu"])
+
+
+def demand_found(guest: Guest, deny: list[str]) -> None:
     """Nothing is known of the kernel, and every field is found where its debug information has it."""
     script = f"""
-        {" ".join([*SOCKPID, "calibrate", "--json", "-o", "/run/result/calibrated.json", *DENY])} || exit
-        {" ".join([*SOCKPID, "run", "--json", "--duration", "1", "--offsets", "/run/result/calibrated.json", *DENY])}
+        {" ".join([*SOCKPID, "calibrate", "--json", "-o", "/run/result/calibrated.json", *deny])} || exit
+        {" ".join([*SOCKPID, "run", "--json", "--duration", "1", "--offsets", "/run/result/calibrated.json", *deny])}
     """
     result = guest.run(["sh", "-c", script], timeout=240, files=without(guest))
     assert result.status == 0, result.stderr
