@@ -42,6 +42,8 @@ def calibrate(options: Options, output: Optional[str], as_json: bool) -> int:
             print(f"sockpid: {line}", file=sys.stderr)
 
     findings = Findings(identity.arch)
+    if options.take_signals is not None:
+        options.take_signals()
     with Peek(options.deny) as peek:
         run(findings, peek, say)
     found = findings.layout()

@@ -66,6 +66,7 @@ FILTERS = (
 def options(arguments: Namespace) -> Options:
     """How to attach the probe. Raises UsageError."""
     from .collection import Options
+    from .signals import unwind
 
     deny = frozenset(name for name in arguments.deny.split(",") if name)
     if not deny <= FEATURES.keys():
@@ -73,7 +74,9 @@ def options(arguments: Namespace) -> Options:
     if arguments.max_sockets < 1:
         raise UsageError("--max-sockets must be at least 1")
     counting = getattr(arguments, "count", None) is not None
-    return Options(deny, arguments.attach, arguments.max_sockets, counting, consensus=arguments.consensus)
+    return Options(
+        deny, arguments.attach, arguments.max_sockets, counting, consensus=arguments.consensus, take_signals=unwind
+    )
 
 
 def filter_of(arguments: Namespace) -> Filter:

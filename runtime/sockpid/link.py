@@ -9,12 +9,13 @@ import os
 import struct
 
 from . import syscall, uapi
+from .errors import SyscallError
 from .named import NamedTuple
 from .prog import Prog
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Optional
+    from typing import Callable, Dict, List, Optional
 
     from . import tracefs
 
@@ -90,17 +91,42 @@ def attach_kprobe_pmu(target: str, load: Load) -> Link:
 
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
+    """Closed when the interpreter ends, if not before."""
+    import atexit
+    import signal
+
     from . import perf, tracefs
 
     root = tracefs.mount()
     tracefs.remove_stale(root)
-    event = tracefs.KprobeEvent(root, target)
+    # No exception of a signal's handler may come between what is made and the list of it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
-        fd = perf.open_tracepoint(event.id)
-        return Link("kprobe-tracefs", target, _hang(fd, load), fd, event)
-    except BaseException:
-        event.close()
-        raise
+        event = tracefs.KprobeEvent(root, target)
+        try:
+            fd = perf.open_tracepoint(event.id)
+            link = Link("kprobe-tracefs", target, _hang(fd, load), fd, event)
+        except BaseException:
+            event.close()
+            raise
+        if not _outliving:
+            atexit.register(_close_outliving)
+        _outliving.append(link)
+        return link
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_outliving: List[Link] = []
+"""Those whose kprobe events would outlive the process, closed or not."""
+
+
+def _close_outliving() -> None:
+    for link in _outliving:
+        try:
+            link.close()
+        except (OSError, SyscallError):  # the next ones matter as much
+            continue
 
 
 def _hang(fd: int, load: Load) -> Prog:

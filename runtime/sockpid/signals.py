@@ -69,3 +69,16 @@ class Signals:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def unwind() -> None:
+    """From now on SIGTERM and SIGHUP end the process as SIGINT does: what it made is taken away first."""
+    import signal
+
+    def end(number: int, _frame: Any) -> None:
+        signal.signal(number, signal.SIG_IGN)  # the same again is no reason to leave anything behind
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, end)

@@ -118,6 +118,28 @@ def test_a_signal_while_tracefs_kprobes_are_made_leaves_nothing_behind(
 
 
 @pytest.mark.guests("6.1/amd64")
+@pytest.mark.parametrize("command", ["selftest", "top --json", "calibrate -o /run/table.json"])
+def test_no_command_leaves_tracefs_kprobes_behind_when_it_is_ended(
+    guest: Guest, shard: tuple[str, bytes], command: str
+) -> None:
+    deny = "live-btf,fentry,raw_tp,tracepoint,kprobe-pmu"
+    script = f"""
+        events() {{ grep -c . /sys/kernel/tracing/kprobe_events; }}
+        for some in 1 1 1; do
+            {" ".join(SOCKPID)} {command} --deny {deny} >/run/out 2>/run/said & probe=$!
+            until [ $(events) -ge $some ]; do kill -0 $probe || {{ cat /run/said; exit 2; }}; done
+            kill -TERM $probe
+            wait $probe
+            status=$?
+            [ $(events) = 0 ] || exit 3
+            [ $status = 143 ] || {{ echo $status; cat /run/said; exit 4; }}
+        done
+    """
+    result = guest.run(["sh", "-c", script], timeout=120, files={shard[0]: shard[1]}, smp=2)
+    assert result.status == 0, result
+
+
+@pytest.mark.guests("6.1/amd64")
 def test_200_retransmits_of_20_processes_all_name_the_sender(guest: Guest, shard: tuple[str, bytes]) -> None:
     script = f"""
         {" ".join([*SOCKPID, "run", "--json", *KPROBES])} > /run/events 2> /run/ready & probe=$!
