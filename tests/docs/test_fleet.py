@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sockpid.outputs.base import gap
 from sockpid.outputs.metrics import Metrics
+from sockpid.outputs.otlp_json import RENAMED
 from sockpid.outputs.prometheus import Prometheus
 from sockpid.outputs.spec import open_output
 from tests.streams import document, unknown
@@ -168,6 +169,12 @@ def test_collector_pipelines_are_made_of_what_is_defined(added: bool) -> None:
     endpoint = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
     assert output.name == f"otlp:http://{endpoint}"
     output.close()
+
+
+def test_names_of_opentelemetry_are_documented() -> None:
+    text = (ROOT / "docs/outputs.md").read_text()
+    found = text[text.index("Keys that OpenTelemetry's") :]
+    assert set(re.findall(r"`([a-z0-9_.]+)`", found)) == {*RENAMED.values(), "host", "host.name"}
 
 
 def merge(whole: dict[str, Any], added: dict[str, Any]) -> None:
