@@ -11,9 +11,12 @@ import contextlib
 import signal
 import subprocess
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-import bpf_objects
+if TYPE_CHECKING:
+    from tests.bench.guest import bpf_objects
+else:  # in the guest
+    import bpf_objects
 
 WRITES = "/run/writes"
 PATIENCE = 120.0
@@ -28,7 +31,7 @@ class Case(NamedTuple):
     """So many writes through so many sockets. processes: who write in turn, on "own" sockets or on "shared" ones."""
 
     sockets: int = 1
-    count: int = 20000
+    writes: int = 20000
     processes: int = 1
     sharing: str = "own"
     modes: Sequence[str] = ("cork", COUNTED)
@@ -40,7 +43,7 @@ class Case(NamedTuple):
 
     def run(self, modes: Sequence[str]) -> Dict[str, float]:
         """Per mode the ns of one write. Raises SystemExit if that is not all it was: a retransmit takes time, too."""
-        writes = max(self.count, self.sockets)
+        writes = max(self.writes, self.sockets)
         before = retransmitted()
         command = [WRITES, str(self.sockets), str(writes), str(self.processes), self.sharing]
         done = subprocess.run([*command, *modes], stdout=subprocess.PIPE, check=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-import bpf_objects
-import hook
+if TYPE_CHECKING:
+    from tests.bench.guest import bpf_objects, hook
+else:  # in the guest
+    import bpf_objects
+    import hook
 
 LIFE = "/run/life"
 

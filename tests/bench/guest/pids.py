@@ -12,14 +12,18 @@ import os
 import pty
 import threading
 import time
-from typing import Any, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-import hook
 from tests.accuracy.field.catalogue import CATALOGUE
 from tests.accuracy.field.driver import Stage
 from tests.accuracy.field.processes import me, rename
 from tests.accuracy.field.scenario import Run, Scenario
 from tests.accuracy.field.sockets import connect, listener, send_two
+
+if TYPE_CHECKING:
+    from tests.bench.guest import hook
+else:  # in the guest
+    import hook
 
 STAGE = "/run/pids"
 EARLY = "before-probe"

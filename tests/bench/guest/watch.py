@@ -12,12 +12,16 @@ import signal
 import struct
 import subprocess
 import time
-from typing import Any, Dict, Optional, Sequence
-
-from bpf_objects import Attachments
-from usage import cpu_of, high_water, rollup
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sockpid import syscall
+
+if TYPE_CHECKING:
+    from tests.bench.guest.bpf_objects import Attachments
+    from tests.bench.guest.usage import cpu_of, high_water, rollup
+else:  # in the guest
+    from bpf_objects import Attachments
+    from usage import cpu_of, high_water, rollup
 
 CGROUP = "/sys/fs/cgroup"
 INTERVAL = 0.0005

@@ -4,6 +4,8 @@ For each way a self-test, and a workload beside `sockpid run`; what they said go
 Python is what takes time in emulation, so each command is a fork of this process, which has imported sockpid already.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -13,16 +15,22 @@ import traceback
 
 sys.path[:0] = ["/sockpid/runtime", "/sockpid/tests"]
 
-import workload  # noqa: E402 - the line before says where it is
-
 # Imported here so that no child has to.
 from sockpid import cli, collection, doctor, perfbuf, run, selfcheck, selftest  # noqa: E402,F401
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List
+
+    from tests import workload
+else:
+    import workload  # where sys.path says
 
 READY = "offsets from"
 JIT = "net.core.bpf_jit_enable"
 
 
-def start(main, name, suffix):
+def start(main: Callable[[], int], name: str, suffix: str) -> int:
     """Runs main() in a child, its outputs in files. Returns the child's process id."""
     child = os.fork()
     if child:
@@ -39,19 +47,19 @@ def start(main, name, suffix):
         os._exit(status)
 
 
-def wait(child, name, suffix):
+def wait(child: int, name: str, suffix: str) -> int:
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     with open(f"{name}.{suffix}", "w") as file:
         file.write(str(status))
     return status
 
 
-def read(path):
+def read(path: str) -> str:
     with open(path) as file:
         return file.read()
 
 
-def ready(child, name):
+def ready(child: int, name: str) -> None:
     """Waits until `sockpid run` says that it is attached, or has ended."""
     deadline = time.monotonic() + 60
     while READY not in read(f"{name}.errors") and time.monotonic() < deadline:
@@ -60,7 +68,7 @@ def ready(child, name):
         time.sleep(0.05)
 
 
-def follow_advice(name, command):
+def follow_advice(name: str, command: Callable[[], int]) -> int:
     """Switches the JIT on, keeps what the refusal was, and tries again."""
     with open(f"/proc/sys/{JIT.replace('.', '/')}", "w") as file:
         file.write("1")
@@ -69,8 +77,8 @@ def follow_advice(name, command):
     return wait(start(command, name, "selftest"), name, "status")
 
 
-def try_way(name, options):
-    def sockpid(command):
+def try_way(name: str, options: List[str]) -> None:
+    def sockpid(command: str) -> Callable[[], int]:
         return lambda: cli.main([command, "--json", *options])
 
     status = wait(start(sockpid("selftest"), name, "selftest"), name, "status")
