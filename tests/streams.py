@@ -28,7 +28,7 @@ def document(**changes: Any) -> dict[str, Any]:
     """The document of an event whose owner is known, as `sockpid run` tells it, with some keys changed."""
     owner = event.Process(4711, 4712, 1_663_481_925_963, 2_000, 77, "send", 0, "python3")
     name = SocketTuple(4026531840, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2")
-    fields = (
+    fields: tuple[Any, ...] = (
         5_000, 1, "rto", name, "ESTABLISHED", owner, owner, 1, "sock", 0, 99, 0, 100, 1548, 250, 10, 7, 2, 4, 0, False,
         None,
     )  # fmt: skip

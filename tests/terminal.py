@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 SGR = re.compile(r"\x1b\[([0-9;]*)m")
 COLOURS = {31: "#ff6b6b", 32: "#69db7c", 33: "#ffd43b", 34: "#74c0fc", 35: "#da77f2", 36: "#66d9e8"}
@@ -76,7 +75,7 @@ class Tmux:
     def __enter__(self) -> Tmux:
         return self
 
-    def __exit__(self, _type: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         subprocess.run(["tmux", "-S", f"{self._directory}/socket", "kill-server"], check=False, capture_output=True)
         shutil.rmtree(self._directory)
 

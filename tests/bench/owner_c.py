@@ -17,11 +17,11 @@ def program() -> bytes:
         built = Path(directory)
         triplet = subprocess.run(["gcc", "-print-multiarch"], check=True, capture_output=True, text=True).stdout.strip()
         headers = ["-I", f"/usr/include/{triplet}", "-D__TARGET_ARCH_x86"]
-        bpf = ["clang-14", "-g", "-O2", "-target", "bpf", "-Wall", "-Werror", *headers, "-c", SOURCES / "owner.bpf.c"]
-        subprocess.run([*bpf, "-o", built / "owner.bpf.o"], check=True, capture_output=True)
-        skeleton = ["bpftool", "gen", "skeleton", built / "owner.bpf.o", "name", "owner_bpf"]
+        bpf = ["clang-14", "-g", "-O2", "-target", "bpf", "-Wall", "-Werror", *headers, "-c"]
+        subprocess.run([*bpf, SOURCES / "owner.bpf.c", "-o", built / "owner.bpf.o"], check=True, capture_output=True)
+        skeleton: list[str | Path] = ["bpftool", "gen", "skeleton", built / "owner.bpf.o", "name", "owner_bpf"]
         (built / "owner.skel.h").write_bytes(subprocess.run(skeleton, check=True, capture_output=True).stdout)
-        compiled = ["gcc", "-O2", "-Wall", "-static", "-I", built, "-I", SOURCES, SOURCES / "owner.c"]
+        compiled: list[str | Path] = ["gcc", "-O2", "-Wall", "-static", "-I", built, "-I", SOURCES, SOURCES / "owner.c"]
         libraries = ["-lbpf", "-lelf", "-lz"]
         subprocess.run([*compiled, "-o", built / "owner", *libraries], check=True, capture_output=True)
         subprocess.run(["strip", built / "owner"], check=True)

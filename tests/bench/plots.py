@@ -8,7 +8,6 @@ from pathlib import Path
 from .targets import Json, added, right
 
 OURS, THEIRS = "#c0392b", "#7f8c8d"
-SETTINGS = {"svg.hashsalt": "sockpid", "svg.fonttype": "none", "font.size": 9}
 
 
 def draw(vm: Json, directory: Path) -> None:
@@ -37,7 +36,7 @@ def _bars(path: Path, title: str, rows: Sequence[tuple[str, float]], log: bool =
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context({"svg.hashsalt": "sockpid", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(6.4, 0.4 + 0.28 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         names = [name for name, _ in rows]

@@ -191,7 +191,7 @@ def soak(seconds: float) -> dict[str, Any]:
         over = threading.Event()
 
         def watch() -> list[dict[str, float]]:
-            samples = []
+            samples: list[dict[str, float]] = []
             while len(samples) < 4 or not over.wait(seconds / 120):
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                     answer.read()

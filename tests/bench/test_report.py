@@ -9,7 +9,7 @@ from . import plots, report, targets
 from .targets import Target
 
 
-def documents() -> tuple[report.Json, report.Json]:
+def documents() -> tuple[targets.Json, targets.Json]:
     vm, here = (json.loads((report.DOCS / f"bench/{name}.json").read_text()) for name in ("vm", "native"))
     return vm, here
 

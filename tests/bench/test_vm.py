@@ -15,7 +15,7 @@ from .machine import Job
 
 
 def played(jobs: list[Job], *_: Any, **__: Any) -> list[tuple[str, dict[str, Any]]]:
-    ((name, _, count, arguments),) = jobs
+    ((name, _kind, count, arguments),) = jobs
     if name == "dies":
         raise GuestPanic("Kernel panic - not syncing", "")
     if name == "is silent":

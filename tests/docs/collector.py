@@ -43,5 +43,5 @@ def _build(root: Path, program: Path) -> None:
     (here / "main.go").write_bytes(SOURCE.read_bytes())
     settings = {"GOROOT": str(go), "GOPATH": str(workspace), "GO111MODULE": "off", "GOPROXY": "off", "CGO_ENABLED": "0",
                 "GOCACHE": str(root / "cache"), "GOTELEMETRY": "off"}  # fmt: skip
-    command = [go / "bin/go", "build", "-ldflags", "-s -w", "-o", program, "."]
+    command: list[str | Path] = [go / "bin/go", "build", "-ldflags", "-s -w", "-o", program, "."]
     subprocess.run(command, cwd=here, env={**os.environ, **settings}, check=True)

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from sockpid.outputs import Outputs
 from tests.streams import document, unknown
-from tests.unit.test_outputs_wire import NASTY, Collector, until
+from tests.unit.test_outputs_wire import NASTY, Collector, held, until
 from tests.vm.packages import PackageError
 
 from . import collector
@@ -46,7 +46,7 @@ def program() -> Path:
 
 def validated(program: Path, *paths: Path) -> list[str]:
     """What the collector says is wrong with configurations, each added to those before it."""
-    command = [program, "validate", *(f"--config={path}" for path in paths)]
+    command: list[str | Path] = [program, "validate", *(f"--config={path}" for path in paths)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     told = done.stderr.partition("\n20")[0]  # it says everything twice, the second time with the date
     return [line.strip() for line in told.splitlines()[1:] if line.strip()]
@@ -136,7 +136,7 @@ def logs(behind: Collector) -> list[dict[str, Any]]:
         if path == "/v1/logs":
             for of_resource in json_format.Parse(body, ExportLogsServiceRequest()).resource_logs:
                 for record in of_resource.scope_logs[0].log_records:
-                    values = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in record.attributes}
+                    values = {a.key: held(a) for a in record.attributes}
                     assert record.time_unix_nano
                     assert record.event_name == "sockpid.retransmit"
                     found.append(values)

@@ -122,7 +122,7 @@ def test_every_event_arrives_once_and_whole(broker: Broker, kcat: str, tmp_path:
     events = [document(**NASTY), unknown(), document(sharers=sharers), *numbered(600)]
     written: collections.Counter[str] = collections.Counter()
     with host.rsyslog():
-        outputs = Outputs.open([f"file:{host.log},size=100K,keep=100"], [].append)
+        outputs = Outputs.open([f"file:{host.log},size=100K,keep=100"], list[str]().append)
         outputs.start()
         for first in range(0, len(events), 60):  # less than a file: one that is renamed before it is seen is not read
             part = events[first : first + 60]

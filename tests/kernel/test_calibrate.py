@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 from sockpid import calibrate, calibration, kernel, offsets, provoke, subjects, syscall
+from sockpid.deaf import drop_everything
 from sockpid.errors import CalibrationError, SyscallError
 from sockpid.findings import Findings
 from sockpid.layout import Layout, Struct
@@ -155,7 +156,7 @@ def test_the_timer_of_one_socket_is_that_of_proc_net_tcp() -> None:
     try:
         connection.listen()
         connection.connect()
-        provoke.drop_everything(connection.accept())
+        drop_everything(connection.accept())
         inode = os.fstat(connection.client.fileno()).st_ino
         for expected, step in ((0, lambda: None), (1, lambda: connection.client.send(b"x"))):
             step()

@@ -103,7 +103,7 @@ def test_seed_names_this_process(
     else:
         monkeypatch.setattr(sock_diag, "load", lambda: (_ for _ in ()).throw(ImportError("denied")))
     written: dict[bytes, bytes] = {}
-    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop)
+    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__)
     assert result.warnings == (
         [] if source is sock_diag else ["sockets are listed by /proc/net/tcp, which is as good but slower: denied"]
     )

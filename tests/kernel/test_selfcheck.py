@@ -17,7 +17,12 @@ def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: 
     others: list[event.Event] = []
     pairs: list[deaf.Pair] = []
     made = deaf.Pair.__init__
-    monkeypatch.setattr(deaf.Pair, "__init__", lambda self, family: pairs.append(self) or made(self, family))
+
+    def init(pair: deaf.Pair, family: str) -> None:
+        pairs.append(pair)
+        made(pair, family)
+
+    monkeypatch.setattr(deaf.Pair, "__init__", init)
     with Tracer.open(Options(), None) as tracer:
         read = tracer.events
         standing = iter([3.3])

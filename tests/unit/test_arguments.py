@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from sockpid import arguments, cli, cli_parser, cli_run
 from sockpid.arguments import argument
+from sockpid.cli_shared import COMMON, FILTERS
 
-FLAGS = [one.flag for one in (*cli_run.COMMON, *cli_run.RUN, *cli_run.FILTERS)]
+FLAGS = [one.flag for one in (*COMMON, *cli_run.RUN, *FILTERS)]
 VALUES = [
     "1",
     "0",
@@ -92,7 +93,7 @@ def test_mistakes_are_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_what_read_understands_is_declared() -> None:
     """A way of add_argument() that `read` does not know must not be told to it in silence."""
     known = {"action", "nargs", "const", "type", "choices", "default", "metavar", "help"}
-    for one in (*cli_run.COMMON, *cli_run.RUN, *cli_run.FILTERS):
+    for one in (*COMMON, *cli_run.RUN, *FILTERS):
         assert one.told.keys() <= known, one.flag
         assert one.told.get("action") in (None, "store_true", "append")
         assert one.told.get("nargs") in (None, "?")

@@ -75,7 +75,8 @@ def prototype_and_function(number: int) -> List[int]:
 @CHUNKS
 @given(drawn=st.lists(records(), max_size=40))
 def test_agrees_with_stepping(chunk: int, drawn: List[Tuple[List[int], int]]) -> None:
-    starts, words = [], []
+    starts: List[int] = []
+    words: List[int] = []
     for record, _ in drawn:
         starts.append(len(words))
         words += record

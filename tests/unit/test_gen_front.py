@@ -8,7 +8,7 @@ import lzma
 import os
 import sys
 from pathlib import Path
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import pytest
 
@@ -22,6 +22,9 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 REST = os.urandom(1 << 20)
 """What comes after: more than is looked at together."""
@@ -57,11 +60,12 @@ class Cut(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
-        data = self._file.read(min(len(buffer), self._left))
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        room = memoryview(buffer)
+        data = self._file.read(min(len(room), self._left))
         assert data, "read behind what is needed"
         self._left -= len(data)
-        buffer[: len(data)] = data
+        room[: len(data)] = data
         return len(data)
 
 

@@ -312,7 +312,7 @@ def test_tar_headers_of_any_size(kind: bytes) -> None:
     info.type, info.size = kind, 1 << 30
     file = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
     with pytest.raises(SourceError, match="a file name of 1073741824 bytes"):
-        list(package.files(file, "tar"))  # type: ignore[arg-type] # BytesIO is a BinaryIO
+        list(package.files(file, "tar"))
 
 
 def test_window_and_copy() -> None:

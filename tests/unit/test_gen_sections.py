@@ -26,6 +26,7 @@ def test_a_section_is_mapped_wherever_it_starts(tmp_path: Path) -> None:
     path.write_bytes(make.elf({".text": bytes(5001), ".BTF": make.btf(), ".debug_info": b"x"}))
     with path.open("rb") as file, sections.opened(file) as elf:
         section = elf.get_section_by_name(".BTF")
+        assert section is not None
         assert section["sh_offset"] % 4096
         assert sections.mapped(file, section) == make.btf() == sections.content(file, section)
 

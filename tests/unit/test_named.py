@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import typing
+from collections.abc import Callable
 from typing import Any, Optional
 
 import pytest
@@ -45,13 +46,14 @@ def test_classes_are_the_same() -> None:
     ours, theirs = classes(named.NamedTuple), classes(typing.NamedTuple)
     for what in ("__doc__", "__name__", "__module__", "_fields", "_field_defaults", "__match_args__"):
         assert getattr(ours, what) == getattr(theirs, what), what
-    for wrong in (
+    wrongs: tuple[Callable[[Any], object], ...] = (
         lambda c: c(),
         lambda c: c(1, 2, 3, 4),
         lambda c: c(1, x=1),
         lambda c: c(1, w=1),
         lambda c: c._make([1]),
-    ):
+    )
+    for wrong in wrongs:
         for each in (ours, theirs):
             with pytest.raises(TypeError):
                 wrong(each)

@@ -25,6 +25,7 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from prometheus_client.parser import text_string_to_metric_families
 
 from sockpid.outputs import Outputs, Record, otlp_json
@@ -287,6 +288,13 @@ def otlp(url: str, spool: Path | None = None, limit: int = 1 << 20, **more: Any)
     return Otlp(url, ("logs", "metrics"), Metrics(("kind", "comm"), 100), made, **more)
 
 
+def held(attribute: KeyValue) -> object:
+    """The attribute's value, of whatever kind."""
+    kind = attribute.value.WhichOneof("value")
+    assert kind is not None, attribute
+    return getattr(attribute.value, kind)
+
+
 @pytest.mark.parametrize("compress", [False, True])
 def test_otlp_is_what_the_protocol_says(compress: bool) -> None:
     """Parsed by the protocol's own messages; a field that they do not have is an error there."""
@@ -306,7 +314,7 @@ def test_otlp_is_what_the_protocol_says(compress: bool) -> None:
     known, not_known = of_resource.scope_logs[0].log_records
     assert known.time_unix_nano == document()["ts_ns"]
     assert known.event_name == "sockpid.retransmit"
-    values = {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in known.attributes}
+    values = {a.key: held(a) for a in known.attributes}
     assert values["process.pid"] == 4711
     assert values["network.peer.address"] == "10.0.0.2"
     assert values["sockpid.labels_env_NOTE"] == "two\nlines = x"

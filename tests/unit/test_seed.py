@@ -29,6 +29,10 @@ REQUEST = sock(SocketTuple(77, "inet", 80, 9002, "10.0.0.1", "10.0.0.2"), 3, 0)
 MASTER, WORKER = proc.Holder(100, "nginx", 50), proc.Holder(90, "nginx", 60)
 
 
+def never(key: bytes) -> None:
+    pytest.fail(f"an entry that was not made is taken out: {key!r}")
+
+
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with one namespace, four sockets, and two processes that share two of them."""
@@ -44,7 +48,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("host")
 def test_every_socket_gets_its_oldest_holder() -> None:
     written: dict[bytes, bytes] = {}
-    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop)
+    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__)
     assert result == seed.SeedResult(2, frozenset([ORPHAN.tuple]), {LISTENING.tuple: 2}, [])
     owner = event.unpack_process(written[socket_tuple.pack(LISTENING.tuple)])
     assert owner is not None
@@ -60,29 +64,27 @@ def test_a_socket_that_closes_meanwhile_leaves_no_entry(monkeypatch: pytest.Monk
     listings = iter([[CONNECTED, LISTENING], [reused]])
     monkeypatch.setattr(sock_diag, "tcp", lambda _namespace: next(listings))
     written: dict[bytes, bytes] = {}
-    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop)
+    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__)
     assert written == {}
     assert result.seeded == 0
 
 
 @pytest.mark.usefixtures("host")
 def test_what_the_probe_has_learnt_is_not_counted() -> None:
-    assert seed.seed(lambda _key, _value: False, pytest.fail).seeded == 0
+    assert seed.seed(lambda _key, _value: False, never).seeded == 0
 
 
 @pytest.mark.usefixtures("host")
 def test_a_small_map_is_not_filled_beyond_its_room() -> None:
     written: dict[bytes, bytes] = {}
-    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.pop, room=1)
+    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__, room=1)
     assert list(written) == [socket_tuple.pack(LISTENING.tuple)]
     assert result.warnings == ["1 sockets older than the probe stay unknown: more than 1; --max-sockets"]
 
 
 def test_outside_the_initial_pid_namespace_nothing_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "in_initial_pid_namespace", lambda: False)
-    result = seed.seed(
-        lambda _key, _value: pytest.fail("an entry with a process id that means something else"), pytest.fail
-    )
+    result = seed.seed(lambda _key, _value: pytest.fail("an entry with a process id that means something else"), never)
     assert result.seeded == 0
     assert "pid namespace" in result.warnings[0]
 

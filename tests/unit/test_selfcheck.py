@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ TUPLE = SocketTuple(1, "inet", 1000, 2000, "127.0.0.1", "127.0.0.2")
 
 
 def retransmit(number: int, *, cwnd: int = 1, kind: str = "rto") -> event.Event:
-    fields = dict.fromkeys(event.FIELDS, 0)
+    fields: dict[str, Any] = dict.fromkeys(event.FIELDS, 0)
     fields.update(tuple=TUPLE, kind=kind, state="FIN_WAIT1", srtt_us=30, snd_cwnd=cwnd, total_retrans=number)
     fields.update(owner=event.process(7 << 32 | 7, 0, 0, 0, 1, 0, b"x"), kern=False, ulp=None, end_seq=1)
     return event.Event(**{**fields, "retransmits": max(number - 1, 0)})

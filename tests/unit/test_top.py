@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from sockpid.top import columns, command, state, view
-from sockpid.top.model import Model, Owner, document
+from sockpid.top.model import LEVELS, Model, Owner, document
 from sockpid.top.screen import decode
 from sockpid.top.state import State
 from tests import browser, streams
@@ -105,7 +105,7 @@ def test_every_sort_orders_by_its_column(name: str) -> None:
 
 def test_the_lists_of_the_command_line_are_those_of_the_screen() -> None:
     assert tuple(state.SORTS) == command.SORTS
-    assert command.LEVELS == state.LEVELS
+    assert command.LEVELS == LEVELS
 
 
 def test_down_into_an_owner_and_back_with_the_cursor_where_it_was() -> None:

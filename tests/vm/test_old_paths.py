@@ -37,7 +37,7 @@ def all_families(found: dict[str, Any]) -> dict[str, Any]:
     return {name: (family["ok"], family["mismatches"]) for name, family in found["families"].items()}
 
 
-RIGHT = dict.fromkeys(("inet", "inet6", "mapped"), (True, []))
+RIGHT: dict[str, tuple[bool, list[str]]] = dict.fromkeys(("inet", "inet6", "mapped"), (True, []))
 
 
 @pytest.mark.guests("5.10/amd64", "6.1/amd64")

@@ -69,7 +69,7 @@ def workload(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "--log-level=ERROR",
         "--onefile",
         "--paths",
-        bundles.ROOT / "runtime",
+        str(bundles.ROOT / "runtime"),
     ]
     subprocess.run([*freeze, bundles.ROOT / "tests/workload.py"], cwd=directory, check=True, capture_output=True)
     return (directory / "dist/workload").read_bytes()

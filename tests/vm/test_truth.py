@@ -68,7 +68,7 @@ def test_btf_and_dwarf_agree_in_every_field(image: KernelSource, debug: KernelSo
     fields = wanted(image.arch)
     dwarf = extract(debug._replace(btf=None), fields)
     assert dwarf.kind == "dwarf"
-    btf = Btf(image.btf)
+    btf = Btf(bytes(image.btf))
     by_sockpid = btf.extract(fields, image.arch.pointer_size)
     by_drgn = drgn_layout.extract(btf_finder.program(btf, image.arch), fields)
     assert compare(by_sockpid, dwarf.layout) == []
