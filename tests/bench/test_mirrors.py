@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import lzma
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
-from sockpid_gen import front
+from sockpid_gen import front, vmlinux
 from tests import kernel_files as make
 
 from . import mirrors
@@ -38,8 +39,8 @@ def test_a_front_that_tells_something_else_fails_the_run(tmp_path: Path) -> None
     assert mirrors._package(package)["form"] == "raw"
     right = front.read
 
-    def wrong(image: object) -> object:
-        facts = right(image)  # type: ignore[arg-type]  # whatever it is
+    def wrong(image: io.BufferedReader) -> vmlinux.Facts | None:
+        facts = right(image)
         return facts and facts._replace(build_id="ff" * 20)
 
     with patch.object(front, "read", wrong), pytest.raises(AssertionError, match="tells something else"):

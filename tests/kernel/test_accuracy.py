@@ -26,7 +26,8 @@ def played() -> dict[str, dict[str, object]]:
     )
     assert done.stdout, done.stderr
     (column,) = json.loads(done.stdout).values()
-    return column["scenarios"]  # type: ignore[no-any-return]
+    scenarios: dict[str, dict[str, object]] = column["scenarios"]
+    return scenarios
 
 
 @pytest.mark.parametrize("name", SLICE)

@@ -49,9 +49,9 @@ class Daemon:
 def status(directory: str, running: bool) -> dict[str, Any]:
     ran = sockpid("status", "--json", "--pin", directory)
     assert ran.status == (0 if running else 1), ran
-    told = json.loads(ran.stdout)
+    told: dict[str, Any] = json.loads(ran.stdout)
     assert told["running"] is running
-    return told  # type: ignore[no-any-return]
+    return told
 
 
 def retransmits() -> int:

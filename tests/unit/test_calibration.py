@@ -197,7 +197,7 @@ def test_what_the_next_socket_in_memory_has_is_not_taken_for_ours(neighbour: str
 
     plain = Kernel()
     plain.peek = plain
-    calibrate_kern._ulp_ops(looked, plain, [calibrate_kern.Named(bytes(one + other), "mptcp")])  # type: ignore[arg-type]
+    calibrate_kern._ulp_ops(looked, plain, [calibrate_kern.Named(bytes(one + other), "mptcp")])  # type: ignore[arg-type] # all it asks
     if neighbour == "a socket of another namespace":
         assert "2 places fit all 1 sockets: [(992, 32), (2976, 32)]" in looked.problems[calibration.ULP[0]]
     else:

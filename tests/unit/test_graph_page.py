@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -14,9 +16,9 @@ from tests.browser import open_page
 from tests.streams import Cluster, document, unknown
 
 
-def page_of(path: Path, events: object) -> Path:
+def page_of(path: Path, events: Iterable[dict[str, Any]]) -> Path:
     graph = TransportGraph()
-    for event in events:  # type: ignore[attr-defined] # any iterable of events
+    for event in events:
         graph.handle_transport_event(event)
     path.write_text(to_html(View.of(graph)), encoding="utf-8")
     return path

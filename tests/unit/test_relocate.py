@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Mapping
+from typing import Literal
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_enum_values_fill_both_halves_of_a_wide_load(order: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_shifts_extract_exactly_the_bits_of_a_field(order: str) -> None:
+def test_shifts_extract_exactly_the_bits_of_a_field(order: Literal["little", "big"]) -> None:
     """Does what the program does - load the unit into 64 bits, shift left, shift right - against the bits."""
     draw = random.Random(1)
     tried = 0
@@ -134,7 +135,7 @@ def test_shifts_extract_exactly_the_bits_of_a_field(order: str) -> None:
             for kind in ("lshift_u64", "rshift_u64")
         ]
         # BPF_CORE_READ_BITFIELD_PROBED reads into the low-order bytes of a u64
-        value = int.from_bytes(memory[start : start + size], order)  # type: ignore[arg-type]
+        value = int.from_bytes(memory[start : start + size], order)
         assert (value << shifts[0] & 2**64 - 1) >> shifts[1] == truth, field
 
 

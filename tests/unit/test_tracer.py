@@ -18,8 +18,8 @@ def tracer(**known: Any) -> Tracer:
     """A tracer that is attached to nothing: seeded, with all hooks, nothing evicted, unless `known` says otherwise."""
     made = Tracer.__new__(Tracer)
     made.__dict__.update(_orphans=frozenset(), _shared={}, seeded=3, _sees_mptcp=True)
-    made.collection = SimpleNamespace(learns=lambda: known.get("learns", True))  # type: ignore[assignment]
-    made.evicted = lambda: known.get("evicted", 0)  # type: ignore[method-assign]
+    made.__dict__.update(collection=SimpleNamespace(learns=lambda: known.get("learns", True)))
+    made.__dict__.update(evicted=lambda: known.get("evicted", 0))
     made.__dict__.update({k: v for k, v in known.items() if k in ("_orphans", "seeded")})
     return made
 
