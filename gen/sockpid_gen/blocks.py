@@ -75,7 +75,7 @@ def from_last(archive: Part, wanted: Pattern[str], limit: int) -> Optional[IO[by
                 unpacked.seek(start + places[-1])
                 return cast("IO[bytes]", unpacked)
     except (xz.XZError, MemoryError, *DAMAGE):
-        pass
+        pass  # who reads it from its start says what is wrong
     except BaseException:
         unpacked.close()
         raise
@@ -84,7 +84,7 @@ def from_last(archive: Part, wanted: Pattern[str], limit: int) -> Optional[IO[by
 
 
 def _last_first(archive: Part) -> Iterator[Tuple[int, bytes]]:
-    """Every block, and where it starts when all are unpacked. None if there is only one, or if one is too large."""
+    """Every block, and where it starts when all are unpacked. Nothing if there is only one, or if one is too large."""
     import xz
 
     with xz.XZFile(cast(BinaryIO, archive)) as file:
