@@ -74,10 +74,19 @@ Where addresses are translated on the way (NAT) the two ends of a connection do 
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
-    """As its base, but for the width: argparse asks shutil for it at each option, which imports compressors."""
+    """As its base, but for the width: argparse asks shutil for it at each option, which imports compressors.
+
+    Sentences are wrapped; examples, which are indented, stay as they are.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap
+
+        lines = (textwrap.wrap(line, width) if line[:1].isupper() else [line] for line in text.splitlines())
+        return "\n".join(indent + part for whole in lines for part in whole)
 
 
 @functools.lru_cache(None)
@@ -134,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     parent = common()
     add_run(commands, parent)
     top.add(commands, parent)
-    status.add(commands)
+    status.add(commands, raw)
     commands.add_parser(
         "selftest",
         parents=[parent],

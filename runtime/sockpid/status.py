@@ -23,11 +23,11 @@ It asks the instance that runs with --pin (or --keep) in this directory; the ser
 exit status: 0 it runs, 1 it does not, 15 the directory is not to be trusted, else as `sockpid --help` says"""
 
 
-def add(commands: Any) -> None:
-    """Adds the command to the parser of all."""
+def add(commands: Any, formatter: Any) -> None:
+    """Adds the command to the parser of all. formatter: of its help."""
     status = commands.add_parser(
         "status",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=formatter,
         help="tell how the running instance does",
         description="Tells whether an instance runs, since when, with which hooks; its events, losses and outputs, and "
         "what was not seen at its last restart.",

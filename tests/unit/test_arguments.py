@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 
@@ -103,3 +104,16 @@ def test_a_default_is_not_appended_to() -> None:
     declared = (argument("--with", action="append", default=["a"]),)
     assert arguments.read(["--with", "b"], declared) == {"with": ["a", "b"]}
     assert declared[0].default == ["a"]
+
+
+def test_help_has_no_sentence_beyond_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words of a sentence are not cut by the terminal; indented examples are left as they are."""
+    monkeypatch.setenv("COLUMNS", "80")
+    cli_parser._columns.cache_clear()
+    try:
+        (commands,) = (a for a in cli_parser.parser()._actions if isinstance(a, argparse._SubParsersAction))
+        for name, parser in commands.choices.items():
+            lines = parser.format_help().splitlines()
+            assert [line for line in lines if line[:1].isupper() and len(line) > 80] == [], name
+    finally:
+        cli_parser._columns.cache_clear()
