@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 
-from . import kernel
+from . import kernel, syscall, uapi
+from .errors import SockpidError
 from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import AbstractSet, Dict, Iterator, List, Optional, Set, Tuple
+
+THREADS_MAX = 4096
+"""So many threads of a process are asked whether they have a table of descriptors of their own."""
 
 PROC_PID_INIT_INO = 0xEFFFFFFC  # include/linux/proc_ns.h: inode of the first pid namespace
 
@@ -178,21 +182,46 @@ def socket_inodes(pid: int) -> Set[int]:
 
 
 def _descriptors(pid: int) -> Iterator[Tuple[str, List[str]]]:
-    """Directories of descriptors with their names. A first thread that has ended shows none; then the others' count."""
+    """Directories of descriptors with their names: one for each table of descriptors that the process's threads have.
+
+    Nearly always that is one. A first thread that has ended has none, and any thread may have taken a copy of its own
+    (unshare(CLONE_FILES)).
+    """
+    for directory in _tables(pid):
+        try:
+            yield directory, os.listdir(directory)
+        except OSError:
+            continue
+
+
+def _tables(pid: int) -> Iterator[str]:
+    first = f"/proc/{pid}/fd/"
+    yield first
     try:
-        names = os.listdir(f"/proc/{pid}/fd")
-        if names:
-            yield f"/proc/{pid}/fd/", names
+        if os.stat(f"/proc/{pid}/task").st_nlink <= 3:  # itself, its name, and a thread
             return
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return
-    for thread in threads if len(threads) > 1 else []:
-        try:
-            names = os.listdir(f"/proc/{pid}/task/{thread}/fd")
-        except OSError:
-            continue
-        yield f"/proc/{pid}/task/{thread}/fd/", names
+    known = [(pid, first)]
+    for thread in threads[:THREADS_MAX]:
+        tid, directory = int(thread), f"/proc/{pid}/task/{thread}/fd/"
+        if tid != pid and not any(_share_table(tid, directory, *other) for other in known):
+            known.append((tid, directory))
+            yield directory
+
+
+def _share_table(tid: int, directory: str, other: int, directory_of_other: str) -> bool:
+    """Have two threads one table of descriptors? Where the kernel does not compare (CONFIG_KCMP), tables with the same
+    numbers count as one."""
+    try:
+        return syscall.kcmp(other, tid, uapi.KCMP_FILES) == 0
+    except SockpidError:
+        pass
+    try:
+        return os.listdir(directory) == os.listdir(directory_of_other)
+    except OSError:
+        return False
 
 
 def hides_others() -> bool:

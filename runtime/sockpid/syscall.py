@@ -74,3 +74,8 @@ def prctl(name: str, option: int, argument: int) -> None:
 def unshare(flags: int) -> None:
     """unshare(2): gives the calling thread namespaces of its own."""
     syscall("unshare", machine().unshare, flags)
+
+
+def kcmp(pid1: int, pid2: int, kind: int) -> int:
+    """kcmp(2): 0 where two threads share what `kind` names (KCMP_FILES: their table of descriptors)."""
+    return syscall("kcmp", machine().kcmp, pid1, pid2, kind, 0, 0)

@@ -119,6 +119,9 @@ ICSK_TIME_LOSS_PROBE = 5
 # include/uapi/linux/sched.h
 CLONE_NEWNET = 0x40000000
 
+# enum kcmp_type (include/uapi/linux/kcmp.h)
+KCMP_FILES = 2
+
 # enum bpf_cmd: pinning, and the flag of BPF_OBJ_GET that asks for reading only (include/uapi/linux/bpf.h)
 BPF_OBJ_PIN = 6
 BPF_OBJ_GET = 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import cgroup, kernel, proc
+from sockpid import cgroup, kernel, proc, syscall
+from sockpid.errors import SyscallError
 
 # The first thread ends by itself (SYS_exit of this architecture), the second holds a socket until its input ends.
 LEADERLESS = """
@@ -78,6 +80,45 @@ def test_a_process_lives_on_without_its_first_thread() -> None:
             time.sleep(0.01)
         assert proc.is_exited(child.pid, start_ns(child.pid)) is False
         assert [holder.pid for holder in proc.holders({inode})[inode]] == [child.pid]
+        child.communicate(b"\n", timeout=10)
+
+
+# A thread takes a table of its own, opens a socket that only it has, and closes the one that the others have.
+OWN_TABLE = """
+import ctypes, os, socket, threading
+held, opened, done = socket.socket(), threading.Event(), threading.Event()
+def separate():
+    assert ctypes.CDLL(None).unshare(0x400) == 0  # CLONE_FILES
+    own = socket.socket()
+    os.close(held.fileno())
+    inodes.append(os.fstat(own.fileno()).st_ino)
+    opened.set()
+    done.wait()
+inodes = [os.fstat(held.fileno()).st_ino]
+waiting = [threading.Thread(target=done.wait) for _ in range(3)]
+for thread in [*waiting[:2], threading.Thread(target=separate), waiting[2]]:
+    thread.start()
+opened.wait()
+print(*inodes, flush=True)
+os.read(0, 1)
+done.set()
+"""
+
+
+@pytest.mark.parametrize("compares", [True, False], ids=["kcmp", "no-kcmp"])
+def test_a_thread_with_a_table_of_its_own(compares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compares:
+        monkeypatch.setattr(syscall, "kcmp", lambda *_: (_ for _ in ()).throw(SyscallError("kcmp", errno.ENOSYS)))
+    command = [sys.executable, "-c", OWN_TABLE]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        inodes = {int(inode) for inode in child.stdout.readline().split()}
+        assert len(inodes) == 2
+        assert proc.socket_inodes(child.pid) == inodes
+        found = proc.holders(inodes)
+        assert {inode: [holder.pid for holder in found[inode]] for inode in inodes} == {i: [child.pid] for i in inodes}
+        if compares:
+            assert len(list(proc._tables(child.pid))) == 2  # of five threads
         child.communicate(b"\n", timeout=10)
 
 
