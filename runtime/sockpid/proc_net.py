@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def tcp(namespace: netns.Namespace) -> Iterator[InetSock]:
     """All sockets of the namespace but those in TIME_WAIT. Raises what netns.read() raises.
 
-    While sockets come and go the kernel may list one twice or pass one over.
+    While sockets come and go the kernel may list one twice or pass one over. What device a socket is bound to is not
+    in it.
     """
     yield from parse(netns.read(namespace, "tcp"), namespace.inode, AF_INET)
     try:

@@ -27,6 +27,7 @@ STATES = 0xFFF & ~(1 << TCP_TIME_WAIT)
 
 MESSAGE = "=HHIIBBBB"  # struct nlmsghdr without its length, then idiag_family, idiag_state, idiag_timer, idiag_retrans
 SOCKID = "!HH16s16s"  # struct inet_diag_sockid as far as the addresses
+DEVICE = "=I"  # inet_diag_sockid.idiag_if: what the socket is bound to (sk_bound_dev_if)
 INODE = "=I"  # inet_diag_msg.idiag_inode
 
 
@@ -97,8 +98,9 @@ class Answer:
             sport, dport, saddr, daddr = struct.unpack_from(SOCKID, data, offset + 20)
             if family == AF_INET:
                 saddr, daddr = saddr[:4], daddr[:4]
+            ifindex = struct.unpack_from(DEVICE, data, offset + 56)[0]
             inode = struct.unpack_from(INODE, data, offset + 84)[0]
-            self.socks.append(inet_sock(self.inode, family, saddr, sport, daddr, dport, state, inode))
+            self.socks.append(inet_sock(self.inode, family, saddr, sport, daddr, dport, state, inode, ifindex))
             if offset + length < len(data):
                 return None
         header = {"length": length, "type": kind, "flags": flags, "sequence_number": sequence, "pid": pid}
