@@ -45,9 +45,10 @@ def natively(arguments: Sequence[str]) -> Played:
 def in_guest(name: str, arguments: Sequence[str]) -> Played:
     """On a kernel of the lab, with offsets that the generator takes from its package."""
     from tests import generator
-    from tests.vm.kernels import KERNELS, Guest
+    from tests.vm import catalogue
+    from tests.vm.kernels import Guest
 
-    guest = Guest(KERNELS[name])
+    guest = Guest(catalogue.find(name))
     with tempfile.TemporaryDirectory(prefix="accuracy.") as directory:
         shard = generator.add(guest.kernel.deb(), Path(directory))
         files = {f"/sockpid/offsets/{shard.relative_to(directory)}": shard.read_bytes()}

@@ -10,10 +10,8 @@ from typing import Any
 
 from sockpid_gen import bundle
 from tests.vm import packages
-from tests.vm.kernels import KERNELS
 
-from . import owner_c
-from .machine import KERNEL
+from . import machine, owner_c
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ("python3-minimal", "libpython3-stdlib")
@@ -25,7 +23,7 @@ Figures = dict[str, dict[str, Any]]
 
 def tools() -> Mapping[str, tuple[Sequence[str], str]]:
     """The packages that each needs for the job, and the suite they come from."""
-    headers = f"linux-headers-{KERNELS[KERNEL].package.release}"
+    headers = f"linux-headers-{machine.kernel().package.release}"
     return {
         "bcc, with the kernel headers that it compiles against": (("bpfcc-tools", headers), "bookworm"),
         "bpftrace": (("bpftrace",), "bookworm"),

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.vm.kernels import KERNELS, Guest
+from tests.vm import catalogue
+from tests.vm.kernels import Guest, Kernel
 from tests.vm.newc import PROGRAM, Entry, archive
 
 GUEST = Path(__file__).with_name("guest")
@@ -19,6 +20,12 @@ KERNEL = "6.1/amd64"
 
 Job = tuple[str, str, int, dict[str, Any]]
 """Name, kind (guest/__main__.py has them), how often, arguments."""
+
+
+@functools.cache
+def kernel() -> Kernel:
+    """What guests run: the newest build that the mirror delivers."""
+    return catalogue.find(KERNEL)
 
 
 @functools.cache
@@ -48,7 +55,7 @@ def play(
     for path in (root / "tests/__init__.py", root / "tests/accuracy/__init__.py", *FIELD.glob("*.py")):
         given[f"/sockpid/{path.relative_to(root)}"] = path.read_bytes()
     given |= {"/run/jobs.json": json.dumps(jobs).encode(), **(files or {})}
-    result = Guest(KERNELS[KERNEL]).run(
+    result = Guest(kernel()).run(
         ["python3", "-I", "-S", "/run/guest"],
         timeout=timeout,
         files=given,

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.vm import cache, packages, unpack
-from tests.vm.kernels import KERNELS
 from tests.vm.newc import PROGRAM, Entry, archive
 
-from . import owner_c
-from .machine import KERNEL
+from . import machine, owner_c
 
 TOOLS = ("bpfcc-tools", "bpftrace", "libbpf-tools", "linux-perf", "trace-cmd", "libc6-dev")
 PLY = ("ply", "libc6")
@@ -103,7 +101,7 @@ def versions() -> Mapping[str, str]:
 
 def debs() -> list[Path]:
     """The tools' packages and what they need, but for ply's."""
-    release = KERNELS[KERNEL].package.release
+    release = machine.kernel().package.release
     names = packages.with_dependencies([*TOOLS, f"linux-headers-{release}"], "bookworm", "amd64")
     names = [name for name in names if not re.fullmatch(LEFT_OUT, name)]
     found = packages.fetch_all([*names, "libperl5.36", "libbinutils"], "bookworm", "amd64")

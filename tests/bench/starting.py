@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.vm import cache
-from tests.vm.kernels import KERNELS
 
-from . import peers
-from .machine import GUEST, KERNEL
+from . import machine, peers
+from .machine import GUEST
 from .raised import TARGET_PYTHON
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +90,7 @@ def mount(root: Path) -> None:
     """tracefs, and the headers where bcc looks for those of the running kernel: in our mount namespace alone."""
     if not Path(TRACEFS, "events").exists():
         subprocess.run(["mount", "-t", "tracefs", "none", TRACEFS], check=True)
-    release = KERNELS[KERNEL].package.release
+    release = machine.kernel().package.release
     for place in (Path("/usr/src"), MODULES):
         place.mkdir(exist_ok=True)
     subprocess.run(["mount", "--bind", root / "usr/src", "/usr/src"], check=True)

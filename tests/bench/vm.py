@@ -19,12 +19,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.vm.kernels import KERNELS
 from tests.vm.packages import PackageError
 from tests.vm.qemu import GuestError, kill_all
 
-from . import peers, pids, report
-from .machine import KERNEL, Job, play
+from . import machine, peers, pids, report
+from .machine import Job, play
 
 RESULT = Path(__file__).parents[2] / "docs/bench/vm.json"
 RUN = ["python3", "-I", "-S", "/sockpid/runtime/__main__.py", "run"]
@@ -130,7 +129,7 @@ def main() -> int:
 def enter(part: str, name: str, figures: dict[str, Any]) -> None:
     """Into the document."""
     document = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    document["kernel"] = KERNELS[KERNEL].package.release
+    document["kernel"] = machine.kernel().package.release
     document["versions"] = dict(peers.versions())
     document.setdefault(part, {})[name] = figures
     RESULT.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sockpid import table
-from tests.vm import catalogue, cell, matrix, packages, report, smallest
+from tests.vm import cell, matrix, packages, report, smallest, tables
 from tests.vm.cell import Way
 from tests.vm.kernels import Kernel
 
@@ -209,9 +209,9 @@ def test_the_smallest_guests_stay_with_the_results(tmp_path: Path) -> None:
 def test_a_table_that_was_published_after_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     then = table.Entry("ab12", PACKAGE.release, None, None, "layout", {"tcp_connect": 7}, {})
     published: list[table.Entry | None] = [None]
-    monkeypatch.setattr(catalogue, "committed", lambda _: published[0])
-    monkeypatch.setattr(catalogue, "generated", lambda _: tmp_path)
-    monkeypatch.setattr(catalogue, "entries", lambda _: (then,))
+    monkeypatch.setattr(tables, "committed", lambda _: published[0])
+    monkeypatch.setattr(tables, "generated", lambda _: tmp_path)
+    monkeypatch.setattr(tables, "entries", lambda _: (then,))
     ways = {"fentry": {"verdict": "absent", "reason": "no such thing"}}
     told = {"origin": "generated", "build_id": "ab12", "kind": "btf"}
     results = matrix.Results(tmp_path / "matrix.json")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from . import catalogue, image, packages, qemu
-from .kernels import KERNELS, USUAL, Guest, Kernel
+from .kernels import KERNELS, Guest
 
 EXAMPLES = """\
 examples:
@@ -51,28 +51,17 @@ def main() -> int:
     try:
         if options.list:
             for name, kernel in KERNELS.items():
-                print(f"{name:12} {kernel.suite:17} {kernel.package.name} {kernel.package.version}")
+                offered = f"{kernel.package.name} {kernel.package.version}" if kernel.offered else "no longer"
+                print(f"{name:12} {kernel.suite:17} {offered}")
             return 0
         if not (names and options.command):
             parser.error("--kernel and a command are needed, or --list")
         files = {guest: Path(host).read_bytes() for guest, _, host in (f.partition("=") for f in options.file)}
-        statuses = [_run(Guest(_find(n)), options, files) for n in (KERNELS if "all" in names else names)]
+        statuses = [_run(Guest(catalogue.find(n)), options, files) for n in (KERNELS if "all" in names else names)]
     except (packages.PackageError, image.ImageError, OSError) as error:
         print(f"tests.vm: {error}", file=sys.stderr)
         return 1
     return max(statuses)
-
-
-def _find(name: str) -> Kernel:
-    """The kernel of that name: one of the lab's own, or any that the mirrors offer."""
-    if name in KERNELS:
-        return KERNELS[name]
-    _, _, rest = name.partition("/")
-    arch = rest.partition("/")[0]
-    for kernel in catalogue.discover([arch]) if arch in USUAL else ():
-        if kernel.name == name:
-            return kernel.deliverable()
-    raise packages.PackageError(f"no kernel is called {name}; see --list and matrix --list")
 
 
 def _run(guest: Guest, options: argparse.Namespace, files: dict[str, bytes]) -> int:

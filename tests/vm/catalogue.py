@@ -1,21 +1,12 @@
-"""Every kernel that the machine's mirrors offer, as kernels of the lab, and where their offsets come from."""
+"""Every kernel that the machine's mirrors offer, as kernels of the lab, and those of the lab by their names."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import logging
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
-from sockpid import table
-from sockpid.errors import NoTypesError
-from sockpid.layout import Layout
-from sockpid_gen.entry import extract
-from tests import generator
-
-from . import cache, packages
-from .kernels import MACHINE, USUAL, Kernel
+from . import packages, tables
+from .kernels import FURTHER, KERNELS, USUAL, Kernel
 
 log = logging.getLogger(__name__)
 
@@ -51,71 +42,39 @@ def discover(arches: Collection[str] = tuple(USUAL)) -> list[Kernel]:
                 if other is None or packages.newest_first([other.package, package])[0] is package:
                     found[key] = kernel
 
-    def order(kernel: Kernel) -> tuple[bool, list[int], str, str]:
-        return kernel.flavour != USUAL[kernel.arch], [*map(int, kernel.series.split("."))], kernel.arch, kernel.flavour
+    def order(kernel: Kernel) -> tuple[bool, tuple[int, ...], str, str]:
+        return kernel.flavour != USUAL[kernel.arch], kernel.number, kernel.arch, kernel.flavour
 
     return sorted(found.values(), key=order)
 
 
-def series_file(kernel: Kernel) -> str:
-    """The file of the table that a kernel's entry belongs into, below offsets/."""
-    return f"{MACHINE[kernel.arch]}/{kernel.series}.json"
+def find(name: str) -> Kernel:
+    """The kernel of that name, one of the lab's own or any other that the mirrors offer, as they deliver it today.
+
+    Suites move on. Where none has a series of the lab any more, another one stands in for it, which is said.
+    """
+    own = {**KERNELS, **FURTHER}.get(name)
+    if own is not None and own.offered:
+        return own.deliverable()
+    _, _, rest = name.partition("/")
+    arch = rest.partition("/")[0]
+    offered = discover([arch]) if arch in USUAL else []
+    for kernel in offered:
+        if kernel.name == name:
+            return kernel.deliverable()
+    if own is None:
+        raise packages.PackageError(f"no kernel is called {name}; see --list and matrix --list")
+    instead = stand_in(own, offered)
+    if instead is None:
+        raise packages.PackageError(f"no suite offers {name}, nor another series of that flavour")
+    log.warning("no suite offers %s any more; %s stands in for it", name, instead.name)
+    return instead.deliverable()
 
 
-def committed(kernel: Kernel) -> table.Entry | None:
-    """The entry of exactly this build in the committed table."""
-    path = cache.CHECKOUT / "offsets" / series_file(kernel)
-    if not path.exists():
-        return None
-    version = f" {kernel.package.version} ("
-    for entry in entries(path):
-        if entry.release == kernel.package.release and version in (entry.banner or ""):
-            return entry
-    return None
-
-
-@functools.cache
-def entries(path: Path) -> tuple[table.Entry, ...]:
-    """The kernels of a shard, which does not change while we run."""
-    return table.parse_shard(path.read_bytes(), path.name).entries
-
-
-@functools.cache
-def layout(kernel: Kernel) -> Layout:
-    """What the debug information of a kernel says: its package's, or where that has none, that in its entry of the
-    committed table or in its package of debug information."""
-    try:
-        return extract(kernel.deb()).layout
-    except NoTypesError:
-        path = cache.CHECKOUT / "offsets" / series_file(kernel) if committed(kernel) else generated(kernel)
-    shard = table.parse_shard(path.read_bytes(), path.name)
-    (entry,) = (entry for entry in shard.entries if entry.release == kernel.package.release)
-    return shard.layout(entry)
-
-
-@functools.cache
-def _wanted() -> str:
-    """Stands for the fields that a table must carry: those that the images read."""
-    digest = hashlib.sha256()
-    for image in sorted((cache.CHECKOUT / "bpf_bytecode").glob("*.json")):
-        digest.update(image.read_bytes())
-    return digest.hexdigest()[:8]
-
-
-def generated(kernel: Kernel) -> Path:
-    """A table of this kernel alone, made by the generator from its package: from the one with the debug information
-    where the image has no BTF. Kept in the cache."""
-    package = kernel.package
-    directory = cache.directory("table", kernel.arch, f"{package.name}_{package.version}-{_wanted()}")
-    with cache.locked(directory):
-        for shard in directory.glob("*/*.json"):
-            return shard
-        try:
-            return generator.add(kernel.deb(), directory)
-        except AssertionError as error:
-            if "neither BTF nor DWARF" not in str(error):
-                raise
-        debug = packages.fetch(f"linux-image-{package.release}-dbg", kernel.suite, kernel.arch)
-        shard = generator.add(debug, directory)
-        debug.unlink()  # some hundred megabytes, for a table of four kilobytes
-        return shard
+def stand_in(kernel: Kernel, offered: Sequence[Kernel]) -> Kernel | None:
+    """What comes next in place of a series that is gone: the first later one that the published table knows, or any
+    later one, or the last one before."""
+    others = sorted((o for o in offered if o.flavour == kernel.flavour), key=lambda o: o.number)
+    later = [other for other in others if other.number > kernel.number]
+    known = [other for other in later if (tables.PUBLISHED / other.shard).exists()]
+    return next(iter([*known, *later, *reversed(others)]), None)

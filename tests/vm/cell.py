@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sockpid import arch
 from tests import truth
 
-from . import cache, catalogue, packages
+from . import cache, packages, tables
 from .image import ImageError
 from .kernels import MACHINE, Guest, Kernel
 from .qemu import GuestError
@@ -70,7 +70,7 @@ def run(kernel: Kernel, ways: Sequence[Way], *, memory: int | None = None) -> Js
         }
         content, document["table"] = offsets(kernel)
         files = {
-            f"/sockpid/offsets/{catalogue.series_file(kernel)}": content,
+            f"/sockpid/offsets/{kernel.shard}": content,
             "/sockpid/tests/workload.py": WORKLOAD.read_bytes(),
             "/run/ways": "".join(f"{name} {way.options}\n" for name, way in names.items()).encode(),
             "/run/matrix.py": SCRIPT.read_bytes(),
@@ -143,20 +143,20 @@ def keep_console(kernel: Kernel, console: str) -> None:
 
 def offsets(kernel: Kernel) -> tuple[bytes, Json]:
     """The shard that the guest gets, and what is told of it: the committed one if it has this build."""
-    entry, origin = catalogue.committed(kernel), "committed"
-    path = cache.CHECKOUT / "offsets" / catalogue.series_file(kernel)
+    entry, origin = tables.committed(kernel), "committed"
+    path = cache.CHECKOUT / "offsets" / kernel.shard
     if entry is None:
-        path, origin = catalogue.generated(kernel), "generated"
-        entry = catalogue.entries(path)[0]
+        path, origin = tables.generated(kernel), "generated"
+        entry = tables.entries(path)[0]
     return path.read_bytes(), {"origin": origin, "build_id": entry.build_id, "kind": entry.provenance["kind"]}
 
 
 def committed_since(kernel: Kernel, told: Json) -> bool:
     """Whether a table that was generated for a run has come into the published one, unchanged. told: of offsets()."""
-    now = catalogue.committed(kernel)
+    now = tables.committed(kernel)
     if now is None or told["origin"] != "generated":
         return False
-    (then,) = catalogue.entries(catalogue.generated(kernel))
+    (then,) = tables.entries(tables.generated(kernel))
     facts = (now.build_id, now.layout, now.btf_ids)
     return facts == (then.build_id, then.layout, then.btf_ids) and now.build_id == told["build_id"]
 

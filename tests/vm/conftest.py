@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-from . import image, packages
+from . import catalogue, image, packages
 from .kernels import FURTHER, KERNELS, Guest
 
 
@@ -36,11 +36,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def guest(request: pytest.FixtureRequest) -> Guest:
     """One kernel of the lab, its package fetched: the newest that the mirror delivers."""
-    kernel = {**KERNELS, **FURTHER}[request.param]
-    if missing := kernel.missing():
+    if missing := {**KERNELS, **FURTHER}[request.param].missing():
         unavailable(missing)
     try:
-        kernel = kernel.deliverable()
+        kernel = catalogue.find(request.param)
         kernel.vmlinuz()
     except (packages.PackageError, image.ImageError) as error:
         unavailable(str(error))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests import generator
 
-from . import packages, qemu
+from . import catalogue, packages, qemu
 from .kernels import KERNELS, Guest
 
 ROOT = Path(__file__).parents[2]
@@ -24,11 +24,11 @@ SCRIPT = """
 
 def main(name: str = "6.1/amd64") -> int:
     """Boots the kernel and prints what `sockpid run` printed there. Returns its exit status."""
-    kernel = KERNELS[name]
-    if missing := kernel.missing():
+    if missing := KERNELS[name].missing():
         print(f"no virtual machine either: {missing} (`make setup-test` installs it)")
         return 1
     try:
+        kernel = catalogue.find(name)
         with tempfile.TemporaryDirectory() as directory:
             shard = generator.add(kernel.deb(), Path(directory))
             files = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import image, initramfs, packages, qemu
+from . import image, initramfs, packages, qemu, tables
 
 # uname -m of each Debian architecture, but "arm" for 32-bit ARM.
 MACHINE = {
@@ -50,15 +50,31 @@ class Kernel:
         return f"{self.series}/{self.arch}" + ("" if self.flavour == USUAL[self.arch] else f"/{self.flavour}")
 
     @property
+    def number(self) -> tuple[int, ...]:
+        """The series as numbers, which can be compared."""
+        return tuple(map(int, self.series.split(".")))
+
+    @property
+    def shard(self) -> str:
+        """The file of the table that its entry belongs into, below offsets/."""
+        return f"{MACHINE[self.arch]}/{self.series}.json"
+
+    @property
     def memory(self) -> int:
         """MiB that a guest gets if nothing else is said. A file takes at least a page, be it of 64 KiB, as Debian's
         usual kernels for ppc64el had it before there were two flavours."""
-        before = self.arch == "ppc64el" and tuple(map(int, self.series.split("."))) < (6, 12)
+        before = self.arch == "ppc64el" and self.number < (6, 12)
         return 1024 if before or self.flavour.endswith("-64k") else 256
 
     @functools.cached_property
     def package(self) -> packages.KernelPackage:
         return packages.find_kernel(self.suite, self.arch, self.flavour, self.series, self.passed_over)
+
+    @property
+    def offered(self) -> bool:
+        """Whether the suite still has the series. Raises PackageError if its index cannot be had."""
+        found = {(builds[0].series, builds[0].flavour) for builds in packages.kernels(self.suite, self.arch)}
+        return (self.series, self.flavour) in found
 
     def deliverable(self) -> Kernel:
         """This kernel, or its newest earlier build that the archive delivers: an index can be ahead of its mirror.
@@ -121,7 +137,10 @@ FURTHER: Mapping[str, Kernel] = {
 
 @dataclass(frozen=True)
 class Guest:
-    """A machine with `kernel` and nothing but busybox, Python and sockpid (in /sockpid). Each run boots it anew."""
+    """A machine with `kernel` and nothing but busybox, Python and sockpid (in /sockpid). Each run boots it anew.
+
+    The table there is the published one, which knows the kernel: if need be, an entry made from its package is added.
+    """
 
     kernel: Kernel
 
@@ -148,12 +167,12 @@ class Guest:
         longer than `timeout` seconds, GuestPanic when the kernel does not survive.
         """
         arch = self.kernel.arch
-        table = f"{MACHINE[arch]}/{self.kernel.series}.json" if minimal else f"{MACHINE[arch]}/*.json"
+        table = self.kernel.shard if minimal else f"{MACHINE[arch]}/*.json"
         archives = [
             initramfs.base(arch, minimal=minimal).read_bytes(),
             initramfs.checkout(arch, table),
             more,
-            initramfs.order(command, files or {}),
+            initramfs.order(command, {**tables.of_guest(self.kernel), **(files or {})}),
         ]
         return qemu.boot(
             self.kernel.vmlinuz(),

@@ -12,9 +12,9 @@ import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import catalogue, cell, initramfs
+from . import cell, initramfs
 from .cell import Json
-from .kernels import KERNELS, MACHINE, USUAL, Guest, Kernel
+from .kernels import KERNELS, USUAL, Guest, Kernel
 from .matrix import RESULTS, Results
 from .qemu import GuestError
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 def measure(kernel: Kernel) -> Json:
     """The least memory of a guest with `kernel`, in MiB, and why less does not do."""
     content, _ = cell.offsets(kernel)
-    files = {f"/sockpid/offsets/{catalogue.series_file(kernel)}": content}
+    files = {f"/sockpid/offsets/{kernel.shard}": content}
     said: dict[int, str] = {}
 
     def right(mib: int) -> bool:
@@ -60,7 +60,7 @@ def measure(kernel: Kernel) -> Json:
         return result.status == 0
 
     userland = len(gzip.decompress(initramfs.base(kernel.arch, minimal=True).read_bytes()))
-    userland += len(initramfs.checkout(kernel.arch, f"{MACHINE[kernel.arch]}/{kernel.series}.json"))
+    userland += len(initramfs.checkout(kernel.arch, kernel.shard))
     found: Json = {
         "release": kernel.package.release,
         "userland_mib": round(userland / (1 << 20), 1),

@@ -18,7 +18,7 @@ from sockpid_gen.fulfil import DEBIAN
 from tests import bundles
 from tests.calibrated import differences
 
-from . import catalogue
+from . import tables
 from .kernels import FURTHER, KERNELS, Guest
 from .qemu import Result
 from .test_bundle import SCRIPT, WORKLOAD, demand_right
@@ -37,7 +37,7 @@ def without(guest: Guest, *builds: dict[str, Any]) -> dict[str, bytes]:
     """The guest's shard, as if its kernel had never been seen; with other builds in it."""
     name = series_path(guest)
     document = table_writer.empty(name.split("/")[1], Path(name).stem, "sockpid-gen 0")
-    layout = catalogue.layout(guest.kernel)
+    layout = tables.layout(guest.kernel)
     for number, build in enumerate(builds or [{}], 1):
         release = f"{Path(name).stem}.0-{number}-other"
         entry = {
@@ -108,7 +108,7 @@ def test_consensus_where_all_builds_agree(guest: Guest) -> None:
 
 def moved(guest: Guest, name: str, path: str, by: int) -> dict[str, Any]:
     """A row of the kernel's layout in which one field lies elsewhere."""
-    row = catalogue.layout(guest.kernel)[name]
+    row = tables.layout(guest.kernel)[name]
     assert isinstance(row, Struct)
     field = row.fields[path]
     assert field is not None
@@ -159,7 +159,7 @@ def demand_found(guest: Guest, deny: list[str]) -> None:
     assert result.status == 0, result.stderr
     content = result.files["calibrated.json"]
     shards.validate(json.loads(content), "calibrated.json")
-    compared, wrong = differences(content, catalogue.layout(guest.kernel))
+    compared, wrong = differences(content, tables.layout(guest.kernel))
     report = json.loads(result.stdout.splitlines()[0])
     assert [line for line in wrong if not line.startswith(tuple(report["not_found"]))] == []
     assert compared - len(report["not_found"]) >= 33

@@ -16,8 +16,8 @@ import pytest
 
 from tests import bundles, generator
 
-from . import initramfs, packages, qemu, unpack
-from .kernels import KERNELS, Guest
+from . import catalogue, initramfs, packages, qemu, unpack
+from .kernels import Guest
 from .newc import PROGRAM, Entry, archive
 from .test_bundle import demand_right
 
@@ -42,7 +42,7 @@ SCRIPT = """
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("standalone")
-    generator.add(KERNELS["6.1/amd64"].deb(), directory / "offsets")
+    generator.add(catalogue.find("6.1/amd64").deb(), directory / "offsets")
     arguments = ["--standalone", "--offsets", str(directory / "offsets"), "--without-pyroute2"]
     made = [bundles.make(directory / name, *arguments) for name in ("one", "two")]
     assert made[0].read_bytes() == made[1].read_bytes()

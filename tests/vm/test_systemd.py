@@ -16,8 +16,8 @@ import pytest
 from sockpid.errors import UnknownKernelError
 from tests import bundles, generator, truth
 
-from . import systemd
-from .kernels import KERNELS, Guest
+from . import catalogue, systemd
+from .kernels import Guest
 from .qemu import Result
 
 pytestmark = pytest.mark.skipif(
@@ -103,7 +103,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle for two kernels, made from their packages."""
     directory = tmp_path_factory.mktemp("systemd")
     for name in ("6.1/amd64", "6.12/amd64"):
-        shard = generator.add(KERNELS[name].deb(), directory / name)
+        shard = generator.add(catalogue.find(name).deb(), directory / name)
         target = directory / "offsets" / shard.parent.name / shard.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shard.rename(target)
@@ -113,7 +113,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def boot(name: str, script: str, files: dict[str, Path], left: bytes = b"") -> Result:
     files = {"/sockpid/tests/workload.py": bundles.ROOT / "tests/workload.py", **files}
     given = {path: file.read_bytes() for path, file in files.items()}
-    result = systemd.run(Guest(KERNELS[name]), SHELL + script, timeout=TIMEOUT, files=given, left=left)
+    result = systemd.run(Guest(catalogue.find(name)), SHELL + script, timeout=TIMEOUT, files=given, left=left)
     # For who reads a failure:
     texts = [result.files[name].decode() for name in ("whole-journal", "left", "security") if name in result.files]
     print(result.stdout, result.stderr, *texts, f"{result.seconds:.0f} s")
@@ -185,5 +185,5 @@ def test_a_kernel_that_no_table_has_is_refused_once(first: Result) -> None:
     refused = str(UnknownKernelError.exit_code)
     assert state == {"NRestarts": "0", "ActiveState": "failed", "ExecMainStatus": refused}
     said = result.files["it"].decode()
-    assert KERNELS["5.10/amd64"].package.release in said
+    assert catalogue.find("5.10/amd64").package.release in said
     assert "sockpid doctor --request" in said
