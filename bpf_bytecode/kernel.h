@@ -44,6 +44,7 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	unsigned char skc_state;
+	int skc_bound_dev_if;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;     /* absent with CONFIG_IPV6=n */
 	struct in6_addr skc_v6_rcv_saddr; /* absent with CONFIG_IPV6=n */
@@ -51,11 +52,17 @@ struct sock_common {
 
 struct socket;
 
+typedef struct {
+	int owned; /* by a process (or a kernel thread), which softirq then leaves the socket's work to */
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
 	struct socket *sk_socket; /* NULL once no process holds the socket */
-	__u8 sk_kern_sock : 1;
-	__u16 sk_protocol; /* a bit field before Linux 5.6 */
+	__u8 sk_kern_sock : 1;    /* absent before Linux 4.11 */
+	__u16 sk_type;            /* both are bit fields before Linux 5.6 */
+	__u16 sk_protocol;
 };
 
 struct socket {
@@ -84,12 +91,19 @@ struct inet_connection_sock {
 	__u8 icsk_retransmits;
 	__u8 icsk_pending;
 	const struct tcp_ulp_ops *icsk_ulp_ops;
+	void *icsk_ulp_data;
+};
+
+/* What icsk_ulp_data of a subflow points at; absent with CONFIG_MPTCP=n. */
+struct mptcp_subflow_context {
+	struct sock *conn; /* the MPTCP socket above */
 };
 
 struct tcp_sock {
 	__u32 srtt_us;
 	__u32 snd_cwnd;
 	__u32 total_retrans;
+	__u32 undo_marker;
 };
 
 struct sk_buff {

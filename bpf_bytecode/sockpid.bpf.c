@@ -16,6 +16,7 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
 #define TCP_SYN_RECV 3
@@ -36,6 +37,11 @@ enum setting {
 	SETTING_HOW = 10,           /* enum how: what a process does when it comes here */
 	SETTING_STATE = 11,         /* with SETTING_SET_STATE, the new state for which the program is */
 	SETTING_BEGINS = 12,        /* here a connection begins: its owner is learnt anew, whatever was known of the socket */
+	SETTING_SOCKET = 13,        /* the first argument is a struct socket */
+	SETTING_ARG_BTF = 14,       /* the verifier knows its type: its fields can be loaded */
+	SETTING_LOCKED = 15,        /* a process that comes here holds the socket's lock; softirq that does, does not */
+	SETTING_OPTION = 16,        /* only with this as third argument, an option of IPPROTO_TCP; 0: all */
+	SETTING_HOOK = 17,          /* the hook's number: what COUNTER_FIRED is counted by */
 };
 
 #define setting(name) bpf_core_enum_value(enum setting, SETTING_##name)
@@ -68,7 +74,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct socket_tuple);
-	__type(value, struct process);
+	__type(value, struct socket_owner);
 } socket_to_pid SEC(".maps");
 
 struct {
@@ -84,6 +90,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct exec_name);
 } exec_names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct exited_key);
+	__type(value, __u64);
+} exited SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -104,6 +117,11 @@ static __always_inline void count(__u32 counter)
 
 	if (value)
 		*value += 1;
+}
+
+static __always_inline void fired(void)
+{
+	count(COUNTER_FIRED + setting(HOOK));
 }
 
 /*
@@ -177,6 +195,7 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	read_field(&dport, sk, __sk_common.skc_dport);
 	tuple->dport = bpf_ntohs(dport);
 	read_netns(&tuple->netns, sk);
+	read_field(&tuple->ifindex, sk, __sk_common.skc_bound_dev_if);
 	if (bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		is_v6 = is_zero(tuple->family ^ AF_INET6);
 		saddr_at += (bpf_core_field_offset(sk->__sk_common.skc_v6_rcv_saddr) - saddr_at) * is_v6;
@@ -212,11 +231,11 @@ static __always_inline const struct task_struct *group_leader(const struct task_
 }
 
 /*
- * Looking a socket up among the owners is most of what a send would cost, and nearly every send is by the thread that sent
- * before. So that is remembered in one word, at a place that the socket's address gives: "the owner of this socket is
- * settled, and it is this thread". The word is a hash of 57 bits; the six bits below count uses, and when they run over
- * the word is another one: each USES uses the owner is looked up, which tells the LRU that it is in use, and finds out when
- * it was evicted.
+ * Looking a socket up among the owners is most of what a send would cost, and nearly every send is by the process that
+ * sent before. So that is remembered in one word, at a place that the socket's address gives: "the owner of this socket is
+ * settled, and it is this process". The word is a hash of 57 bits; the six bits below count uses, and when they run over
+ * the word is another one: each USES uses the owner is looked up, which tells the LRU that it is in use, finds out when
+ * it was evicted, and brings it up to date.
  *
  * The word may stand only while owner_by_sock says the same. Who makes an owner writes the word first, then the owner, then
  * takes the word back unless it is still there; who makes it without a word, or removes it, clears the word behind that. So
@@ -224,6 +243,7 @@ static __always_inline const struct task_struct *group_leader(const struct task_
  */
 #define USES 64
 #define SPREAD 0x9e3779b97f4a7c15ULL
+#define RENEW_NS 10000000 /* an owner that is younger is not written anew: two sockets may share a place */
 
 static __always_inline __u64 *settled_place(__u64 sk)
 {
@@ -232,10 +252,16 @@ static __always_inline __u64 *settled_place(__u64 sk)
 	return bpf_map_lookup_elem(&settled, &place);
 }
 
-/* Never the 0 of an empty place. pid_tgid and start_ns are the thread's: together they name it for ever. */
-static __always_inline __u64 settled_word(__u64 sk, __u64 pid_tgid, __u64 start_ns)
+/* A process, as a number: its id and its start name it for ever. */
+static __always_inline __u64 process_hash(__u32 tgid, __u64 start_ns)
 {
-	__u64 mixed = ((number(sk) ^ start_ns) * SPREAD ^ pid_tgid) * 0xd6e8feb86659fd93ULL;
+	return (start_ns * SPREAD ^ tgid) * 0xd6e8feb86659fd93ULL;
+}
+
+/* Never the 0 of an empty place. */
+static __always_inline __u64 settled_word(__u64 sk, __u64 process)
+{
+	__u64 mixed = (number(sk) * SPREAD ^ process) * 0xd6e8feb86659fd93ULL;
 
 	return (mixed | 1ULL << 63) & ~(__u64)(USES - 1);
 }
@@ -248,167 +274,297 @@ static __always_inline void unsettle(__u64 sk)
 		*place = 0;
 }
 
-/* Notes a process among the users of a socket. For 0, of a socket that has none, this does nothing. */
-static __always_inline void note_user(struct owner *owner, __u32 tgid)
+static __always_inline __u64 owner_seal(const struct owner *owner)
 {
-	__u64 users = owner->users, noted = 0;
+	const __u64 *word = (const __u64 *)owner;
+	__u64 seal = SEAL_SEED;
+
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(*owner) / 8 - 1); i++)
+		seal = seal_word(seal, word[i]);
+	return seal;
+}
+
+static __always_inline __u64 public_seal(const struct socket_tuple *key, const struct socket_owner *value)
+{
+	const __u64 *word = (const __u64 *)key;
+	__u64 seal = SEAL_SEED;
+
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(*key) / 8); i++)
+		seal = seal_word(seal, word[i]);
+	word = (const __u64 *)value;
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(*value) / 8 - 1); i++)
+		seal = seal_word(seal, word[i]);
+	return seal;
+}
+
+/* 0 for two equal numbers of 64 bits, 1 for others. */
+static __always_inline __u64 differ(__u64 one, __u64 other)
+{
+	__u64 by = one ^ other;
+
+	barrier_var(by);
+	by = (by | -by) >> 63;
+	barrier_var(by);
+	return by;
+}
+
+/*
+ * Copies the owner of a socket out of the map. Returns 0 for one that is whole and the socket's own; 1 for none, and for a
+ * copy into which the map came with the value of another socket.
+ */
+static __always_inline __u64 copy_owner(struct owner *copy, __u64 sk)
+{
+	const struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
+
+	if (!known)
+		return 1;
+	__builtin_memcpy(copy, known, sizeof(*copy));
+	return differ(copy->entry.sk, number(sk)) | differ(copy->seal, owner_seal(copy));
+}
+
+/* Notes a process among the users of a socket. For 0, of a socket that has none, this does nothing. */
+static __always_inline void note_user(struct owner *owner, __u64 process)
+{
+	__u64 users = owner->entry.users, noted = 0;
 
 #pragma unroll
 	for (int i = 0; i < USERS_MAX; i++) {
-		__u64 seen = owner->tgids[i], is_free;
+		__u64 seen = owner->users[i], is_free;
 
-		noted |= is_zero(seen ^ tgid);
-		is_free = is_zero(seen | noted);
-		owner->tgids[i] = seen | (tgid & -is_free);
+		noted |= 1 - differ(seen, process);
+		is_free = 1 - (differ(seen, 0) | noted);
+		owner->users[i] = seen | (process & -is_free);
 		users += is_free;
 		noted |= is_free;
 	}
 	/* If no place was left, more than those. */
-	owner->users = users + (USERS_MAX + 1 - users) * (1 - noted);
+	owner->entry.users = users + (USERS_MAX + 1 - users) * (1 - noted);
+}
+
+/* Takes a socket out of socket_to_pid, unless the entry is another socket's. sk 0: a seed's, too. */
+static __always_inline void unpublish(const struct socket_tuple *tuple, __u64 sk, int seeded)
+{
+	const struct socket_owner *value = bpf_map_lookup_elem(&socket_to_pid, tuple);
+
+	if (value && (value->sk == number(sk) || (seeded && !value->sk)))
+		bpf_map_delete_elem(&socket_to_pid, tuple);
+}
+
+/* Tells other programs whose a socket is. What is written is that part of the owner, which is changed for it. */
+static __always_inline void publish(struct owner *owner)
+{
+	/* Of several sockets that listen on one address and port, nobody can tell by these who will answer. */
+	if (!owner->tuple.dport) {
+		const struct socket_owner *other = bpf_map_lookup_elem(&socket_to_pid, &owner->tuple);
+
+		if (other && (other->sk != owner->entry.sk || other->flags & OWNER_SHARED))
+			owner->entry.flags |= OWNER_SHARED;
+	}
+	owner->entry.seal = public_seal(&owner->tuple, &owner->entry);
+	bpf_map_update_elem(&socket_to_pid, &owner->tuple, &owner->entry, BPF_ANY);
+}
+
+/*
+ * Whether an owner may be learnt from what happens to a socket here; 0 if so. Only of a TCP stream: sockets of other kinds
+ * have other lives, and protocol 6 is also that of a raw socket, and of a netlink one. Not in softirq context, where
+ * current is whoever was interrupted, and not of a socket that the kernel opened for itself, whoever makes it work on that;
+ * but who accepts a connection has it. And not of a dead socket, whose addresses may be another's by now.
+ */
+static __always_inline __u64 not_learnable(const struct sock *sk)
+{
+	__u64 bad, is_accept = is_zero(setting(HOW) ^ HOW_ACCEPT);
+	__u16 family = 0;
+	__u32 owned = 0;
+	__u8 state = 0;
+
+	read_field(&family, sk, __sk_common.skc_family);
+	read_field(&state, sk, __sk_common.skc_state);
+	/* Both pairs differ in one bit. */
+	bad = (family & ~(AF_INET6 ^ AF_INET)) ^ AF_INET;
+	bad |= (BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol) & ~(__u64)(IPPROTO_MPTCP ^ IPPROTO_TCP)) ^ IPPROTO_TCP;
+	bad |= BPF_CORE_READ_BITFIELD_PROBED(sk, sk_type) ^ SOCK_STREAM;
+	if (bpf_core_field_exists(sk->sk_kern_sock))
+		bad |= BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock) & (1 - is_accept);
+	if (!setting(BEGINS))
+		bad |= is_zero(state ^ TCP_CLOSE);
+	if (setting(LOCKED)) {
+		read_field(&owned, sk, sk_lock.owned);
+		bad |= is_zero(owned);
+	}
+	return bad;
+}
+
+/* The inode of a struct socket; 0 for none. */
+static __always_inline __u64 inode_of(__u64 socket)
+{
+	__u64 inode = 0;
+
+	if (socket)
+		read_field(&inode, (const struct socket_alloc *)socket, vfs_inode.i_ino);
+	return inode;
+}
+
+static __always_inline __u64 socket_of(const struct sock *sk)
+{
+	__u64 socket = 0;
+
+	read_field(&socket, sk, sk_socket);
+	return socket;
 }
 
 /*
  * Writes the owner of sk: current, unless that is a kernel thread working for a process that is known already. The slow
  * path of all hooks that learn. Returns whether that settles the owner, until another process uses the socket.
  */
-static __always_inline int learn(__u64 sk, const struct owner *known)
+static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 {
 	const struct task_struct *task = (const struct task_struct *)bpf_get_current_task();
-	const struct task_struct *leader;
-	struct socket_tuple old = {};
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
+	__u64 inode = inode_of(socket_of((const struct sock *)sk));
+	__u64 is_process, is_unknown, is_same, moved, inserted;
+	struct socket_tuple tuple = {};
 	struct owner owner = {};
-	__u64 protocol = BPF_CORE_READ_BITFIELD_PROBED((const struct sock *)sk, sk_protocol);
-	__u64 is_process, moved;
+	__u32 flags = 0;
+	__u8 state = 0;
 
-	/* The two differ in one bit. */
-	if ((protocol & ~(__u64)(IPPROTO_MPTCP ^ IPPROTO_TCP)) != IPPROTO_TCP)
+	is_unknown = copy_owner(&owner, sk);
+	inserted = differ(owner.entry.sk, number(sk));
+	/* Of an earlier socket, whose end was not seen. */
+	is_unknown |= differ(owner.entry.inode, inode);
+	if (is_unknown)
+		__builtin_memset(&owner, 0, sizeof(owner));
+	read_field(&flags, task, flags);
+	is_process = is_zero(flags & PF_KTHREAD);
+	if (!is_unknown & !is_process)
 		return 0;
-	read_field(&owner.latest.flags, task, flags);
-	if (known) {
-		if (owner.latest.flags & PF_KTHREAD)
-			return 0;
-		owner.first = known->first;
-		owner.users = known->users;
-		__builtin_memcpy(owner.tgids, known->tgids, sizeof(owner.tgids));
-		old = known->tuple;
-	} else {
+	is_same = 1 - (is_unknown | differ(owner.entry.latest.pid_tgid >> 32, pid_tgid >> 32) | differ(owner.entry.latest.start_ns, start_ns));
+	if (!setting(BEGINS) && is_same && owner.tuple.sport && now - owner.entry.latest.when_ns < RENEW_NS)
+		return 1;
+	if (inserted)
 		count(COUNTER_INSERTED);
-	}
-	barrier(); /* or the verifier remembers what the flags were */
-	is_process = is_zero(owner.latest.flags & PF_KTHREAD);
-	/* Which of its threads the kernel used is no answer to who owns the socket. */
-	owner.latest.pid_tgid = bpf_get_current_pid_tgid() & -is_process;
-	owner.latest.how = setting(HOW) * is_process + HOW_KERNEL * (1 - is_process);
-	leader = group_leader(task);
-	owner.latest.start_ns = task_start(leader);
-	owner.latest.when_ns = bpf_ktime_get_ns();
-	owner.latest.cgroup_id = bpf_get_current_cgroup_id();
-	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
-	read_field(owner.latest.comm, leader, comm);
-	read_tuple(&owner.tuple, (const struct sock *)sk);
-	owner.task_start_ns = task_start(task) & ~ones_if_zero(owner.tuple.sport);
-	/* That only kernel threads have used it so far is nothing to keep. */
-	if (is_zero(owner.first.how) | is_zero(owner.first.how ^ HOW_KERNEL))
-		owner.first = owner.latest;
+	read_field(&state, (const struct sock *)sk, __sk_common.skc_state);
+	read_tuple(&tuple, (const struct sock *)sk);
 	/* A socket can be disconnected and connected elsewhere. */
-	moved = (old.sport ^ owner.tuple.sport) | (old.dport ^ owner.tuple.dport);
-	if (moved & ~ones_if_zero(old.sport))
-		bpf_map_delete_elem(&socket_to_pid, &old);
-	note_user(&owner, owner.latest.pid_tgid >> 32);
+	moved = (owner.tuple.sport ^ tuple.sport) | (owner.tuple.dport ^ tuple.dport);
+	if (moved & ~ones_if_zero(owner.tuple.sport))
+		unpublish(&owner.tuple, sk, 0);
+	owner.tuple = tuple;
+	owner.entry.sk = number(sk);
+	owner.entry.inode = inode;
+	if (!setting(BEGINS))
+		owner.entry.flags |= is_unknown * OWNER_LATE;
+	/* Which of its threads the kernel used is no answer to who owns the socket. */
+	owner.entry.latest.pid_tgid = pid_tgid & -is_process;
+	owner.entry.latest.start_ns = start_ns;
+	owner.entry.latest.when_ns = now;
+	owner.entry.latest.cgroup_id = bpf_get_current_cgroup_id();
+	owner.entry.latest.how = setting(HOW) * is_process + HOW_KERNEL * (1 - is_process);
+	owner.entry.latest.flags = flags;
+	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
+	read_field(owner.entry.latest.comm, group_leader(task), comm);
+	/* That only kernel threads have used it so far is nothing to keep. */
+	if (is_zero(owner.first.how) | is_zero(owner.first.how ^ HOW_KERNEL)) {
+		owner.first.start_ns = start_ns;
+		owner.first.tgid = owner.entry.latest.pid_tgid >> 32;
+		owner.first.how = owner.entry.latest.how;
+		__builtin_memcpy(owner.first.comm, owner.entry.latest.comm, sizeof(owner.first.comm));
+	}
+	note_user(&owner, process_hash(pid_tgid >> 32, start_ns) & -is_process);
+	owner.seal = owner_seal(&owner);
 	if (bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY))
 		return 0;
-	if (!owner.tuple.sport)
+	if (!tuple.sport)
 		return 0;
-	bpf_map_update_elem(&socket_to_pid, &owner.tuple, &owner.latest, BPF_ANY);
+	/* Of one that is closed still, or again, the tuple may be another socket's. */
+	if (setting(SET_STATE) || state != TCP_CLOSE)
+		publish(&owner);
 	return is_process;
 }
 
-/* When the current thread started. */
+/* When the current process started. */
 static __always_inline __u64 current_start(void)
 {
 	if (setting(TASK_BTF))
-		return bpf_get_current_task_btf()->start_boottime;
-	return task_start((const struct task_struct *)bpf_get_current_task());
+		return bpf_get_current_task_btf()->group_leader->start_boottime;
+	return task_start(group_leader((const struct task_struct *)bpf_get_current_task()));
 }
 
 /*
- * All hooks that learn an owner. Where a connection begins the slow path is the only one; a send or receive of a thread that
- * is known takes the short way out.
+ * All hooks that learn an owner. Where a connection begins the slow path is the only one; a send or receive of a process
+ * that is known takes the short way out.
  */
 SEC("probe/tcp_use")
 int tcp_use(struct probe_ctx *ctx)
 {
-	__u64 sk = ctx->arg0, pid_tgid, start_ns, word, *place = settled_place(sk);
-	struct owner *known;
-	int is_settled = 1;
+	__u64 sk = ctx->arg0, start_ns, word, seen, *place;
 
+	if (setting(OPTION) && ((int)ctx->arg1 != IPPROTO_TCP || (int)ctx->arg2 != (int)setting(OPTION)))
+		return setting(RETURN);
+	if (setting(SET_STATE) && (int)ctx->arg2 != (int)setting(STATE))
+		return setting(RETURN);
+	if (setting(SOCKET)) {
+		if (setting(ARG_BTF)) {
+			/* All sockets of all families come by here. */
+			const struct sock *typed = ((const struct socket *)sk)->sk;
+
+			sk = (__u64)typed;
+			if (!sk || (typed->__sk_common.skc_family & ~(AF_INET6 ^ AF_INET)) != AF_INET)
+				return setting(RETURN);
+			if (BPF_CORE_READ_BITFIELD(typed, sk_type) != SOCK_STREAM)
+				return setting(RETURN);
+		} else {
+			__u64 above = sk;
+
+			sk = 0;
+			read_field(&sk, (const struct socket *)above, sk);
+		}
+	}
+	place = settled_place(sk);
 	if (!place)
 		return setting(RETURN);
-	pid_tgid = bpf_get_current_pid_tgid();
 	start_ns = current_start();
-	word = settled_word(sk, pid_tgid, start_ns);
-	if (setting(BEGINS)) {
-		if (setting(SET_STATE) && (int)ctx->arg2 != (int)setting(STATE))
-			return setting(RETURN);
-	} else {
-		__u64 seen = *place;
-
-		if ((seen ^ word) < USES) {
-			__sync_fetch_and_add(place, 1);
-			return setting(RETURN);
-		}
-		/*
-		 * Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is
-		 * no word.
-		 */
+	word = settled_word(sk, process_hash(bpf_get_current_pid_tgid() >> 32, start_ns));
+	seen = *place;
+	if (!setting(BEGINS) && (seen ^ word) < USES) {
+		__sync_fetch_and_add(place, 1);
+		return setting(RETURN);
+	}
+	if (not_learnable((const struct sock *)sk))
+		return setting(RETURN);
+	fired();
+	/* Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is no word. */
+	if (!setting(BEGINS))
 		__sync_fetch_and_add(place, word - seen);
-	}
-	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
-	if (!setting(BEGINS) && known && known->task_start_ns && known->latest.pid_tgid >> 32 == pid_tgid >> 32) {
-		if (known->latest.pid_tgid == pid_tgid && known->task_start_ns == start_ns)
-			return setting(RETURN);
-		if (known->latest.pid_tgid != pid_tgid && known->latest.start_ns ==
-		    task_start(group_leader((const struct task_struct *)bpf_get_current_task()))) {
-			/* Another thread of the same process: note it in place. */
-			known->latest.pid_tgid = pid_tgid;
-			known->task_start_ns = start_ns;
-			goto noted;
-		}
-	}
-	is_settled = learn(sk, known);
-noted:
-	if (setting(BEGINS) || !is_settled || (*place ^ word) >= USES)
+	if (!learn(sk, start_ns) || setting(BEGINS) || (*place ^ word) >= USES)
 		*place = 0;
 	return setting(RETURN);
 }
 
-static __always_inline void forget(__u64 sk, const struct owner *known)
-{
-	struct socket_tuple tuple = known->tuple;
-
-	bpf_map_delete_elem(&socket_to_pid, &tuple);
-	bpf_map_delete_elem(&owner_by_sock, &sk);
-	count(COUNTER_DELETED);
-	unsettle(sk);
-}
-
+/* The end of a socket, or of its memory. */
 SEC("probe/tcp_destroy")
 int tcp_destroy(struct probe_ctx *ctx)
 {
 	__u64 sk = ctx->arg0;
 	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 
-	if (known)
-		forget(sk, known);
-	else
-		unsettle(sk);
+	fired();
+	if (known) {
+		struct socket_tuple tuple = known->tuple;
+
+		unpublish(&tuple, sk, 0);
+		if (!bpf_map_delete_elem(&owner_by_sock, &sk))
+			count(COUNTER_DELETED);
+	}
+	unsettle(sk);
 	return setting(RETURN);
 }
 
 /*
- * Every socket enters TCP_CLOSE, and nothing is retransmitted from there. For two kinds it is the only end that is seen:
- * MPTCP sockets, which are destroyed in a way of their own, and those that are in socket_to_pid alone, seeded ones and those
- * whose entry was evicted, whose addresses and ports may be gone when they are destroyed (tcp_disconnect() clears them).
+ * Every socket enters TCP_CLOSE, and from there its addresses and ports may be another's at once: so socket_to_pid forgets
+ * it. Who owns the socket itself is known until its end: what the kernel has to tell of its death comes later than this.
  */
 SEC("probe/tcp_set_state")
 int tcp_set_state(struct probe_ctx *ctx)
@@ -424,16 +580,18 @@ int tcp_set_state(struct probe_ctx *ctx)
 	barrier_var(third);
 	if ((int)(setting(SET_STATE) ? third : second) != TCP_CLOSE)
 		return setting(RETURN);
+	fired();
 	known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 	if (known) {
-		forget(sk, known);
+		tuple = known->tuple;
+		unpublish(&tuple, sk, 1);
 		return setting(RETURN);
 	}
-	unsettle(sk);
+	/* A seeded one, or one whose entry was evicted. tcp_disconnect() may have cleared the port. */
 	read_tuple(&tuple, (const struct sock *)sk);
 	read_field(&sport, (const struct inet_sock *)sk, inet_sport);
 	tuple.sport = bpf_ntohs(sport);
-	bpf_map_delete_elem(&socket_to_pid, &tuple);
+	unpublish(&tuple, sk, 1);
 	return setting(RETURN);
 }
 
@@ -446,81 +604,146 @@ int sched_process_exec(struct probe_ctx *ctx)
 	struct exec_name name = {};
 
 	(void)ctx;
+	fired();
 	name.start_ns = task_start(leader);
+	name.when_ns = bpf_ktime_get_ns();
 	read_field(name.comm, leader, comm);
 	bpf_map_update_elem(&exec_names, &tgid, &name, BPF_ANY);
 	return setting(RETURN);
 }
 
-/* Fills in the owner of sk, which is in softirq context most of the time: current plays no part. */
-static __always_inline void find_owner(struct event *event, const struct sock *sk, const struct socket_tuple *key)
+/* A process id is given out again, soon on hosts with few: when the one that had it ended is to be known exactly. */
+SEC("probe/sched_process_exit")
+int sched_process_exit(struct probe_ctx *ctx)
 {
-	struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &event->sk);
-	const struct owner *opened = known;
-	struct process *seeded;
-	__u64 socket = 0, msk = 0;
+	__u64 pid_tgid = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
+	struct exited_key key = {};
 
-	event->found = FOUND_SOCK;
-	/*
-	 * The socket that processes hold of an MPTCP connection is another than the one that TCP works on, and it is the one
-	 * they are seen to use. What TCP's own was connected by is the better knowledge only if it is newer.
-	 */
-	read_field(&socket, sk, sk_socket);
-	if (socket)
-		read_field(&msk, (const struct socket *)socket, sk);
-	if (msk && msk != event->sk) {
-		struct owner *above = bpf_map_lookup_elem(&owner_by_sock, &msk);
+	(void)ctx;
+	key.tgid = pid_tgid >> 32;
+	if (key.tgid != (__u32)pid_tgid)
+		return setting(RETURN);
+	fired();
+	key.start_ns = task_start((const struct task_struct *)bpf_get_current_task());
+	bpf_map_update_elem(&exited, &key, &now, BPF_ANY);
+	return setting(RETURN);
+}
 
-		if (above && (!known || known->latest.how == HOW_KERNEL || above->latest.when_ns > known->latest.when_ns)) {
-			if (!known || known->first.how == HOW_KERNEL || above->first.when_ns < known->first.when_ns)
-				opened = above;
-			known = above;
-			event->found = FOUND_MSK;
+/* The MPTCP socket above a subflow; 0 for a socket of another kind. */
+static __always_inline __u64 msk_above(const struct event *event, const struct sock *sk, __u64 socket)
+{
+	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
+	__u64 data = 0, msk = 0;
+
+	/* It is there until the subflow ends, also when the application has closed its socket. */
+	if (bpf_core_field_exists(((struct mptcp_subflow_context *)0)->conn) && bpf_core_field_exists(icsk->icsk_ulp_data)) {
+		if (*(const __u32 *)event->ulp == *(const __u32 *)"mptc") {
+			read_field(&data, icsk, icsk_ulp_data);
+			if (data)
+				read_field(&msk, (const struct mptcp_subflow_context *)data, conn);
 		}
 	}
-	if (known) {
-		event->latest = known->latest;
-		if (opened)
-			event->first = opened->first;
-		event->users = known->users;
-		return;
+	/* What processes hold is another socket than the one that TCP works on, but both are of one struct socket. */
+	if (!msk && socket)
+		read_field(&msk, (const struct socket *)socket, sk);
+	return msk & -differ(msk, number((__u64)sk));
+}
+
+/* Does an owner belong to an earlier socket at the same address? 0 if not. It is when its end was not seen. */
+static __always_inline __u64 is_stale(const struct owner *owner, __u64 inode, const struct socket_tuple *tuple)
+{
+	__u64 has_inodes = differ(owner->entry.inode, 0) & differ(inode, 0), stale = 0;
+	const __u32 *was = (const __u32 *)owner->tuple.daddr, *is = (const __u32 *)tuple->daddr;
+
+	/* No process holds it any more: then the name that it had, in full, is what there is. */
+	if (owner->tuple.sport) {
+		stale = (was[0] ^ is[0]) | (was[1] ^ is[1]) | (was[2] ^ is[2]) | (was[3] ^ is[3]);
+		stale |= (owner->tuple.sport ^ tuple->sport) | (owner->tuple.dport ^ tuple->dport);
+		stale |= owner->tuple.netns ^ tuple->netns;
 	}
-	seeded = bpf_map_lookup_elem(&socket_to_pid, key);
+	return (differ(owner->entry.inode, inode) & has_inodes) | (differ(stale, 0) & (1 - has_inodes));
+}
+
+/*
+ * Fills in what is to know of who owns sk, which is in softirq context most of the time: current plays no part. tuple: of
+ * the socket itself.
+ */
+static __always_inline void find_owner(struct event *event, const struct sock *sk, const struct socket_tuple *tuple)
+{
+	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
+	__u64 socket = socket_of(sk), ulp = 0, msk, missing;
+
+	if (bpf_core_field_exists(sk->sk_kern_sock))
+		event->kern = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock);
+	if (bpf_core_field_exists(icsk->icsk_ulp_ops)) {
+		read_field(&ulp, icsk, icsk_ulp_ops);
+		if (ulp)
+			read_field(event->ulp, (const struct tcp_ulp_ops *)ulp, name);
+	}
+	msk = msk_above(event, sk, socket);
+	if (msk) {
+		/* The MPTCP socket is the one that processes hold, and are seen to use. */
+		__u64 held = socket_of((const struct sock *)msk);
+
+		if (held)
+			socket = held;
+		event->inode = inode_of(socket);
+		missing = copy_owner(&event->owner, msk);
+		if (missing)
+			missing = copy_owner(&event->owner, msk);
+		event->found = FOUND_MSK;
+		if (!missing && (event->owner.entry.inode == event->inode || !event->inode || !event->owner.entry.inode))
+			return;
+	}
+	event->inode = inode_of(socket);
+	event->found = FOUND_SOCK;
+	missing = copy_owner(&event->owner, (__u64)sk);
+	if (missing)
+		missing = copy_owner(&event->owner, (__u64)sk);
+	if (!missing) {
+		event->stale = is_stale(&event->owner, event->inode, tuple);
+		if (!event->stale)
+			return;
+		count(COUNTER_STALE);
+	}
 	event->found = FOUND_NOT;
-	if (seeded) {
-		event->latest = *seeded;
-		event->first = *seeded;
-		event->users = 1;
-		event->found = FOUND_TUPLE;
-	}
+	__builtin_memset(&event->owner, 0, sizeof(event->owner));
 }
 
 static __always_inline int filtered(const struct event *event)
 {
 	__u64 pid = setting(FILTER_PID), netns = setting(FILTER_NETNS), port = setting(FILTER_PORT);
 
-	if (pid && event->found && event->latest.pid_tgid >> 32 != pid)
+	if (pid && event->found && event->owner.entry.latest.pid_tgid >> 32 != pid)
 		return 1;
 	if (netns && event->tuple.netns != netns)
 		return 1;
 	return port && event->tuple.sport != port && event->tuple.dport != port;
 }
 
-static __always_inline void add_count(const struct event *event)
+/* The key is made where the owner is, of which nothing else is needed any more: the stack has no room for both. */
+static __always_inline void add_count(struct event *event)
 {
-	struct count_key key = {};
-	__u64 one = 1, *value;
+	__u64 is_process = differ(event->owner.entry.latest.how, HOW_KERNEL), one = 1, *value;
+	__u64 start_ns = event->owner.entry.latest.start_ns & -is_process, comm[2];
+	__u32 tgid = (event->owner.entry.latest.pid_tgid >> 32) & -is_process;
+	struct count_key *key = (struct count_key *)&event->owner;
 
-	key.tuple = event->tuple;
-	if (event->latest.how != HOW_KERNEL) {
-		key.tgid = event->latest.pid_tgid >> 32;
-		key.start_ns = event->latest.start_ns;
-		__builtin_memcpy(key.comm, event->latest.comm, sizeof(key.comm));
-	}
-	value = bpf_map_lookup_elem(&counts, &key);
+	__builtin_memcpy(comm, event->owner.entry.latest.comm, sizeof(comm));
+	barrier();
+	key->tuple = event->tuple;
+	key->start_ns = start_ns;
+	key->inode = event->inode;
+	key->tgid = tgid;
+	key->zero = 0;
+	comm[0] &= -is_process;
+	comm[1] &= -is_process;
+	__builtin_memcpy(key->comm, comm, sizeof(comm));
+	barrier();
+	value = bpf_map_lookup_elem(&counts, key);
 	if (value)
 		__sync_fetch_and_add(value, 1);
-	else if (bpf_map_update_elem(&counts, &key, &one, BPF_NOEXIST))
+	else if (bpf_map_update_elem(&counts, key, &one, BPF_NOEXIST))
 		count(COUNTER_LOST);
 }
 
@@ -548,7 +771,6 @@ static __always_inline void read_socket(struct event *event, const struct sock *
 {
 	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
 	const struct tcp_sock *tp = (const struct tcp_sock *)sk;
-	__u64 socket = 0, ulp = 0;
 
 	read_field(&event->state, sk, __sk_common.skc_state);
 	event->ca_state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
@@ -557,15 +779,7 @@ static __always_inline void read_socket(struct event *event, const struct sock *
 	read_field(&event->srtt_us, tp, srtt_us);
 	read_field(&event->snd_cwnd, tp, snd_cwnd);
 	read_field(&event->total_retrans, tp, total_retrans);
-	event->kern = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock);
-	read_field(&socket, sk, sk_socket);
-	if (socket)
-		read_field(&event->inode, (const struct socket_alloc *)socket, vfs_inode.i_ino);
-	if (bpf_core_field_exists(icsk->icsk_ulp_ops)) {
-		read_field(&ulp, icsk, icsk_ulp_ops);
-		if (ulp)
-			read_field(event->ulp, (const struct tcp_ulp_ops *)ulp, name);
-	}
+	read_field(&event->undo_marker, tp, undo_marker);
 }
 
 SEC("probe/tcp_retransmit")
@@ -575,6 +789,7 @@ int tcp_retransmit(struct probe_ctx *ctx)
 	const struct sock *sk;
 	__u64 skb = ctx->arg1;
 
+	fired();
 	begin_event(&event, ctx, EVENT_RETRANSMIT);
 	sk = (const struct sock *)event.sk;
 	if (setting(RETRANSMIT_ERR))
@@ -596,18 +811,22 @@ int tcp_retransmit(struct probe_ctx *ctx)
 SEC("probe/tcp_retransmit_synack")
 int tcp_retransmit_synack(struct probe_ctx *ctx)
 {
-	const struct request_sock *req;
-	struct socket_tuple listener = {};
 	struct event event = {};
 	const struct sock *sk;
+	__u32 netns, ifindex;
 
+	fired();
 	begin_event(&event, ctx, EVENT_SYNACK);
 	sk = (const struct sock *)event.sk;
-	req = (const struct request_sock *)ctx->arg1;
-	read_tuple(&listener, sk);
-	find_owner(&event, sk, &listener);
-	read_tuple(&event.tuple, (const struct sock *)&req->__req_common);
-	event.tuple.netns = listener.netns;
+	read_tuple(&event.tuple, sk);
+	find_owner(&event, sk, &event.tuple);
+	/* What follows is the connection's; its namespace and device are the listener's. */
+	netns = event.tuple.netns;
+	ifindex = event.tuple.ifindex;
+	__builtin_memset(&event.tuple, 0, sizeof(event.tuple));
+	read_tuple(&event.tuple, (const struct sock *)&((const struct request_sock *)ctx->arg1)->__req_common);
+	event.tuple.netns = netns;
+	event.tuple.ifindex = ifindex;
 	event.state = TCP_SYN_RECV;
 	submit(ctx, &event);
 	return setting(RETURN);

@@ -2,8 +2,8 @@
 /*
  * What the programs and user space share: the maps' keys and values, and the record in the events map.
  *
- * struct socket_tuple and struct process are public: other programs look owners up in the pinned map socket_to_pid
- * (docs/socket-to-pid.md). Their layout changes only with SOCKPID_ABI.
+ * struct socket_tuple, struct process and struct socket_owner are public: other programs look owners up in the pinned map
+ * socket_to_pid (docs/socket-to-pid.md). Their layout changes only with SOCKPID_ABI.
  *
  * Every struct has the same layout on all architectures: no implicit padding, no pointers, no longs. Integers are in the
  * byte order of the machine, ports included; addresses are in network order, an IPv4 address being the first four
@@ -14,7 +14,7 @@
 
 #include <linux/types.h>
 
-#define SOCKPID_ABI 1
+#define SOCKPID_ABI 2
 #define TASK_COMM_LEN 16
 #define ULP_NAME_LEN 16
 #define USERS_MAX 6
@@ -28,20 +28,22 @@ enum how {
 	HOW_LISTEN = 5,
 	HOW_SEED = 6,
 	HOW_KERNEL = 7, /* only kernel threads have used the socket */
+	HOW_SHUTDOWN = 8,
 };
 
 /* Key of socket_to_pid. A listening socket has no remote end: daddr and dport are 0. */
 struct socket_tuple {
-	__u32 netns;  /* inode number of the network namespace, 0 without CONFIG_NET_NS */
-	__u16 family; /* AF_INET or AF_INET6 */
-	__u16 sport;  /* local port; 0: not chosen yet */
-	__u16 dport;  /* remote port */
+	__u32 netns;   /* inode number of the network namespace, 0 without CONFIG_NET_NS */
+	__u32 ifindex; /* of the device the socket is bound to, 0: none. Two sockets may differ in nothing else */
+	__u16 family;  /* AF_INET or AF_INET6 */
+	__u16 sport;   /* local port; 0: not chosen yet */
+	__u16 dport;   /* remote port */
 	__u16 zero;
 	__u8 saddr[16];
 	__u8 daddr[16];
 };
 
-/* A process as it was when it used a socket. Value of socket_to_pid. */
+/* A process as it was when it used a socket. */
 struct process {
 	__u64 pid_tgid;  /* as bpf_get_current_pid_tgid(): process id << 32 | thread id; 0 with HOW_KERNEL */
 	__u64 start_ns;  /* when the process started, CLOCK_BOOTTIME; with the process id, names it for ever */
@@ -52,17 +54,50 @@ struct process {
 	char comm[TASK_COMM_LEN];
 };
 
+/* Flags of an owner. */
+#define OWNER_LATE (1 << 0)   /* the socket was not seen to begin: who used it before is not known */
+#define OWNER_SHARED (1 << 1) /* of socket_to_pid alone: another socket has, or had, the same key (SO_REUSEPORT) */
+
 /*
- * Value of owner_by_sock; its key is the address of the struct sock. What every send compares stands together, in one
- * cache line.
+ * The elements of an LRU map are not freed as other memory is: one that was evicted or deleted may hold the value of
+ * another key a moment later, while a program still looks at it. So values are copied out, and what a copy is worth is
+ * told by its last word: a hash of all the others. Nothing is ever written in place.
+ *
+ * Start with SEAL_SEED, and give each word of 64 bits in turn.
  */
-struct owner {
-	__u64 task_start_ns; /* when latest's thread started; 0 while the tuple has no port yet: then nothing is settled */
+#define SEAL_SEED 0x9e3779b97f4a7c15ULL
+
+static inline __attribute__((always_inline)) __u64 seal_word(__u64 seal, __u64 word)
+{
+	seal = (seal + word) * 0xd6e8feb86659fd93ULL;
+	return seal ^ seal >> 32;
+}
+
+/* Value of socket_to_pid. */
+struct socket_owner {
 	struct process latest;
-	struct process first;
+	__u64 sk;    /* address of the struct sock; 0: from before sockpid started, found in /proc */
+	__u64 inode; /* of the socket, as in /proc/PID/fd; 0: not known */
+	__u32 users; /* how many different processes were seen to use it; more than USERS_MAX: at least so many */
+	__u32 flags; /* OWNER_... */
+	__u64 seal;  /* over the key and all of the above */
+};
+
+/* The opener of a socket: who was seen to use it first. */
+struct opener {
+	__u64 start_ns;
+	__u32 tgid;
+	__u32 how;
+	char comm[TASK_COMM_LEN];
+};
+
+/* Value of owner_by_sock; its key is the address of the struct sock. */
+struct owner {
+	struct socket_owner entry; /* what socket_to_pid is told; the inode and the address name the socket for ever */
+	struct opener first;
 	struct socket_tuple tuple;
-	__u32 users;             /* how many different processes used the socket; more than USERS_MAX: at least so many */
-	__u32 tgids[USERS_MAX];  /* the first of them */
+	__u64 users[USERS_MAX]; /* the first different processes, each by a hash of process id and start */
+	__u64 seal;             /* over all of the above, entry.seal being 0 */
 };
 
 enum event_type {
@@ -75,7 +110,6 @@ enum found {
 	FOUND_NOT = 0,
 	FOUND_SOCK = 1,  /* by the socket's address */
 	FOUND_MSK = 2,   /* by the address of the MPTCP socket above */
-	FOUND_TUPLE = 3, /* in socket_to_pid */
 };
 
 /* One record of the events map: a ring buffer, or a perf buffer per CPU. */
@@ -83,10 +117,8 @@ struct event {
 	__u64 ts_ns; /* CLOCK_MONOTONIC */
 	__u64 sk;
 	__u64 interrupted; /* bpf_get_current_pid_tgid() in the probe: not the owner */
-	struct process latest; /* all zero: unknown */
-	struct process first;
+	struct owner owner; /* all zero: unknown */
 	struct socket_tuple tuple;
-	__u32 users;
 	__u64 inode;     /* of the socket, as in /proc/PID/fd; 0: no process holds it any more */
 	__s32 err;       /* 0, or a negative errno of a retransmit that failed (Linux 6.17 and later) */
 	__u32 seq;       /* first sequence number of the segment, 0 if there is none to tell of */
@@ -94,6 +126,8 @@ struct event {
 	__u32 srtt_us;   /* smoothed round trip time in microseconds, times 8 */
 	__u32 snd_cwnd;  /* segments */
 	__u32 total_retrans; /* segments retransmitted in the socket's life, this one included */
+	__u32 undo_marker; /* 0: what is in doubt is not the network's congestion */
+	__u32 zero;
 	__u8 type;       /* enum event_type */
 	__u8 found;      /* enum found */
 	__u8 state;      /* TCP_ESTABLISHED... */
@@ -101,21 +135,31 @@ struct event {
 	__u8 pending;    /* icsk_pending: ICSK_TIME_... */
 	__u8 retransmits; /* icsk_retransmits: timeouts in a row before this one */
 	__u8 kern;        /* the kernel opened the socket for itself */
-	__u8 zero;
+	__u8 stale;       /* an owner was there, of an earlier socket at this address: its end was not seen */
 	char ulp[ULP_NAME_LEN]; /* upper layer protocol: "tls", "mptcp"; empty for plain TCP */
 };
 
-/* Value of exec_names, by process id: what a process has been called since it last executed a program. */
+/* Value of exec_names, by process id: what a process was called when it executed a program. */
 struct exec_name {
 	__u64 start_ns; /* when the process started, to tell it from others of that id */
+	__u64 when_ns;  /* when it executed the program, CLOCK_MONOTONIC */
 	char comm[TASK_COMM_LEN];
+};
+
+/* Key of exited; the value is when its first thread ended, CLOCK_MONOTONIC. */
+struct exited_key {
+	__u64 start_ns;
+	__u32 tgid;
+	__u32 zero;
 };
 
 /* Key of the counts map, which replaces the events map where only sums are asked for; the value is a u64. */
 struct count_key {
 	struct socket_tuple tuple;
-	__u32 tgid; /* 0: unknown */
 	__u64 start_ns;
+	__u64 inode;
+	__u32 tgid; /* 0: unknown */
+	__u32 zero;
 	char comm[TASK_COMM_LEN];
 };
 
@@ -125,7 +169,9 @@ enum counter {
 	COUNTER_LOST = 1,     /* of these, records that did not fit into the events or the counts map */
 	COUNTER_INSERTED = 2, /* sockets that got their first entry in owner_by_sock */
 	COUNTER_DELETED = 3,  /* of these, taken out when the socket was destroyed; the rest is there or was evicted */
-	COUNTER_MAX = 4,
+	COUNTER_STALE = 4,    /* owners of earlier sockets at the address of another, found and not believed */
+	COUNTER_FIRED = 8,    /* and up: runs of each hook's program for what it is there for (short ways out excepted) */
+	COUNTER_MAX = 40,
 };
 
 #endif
