@@ -17,7 +17,7 @@ class Arch(NamedTuple):
     byte_order: "little" or "big". pointer_size: bytes, also of one register in pt_regs.
     e_machine: ELF machine numbers (elf.h, EM_*); e_class follows from pointer_size.
     args: members of `struct pt_regs` that hold the first C arguments of a function on entry, in order.
-    bpf, perf_event_open, setns, capset, prctl, unshare, kcmp: system call numbers (arch/*/entry/syscalls,
+    bpf, perf_event_open, setns, capset, prctl, unshare, kcmp, splice: system call numbers (arch/*/entry/syscalls,
     include/uapi/asm-generic/unistd.h).
     """
 
@@ -33,20 +33,49 @@ class Arch(NamedTuple):
     prctl: int
     unshare: int
     kcmp: int
+    splice: int
 
 
 ARCHES: Dict[str, Arch] = {
     a.name: a
     for a in (
-        Arch("x86_64", "little", 8, 62, ("di", "si", "dx", "cx"), 321, 298, 308, 126, 157, 272, 312),
+        Arch("x86_64", "little", 8, 62, ("di", "si", "dx", "cx"), 321, 298, 308, 126, 157, 272, 312, 275),
         Arch(
-            "aarch64", "little", 8, 183, ("regs[0]", "regs[1]", "regs[2]", "regs[3]"), 280, 241, 268, 91, 167, 97, 272
+            "aarch64",
+            "little",
+            8,
+            183,
+            ("regs[0]", "regs[1]", "regs[2]", "regs[3]"),
+            280,
+            241,
+            268,
+            91,
+            167,
+            97,
+            272,
+            76,
         ),
-        Arch("riscv64", "little", 8, 243, ("a0", "a1", "a2", "a3"), 280, 241, 268, 91, 167, 97, 272),
-        Arch("ppc64le", "little", 8, 21, ("gpr[3]", "gpr[4]", "gpr[5]", "gpr[6]"), 361, 319, 350, 184, 171, 282, 354),
-        Arch("s390x", "big", 8, 22, ("gprs[2]", "gprs[3]", "gprs[4]", "gprs[5]"), 351, 331, 339, 185, 172, 303, 343),
+        Arch("riscv64", "little", 8, 243, ("a0", "a1", "a2", "a3"), 280, 241, 268, 91, 167, 97, 272, 76),
         Arch(
-            "arm", "little", 4, 40, ("uregs[0]", "uregs[1]", "uregs[2]", "uregs[3]"), 386, 364, 375, 185, 172, 337, 378
+            "ppc64le", "little", 8, 21, ("gpr[3]", "gpr[4]", "gpr[5]", "gpr[6]"), 361, 319, 350, 184, 171, 282, 354, 283
+        ),
+        Arch(
+            "s390x", "big", 8, 22, ("gprs[2]", "gprs[3]", "gprs[4]", "gprs[5]"), 351, 331, 339, 185, 172, 303, 343, 306
+        ),
+        Arch(
+            "arm",
+            "little",
+            4,
+            40,
+            ("uregs[0]", "uregs[1]", "uregs[2]", "uregs[3]"),
+            386,
+            364,
+            375,
+            185,
+            172,
+            337,
+            378,
+            340,
         ),
     )
 }

@@ -50,7 +50,9 @@ def calibrate(options: Options, output: Optional[str], as_json: bool) -> int:
     layout = calibration.complete(found, offsets.unused())
     calibration.demand(image, identity.arch, layout, findings.problems)
     say("self-check")
-    with Tracer.open_with(options, identity, image, offsets.Offsets(layout, "calibrated", path, dict)) as tracer:
+    with Tracer.open_with(
+        options, identity, image, offsets.Offsets(layout, "calibrated", path, offsets.no_id)
+    ) as tracer:
         skipped = selfcheck.demand(selfcheck.run(tracer), True)
     content = encode(identity, found)
     write(path, content)

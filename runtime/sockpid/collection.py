@@ -6,17 +6,19 @@ answered to the others is kept for `sockpid doctor`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
-from . import image, kernel
+from . import image, kernel, prog
 from .errors import AttachError, ProgError, SockpidError, SyscallError, VerifierError
+from .exercise import Exercise, switched_off
 from .features import Features, read_argument
-from .hooks import HOOKS, Hook, Target
+from .hooks import HOOKS, Hook, Target, numbers
 from .image import Image
 from .link import MECHANISMS, OF_TARGET, Link
 from .loader import Loader
-from .map import Map, cpus
+from .map import Map, cpus, lru_entries
 from .named import NamedTuple
 from .offsets import Offsets
 from .ringbuf import RingBuffer
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
     from .perfbuf import PerfBuffer
     from .prog import Prog
+
+
+# enum counter (bpf_bytecode/sockpid.h)
+COUNTER_FIRED = 8
 
 
 class Options(NamedTuple):
@@ -46,16 +52,22 @@ class Options(NamedTuple):
     take_signals: Optional[Callable[[], None]] = None
 
 
+def _because() -> str:
+    why = switched_off()
+    return f": {why}" if why else ""
+
+
 class Attached(NamedTuple):
     """How a hook ended: its link (None: no mechanism was accepted), and (mechanism and target, reason) of others.
 
-    target: where it is attached.
+    target: where it is attached. seen: it was seen to run; None: there was no occasion to see it.
     """
 
     hook: Hook
     link: Optional[Link]
     refused: Tuple[Tuple[str, str], ...]
     target: Optional[Target] = None
+    seen: Optional[bool] = None
 
 
 class Collection:
@@ -71,10 +83,12 @@ class Collection:
         """Of enum counter, what stood in it when it was given."""
         self.hooks: List[Attached] = []
         self.features = features
+        self.max_sockets = options.max_sockets
         self._image = image
         self._options = options
-        # To find the ids in the kernel's whole BTF takes longer than everything else: only where nothing else works.
-        self._dear_ids = found.origin == "btf"
+        self._preemptible = kernel.preemptible()
+        self._numbers = numbers()
+        self._exercise = Exercise()
         self._reader: Union[RingBuffer, PerfBuffer, None] = None
         # Four places for each socket, so that few share one.
         self._settled = 1 << (4 * options.max_sockets - 1).bit_length()
@@ -93,7 +107,7 @@ class Collection:
 
         given: maps to go on with instead of creating them; they are the collection's from here on.
         """
-        collection = cls(image, found, options, features or Features(options.deny, found.btf_ids), given or {})
+        collection = cls(image, found, options, features or Features(options.deny, found.btf_id), given or {})
         try:
             collection._create_maps()
             collection._open_reader()
@@ -132,6 +146,8 @@ class Collection:
             return spec._replace(max_entries=self._settled)
         if spec.type in ("BPF_MAP_TYPE_LRU_HASH", "BPF_MAP_TYPE_HASH"):
             spec = spec._replace(max_entries=self._options.max_sockets)
+        if spec.type == "BPF_MAP_TYPE_LRU_HASH" and self.features.has("lru_hash"):
+            spec = spec._replace(max_entries=lru_entries(self._options.max_sockets))
         if spec.type == "BPF_MAP_TYPE_LRU_HASH" and not self.features.has("lru_hash"):
             spec = spec._replace(type="BPF_MAP_TYPE_HASH")
         return spec
@@ -150,6 +166,10 @@ class Collection:
         refused: List[Tuple[str, str]] = []
         if hook.needs is not None and not os.path.exists(hook.needs):
             return Attached(hook, None, (("any", f"there is no {hook.needs}: not needed"),))
+        if hook.preemptible and not self._preemptible:
+            return Attached(hook, None, (("any", "this kernel preempts no program: not needed"),))
+        if any(a.hook.name == hook.spared_by and a.target is not None and a.target.general for a in self.hooks):
+            return Attached(hook, None, (("any", f"{hook.spared_by} sees it too: not needed"),))
         for target, mechanism in self._candidates(hook):
             where = f"{mechanism} {target.name}"
             if mechanism in self._options.deny:
@@ -169,7 +189,10 @@ class Collection:
                 if MECHANISMS[mechanism].outlives and self._options.take_signals is not None:
                     self._options.take_signals()
                 link = MECHANISMS[mechanism].attach(target.name, load)
-                return Attached(hook, link, tuple(refused), target)
+                seen = self._is_seen(hook, link)
+                if seen is not False:
+                    return Attached(hook, link, tuple(refused), target, seen)
+                refused.append((where, f"attached, and does not run{_because()}"))
             except ProgError as error:
                 # What the verifier has not looked at is of a type that the kernel does not know.
                 if isinstance(error, VerifierError) and not MECHANISMS[mechanism].by_btf_id:
@@ -185,11 +208,54 @@ class Collection:
     def _candidates(self, hook: Hook) -> Iterator[Tuple[Target, str]]:
         """Targets and mechanisms in the order to try; a preferred mechanism comes first where the hook has it."""
         pairs = [(target, mechanism) for target in hook.targets for mechanism in OF_TARGET[target.kind]]
-        if self._dear_ids:
-            pairs.sort(key=lambda pair: MECHANISMS[pair[1]].by_btf_id)
+        pairs.sort(key=lambda pair: self._rank(hook, pair[1]))
         preferred = self._options.attach if hook.learns or hook.name == "destroy" else None
         yield from (pair for pair in pairs if pair[1] == preferred)
         yield from (pair for pair in pairs if pair[1] != preferred)
+
+    def _rank(self, hook: Hook, mechanism: str) -> int:
+        """What comes first, truth before cost.
+
+        Where the kernel can take a task off its CPU inside a program, the program is passed over for the next task
+        there; a perf program is more rarely; what security modules are asked never is.
+        """
+        if mechanism == "lsm":
+            return 0 if self._preemptible else 2
+        return 0 if not (self._preemptible and hook.learns) or mechanism.startswith("kprobe") else 1
+
+    def _is_seen(self, hook: Hook, link: Link) -> Optional[bool]:
+        """Is the program of a link seen to run? None where there is no occasion. A link that is not is closed."""
+        before = self.fired(hook)
+        try:
+            if not self._exercise.make(hook.name):
+                return None
+            if self.fired(hook) > before:
+                return True
+        except BaseException:
+            link.close()
+            raise
+        link.close()
+        return False
+
+    def fired(self, hook: Hook) -> int:
+        """How often the program of a hook ran for what it is there for."""
+        return self.counter(COUNTER_FIRED + self._numbers[hook.prog])
+
+    def misses(self) -> int:
+        """How often a program that learns owners, or their end, was passed over."""
+        return sum(
+            prog.misses(attached.link.prog) or 0
+            for attached in self.hooks
+            if attached.link is not None and (attached.hook.learns or attached.hook.name == "destroy")
+        )
+
+    def unsettle(self) -> None:
+        """Makes the next use of every socket take the slow path, which brings its owner up to date.
+
+        A kernel that cannot do so in one call does not count misses either: there each 64th use takes it.
+        """
+        with contextlib.suppress(SyscallError):
+            self.maps["settled"].zero()
 
     def replace_events(self, settings: Tuple[Tuple[str, int], ...]) -> None:
         """Attaches the programs that raise events anew, with other settings; the new ones first, then the old ones go.

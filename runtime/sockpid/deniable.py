@@ -18,6 +18,7 @@ class Feature(NamedTuple):
 
 FEATURES: Mapping[str, Feature] = {
     "live-btf": Feature("the kernel's own BTF", "offsets from a table alone"),
+    "lsm": Feature("programs where security modules are asked, which are never skipped", "a trampoline or a kprobe"),
     "fentry": Feature("programs on functions, by BPF trampoline", "a raw tracepoint or a kprobe"),
     "raw_tp": Feature("programs on raw tracepoints", "the tracepoint of perf, or a kprobe"),
     "tracepoint": Feature("programs on tracepoints of perf", "a kprobe"),

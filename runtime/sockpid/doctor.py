@@ -52,7 +52,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         image = load_image(identity.arch.byte_order)
         found = offsets.find(image, identity, offsets_path, options.deny, options.consensus)
         document["offsets"] = {"origin": found.origin, "source": found.source}
-        features = Features(options.deny, found.btf_ids)
+        features = Features(options.deny, found.btf_id)
         collection = Collection.attach(image, found, options, features)
         document["hooks"] = [
             {

@@ -19,16 +19,23 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-HOW = {0: None, 1: "connect", 2: "accept", 3: "send", 4: "recv", 5: "listen", 6: "seed", 7: "kernel"}
+HOW = {0: None, 1: "connect", 2: "accept", 3: "send", 4: "recv", 5: "listen", 6: "seed", 7: "kernel", 8: "shutdown"}
 """enum how: how an owner was learnt."""
 
-FOUND = {0: None, 1: "sock", 2: "mptcp", 3: "tuple"}
+FOUND = {0: None, 1: "sock", 2: "mptcp"}
 """enum found: where the probe found the owner."""
 
 PROCESS = "QQQQII16s"
-EVENT = "=QQQ" + PROCESS + PROCESS + TUPLE + "IQiIIIIIBBBBBBBx16s"
+ENTRY = PROCESS + "QQII8x"
+"""struct socket_owner as it stands in a record: the process, sk, inode, users, flags; the seal is that of the whole."""
+OWNER = ENTRY + "QII16s" + TUPLE + "48x8x"
+"""struct owner: the entry, the opener (start_ns, tgid, how, comm), the tuple, hashes of users, the seal."""
+EVENT = "=QQQ" + OWNER + TUPLE + "QiIIIIII4xBBBBBBBB16s"
 EVENT_SIZE = struct.calcsize(EVENT)
-EXEC_NAME = "=Q16s"
+EXEC_NAME = "=QQ16s"
+EXITED = "=QII"
+
+OWNER_LATE = 1
 
 EVENT_SYNACK = 1
 
@@ -46,9 +53,19 @@ class Process(NamedTuple):
     comm: str
 
 
+class Opener(NamedTuple):
+    """The process that was seen to use a socket first: id, start (CLOCK_BOOTTIME ns), how, name as it was then."""
+
+    pid: int
+    start_ns: int
+    how: Optional[str]
+    comm: str
+
+
 FIELDS = (
-    "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "found", "interrupted_pid", "inode", "err",
-    "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending", "kern", "ulp",
+    "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "late", "found", "interrupted_pid", "inode",
+    "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending", "kern",
+    "stale", "ulp",
 )  # fmt: skip
 """Of an Event."""
 
@@ -57,13 +74,14 @@ class Event:
     """One retransmit. owner is None when it is not known.
 
     ts_ns is CLOCK_MONOTONIC; sk the address of the struct sock. owner is the process that used the socket last, first
-    the one that did so first; users is how many different ones there were. found: "sock", "mptcp" (through the MPTCP
-    socket above) or "tuple" (in socket_to_pid). interrupted_pid is the process that the kernel happened to run: what
-    a tool prints that asks for the current process. inode: as in /proc/PID/fd, 0 if no process holds the socket any
-    more. err is 0 or the negative errno of an attempt that failed. seq, end_seq: the segment's sequence numbers, the
-    latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd: segments; total_retrans:
-    segments retransmitted in the socket's life; retransmits: timeouts in a row before this one. kern: the kernel
-    opened the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
+    the one that did so first; users is how many different ones there were. late: the socket was not seen to begin, so
+    that first need not be its opener. found: "sock", "mptcp" (through the MPTCP socket above), or as the reader found
+    it afterwards. stale: an owner was there, of an earlier socket at the same address. interrupted_pid is the process
+    that the kernel happened to run: what a tool prints that asks for the current process. inode: as in /proc/PID/fd, 0
+    if no process holds the socket any more. err is 0 or the negative errno of an attempt that failed. seq, end_seq: the
+    segment's sequence numbers, the latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd:
+    segments; total_retrans: segments retransmitted in the socket's life; retransmits: timeouts in a row before this
+    one. kern: the kernel opened the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
 
     record: what it was decoded from, None if it is no record's any more. A field is decoded when it is first asked for:
     who only needs the record pays for no more.
@@ -77,8 +95,9 @@ class Event:
     tuple: SocketTuple
     state: str
     owner: Optional[Process]
-    first: Optional[Process]
+    first: Optional[Opener]
     users: int
+    late: bool
     found: Optional[str]
     interrupted_pid: int
     inode: int
@@ -92,6 +111,7 @@ class Event:
     ca_state: int
     pending: int
     kern: bool
+    stale: bool
     ulp: Optional[str]
     record: Optional[bytes]
 
@@ -127,7 +147,7 @@ class Event:
         """
         t, owner = self.tuple, self.owner
         named = owner if owner is not None and owner.how != "kernel" else None
-        first = self.first if named else None
+        first = self.first if named and not self.late else None
         return {
             "schema": SCHEMA,
             "ts_ns": self.ts_ns + realtime_offset,
@@ -138,6 +158,7 @@ class Event:
             "daddr": t.daddr,
             "dport": t.dport,
             "netns": t.netns,
+            "ifindex": t.ifindex,
             "state": self.state,
             "pid": named.pid if named else None,
             "tid": named.tid if named else None,
@@ -175,19 +196,21 @@ def decode(record: bytes) -> Event:
 
 def _fields(record: bytes) -> Dict[str, Any]:
     f = struct.unpack_from(EVENT, record)
+    users, flags, first_start, first_tgid, first_how, first_comm = f[12:18]
     (
-        users, inode, err, seq, end_seq, srtt, cwnd, total, event_type, found, state, ca_state, pending, again, kern,
-        ulp,
-    ) = f[24:]  # fmt: skip
+        inode, err, seq, end_seq, srtt, cwnd, total, undo, event_type, found, state, ca_state, pending, again, kern,
+        stale, ulp,
+    ) = f[34:]  # fmt: skip
     return {
         "ts_ns": f[0],
         "sk": f[1],
-        "kind": "synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending),
-        "tuple": of_fields(*f[17:24]),
+        "kind": "synack" if event_type == EVENT_SYNACK else kind(err, state, ca_state, pending, undo),
+        "tuple": of_fields(*f[26:34]),
         "state": uapi.TCP_STATES[state - 1] if 0 < state <= len(uapi.TCP_STATES) else f"state-{state}",
         "owner": process(*f[3:10]),
-        "first": process(*f[10:17]),
+        "first": Opener(first_tgid, first_start, HOW.get(first_how), text(first_comm)) if first_how else None,
         "users": users,
+        "late": bool(flags & OWNER_LATE),
         "found": FOUND.get(found),
         "interrupted_pid": f[2] >> 32,
         "inode": inode,
@@ -201,27 +224,27 @@ def _fields(record: bytes) -> Dict[str, Any]:
         "ca_state": ca_state,
         "pending": pending,
         "kern": bool(kern),
+        "stale": bool(stale),
         "ulp": text(ulp) or None,
     }
 
 
-def unpack_process(value: bytes) -> Optional[Process]:
-    """The value of socket_to_pid."""
-    return process(*struct.unpack_from("=" + PROCESS, value))
-
-
-def kind(err: int, state: int, ca_state: int, pending: int) -> str:
-    """What made the kernel retransmit: "rto", "fast", "tlp", "syn", "failed", or "other" where the state does not tell.
+def kind(err: int, state: int, ca_state: int, pending: int, undo_marker: int) -> str:
+    """What made the kernel retransmit: "rto", "fast", "tlp", "syn", "simple", "failed", or "other" where the state does
+    not tell.
 
     tcp_retransmit_timer() enters loss before it sends; recovery is entered by duplicate ACKs; the loss probe runs with
-    its timer still noted in icsk_pending, outside of both (net/ipv4/tcp_timer.c, tcp_input.c, tcp_output.c).
+    its timer still noted in icsk_pending, outside of both (net/ipv4/tcp_timer.c, tcp_input.c, tcp_output.c). A packet
+    that was too big for the path, and data in a SYN that was not taken, are sent again by tcp_simple_retransmit(),
+    later tcp_non_congestion_loss_retransmit(): it enters loss, too, but notes nothing that a late acknowledgement could
+    undo.
     """
     if err:
         return "failed"
     if state == uapi.TCP_SYN_SENT:
         return "syn"
     if ca_state == uapi.TCP_CA_Loss:
-        return "rto"
+        return "rto" if undo_marker or not pending else "simple"
     if ca_state == uapi.TCP_CA_Recovery:
         return "fast"
     if pending == uapi.ICSK_TIME_LOSS_PROBE:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
 
 PLACES = {
+    "lsm": "bpf_lsm_socket_listen",
     "fentry": "tcp_connect",
     "raw_tp": "sched_process_exec",
     "tracepoint": "sched/sched_process_exec",
@@ -30,11 +31,11 @@ PLACES = {
 
 
 class Features:
-    """The capabilities of the running kernel, less those denied. btf_ids: as Offsets.btf_ids, for fentry."""
+    """The capabilities of the running kernel, less those denied. btf_id: as Offsets.btf_id, for fentry and LSM."""
 
-    def __init__(self, deny: FrozenSet[str] = frozenset(), btf_ids: Callable[[], Mapping[str, int]] = dict) -> None:
+    def __init__(self, deny: FrozenSet[str] = frozenset(), btf_id: Callable[[str], int] = lambda _: 0) -> None:
         self._deny = deny
-        self._btf_ids = btf_ids
+        self._btf_id = btf_id
         self._missing: Dict[str, Optional[str]] = {}
 
     def missing(self, name: str) -> Optional[str]:
@@ -77,12 +78,12 @@ class Features:
         loaded = []
         btf_id = 0
         if how.by_btf_id:
-            btf_id = self._btf_ids().get(place, 0)
+            btf_id = self._btf_id(place)
             if not btf_id:
-                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {place}")
+                raise SyscallError("look up the BTF id", errno.ENOENT, f"neither offsets nor BTF have one for {place}")
 
         def load() -> prog.Prog:
-            loaded.append(_load(how.prog_type, b"", btf_id))
+            loaded.append(_load(how.prog_type, b"", btf_id, how.attach_type))
             return loaded[0]
 
         try:
@@ -105,11 +106,11 @@ def read_argument(tracepoint: str, number: int) -> None:
         trial.close()
 
 
-def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0) -> prog.Prog:
+def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0, attach_type: int = 0) -> prog.Prog:
     """A program of `insns` that returns 0."""
     order = syscall.machine().byte_order
     end = Insn(MOV64, 0, 0, 0, 0).pack(order) + Insn(EXIT, 0, 0, 0, 0).pack(order)
-    return prog.load("trial", prog_type, insns + end, "GPL", None, attach_btf_id, named=False)
+    return prog.load("trial", prog_type, insns + end, "GPL", None, attach_btf_id, False, attach_type)
 
 
 def call(helper: str) -> None:

@@ -30,7 +30,7 @@ class Health:
             "build_id": identity.build_id,
             "offsets": {"origin": tracer.offsets.origin, "source": tracer.offsets.source},
             "hooks": tracer.collection.mechanisms(),
-            "max_sockets": tracer.collection.maps["owner_by_sock"].spec.max_entries,
+            "max_sockets": tracer.collection.max_sockets,
             "gap": None if gap is None else {**gap._asdict(), "unseen": gap.unseen},
             **keeper.identity(),
         }

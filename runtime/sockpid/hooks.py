@@ -13,18 +13,19 @@ from .uapi import TCP_LISTEN, TCP_SYN_SENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import FrozenSet, Optional, Tuple
+    from typing import Dict, FrozenSet, Optional, Tuple
 
 
 class Target(NamedTuple):
     """One place a program can attach to.
 
-    kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", or "func": a kernel function by fentry,
-    or else kprobe. name: of the tracepoint or function. settings: those of the image's enum setting that are on here;
-    the others that speak of the place are off. fields: of a tracepoint's record, those that stand for the arguments.
-    arguments: how many the function has, if the program reads more of them. least: how many a raw tracepoint must have.
-    whole: not where the compiler split the function, whose callers then jump to a part. entry: the event is seen when
-    the attempt begins: it may fail yet, and is not in the socket's counts. flaw: what else is not seen here.
+    kind: "raw_tp", "tracepoint" (of perf, "system/event"), "fentry", "kprobe", "func": a kernel function by fentry,
+    or else kprobe; or "lsm": what the kernel asks its security modules. name: of the tracepoint or function. settings:
+    those of the image's enum setting that are on here; the others that speak of the place are off. fields: of a
+    tracepoint's record, those that stand for the arguments. arguments: how many the function has, if the program reads
+    more of them. least: how many a raw tracepoint must have. whole: not where the compiler split the function, whose
+    callers then jump to a part. entry: the event is seen when the attempt begins: it may fail yet, and is not in the
+    socket's counts. flaw: what else is not seen here. general: every protocol's sockets come by here, MPTCP's too.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Target(NamedTuple):
     entry: bool = False
     flaw: Optional[str] = None
     least: int = 0
+    general: bool = False
 
 
 class Hook(NamedTuple):
@@ -43,7 +45,9 @@ class Hook(NamedTuple):
 
     prog: what the program is called in the kernel. source: the program of the image that it is made of, with these
     settings; "": that of the same name. learns: it tells of owners. raises: it writes events. needs: a path that exists
-    where the kernel has what the hook is for.
+    where the kernel has what the hook is for. spared_by: another hook, which sees what this one is for where its own
+    target is a general one. preemptible: only where the kernel can preempt a task that is inside a program, so that
+    other mechanisms skip some of its runs.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Hook(NamedTuple):
     raises: bool = False
     mandatory: bool = False
     needs: Optional[str] = None
+    spared_by: str = ""
+    preemptible: bool = False
     source: str = ""
     settings: Tuple[Tuple[str, int], ...] = ()
 
@@ -74,8 +80,16 @@ HOW_ACCEPT = 2
 HOW_SEND = 3
 HOW_RECV = 4
 HOW_LISTEN = 5
+HOW_SHUTDOWN = 8
 
+TCP_ZEROCOPY_RECEIVE = 35  # include/uapi/linux/tcp.h
+
+MPTCP = "/proc/sys/net/mptcp"
+LOCKED = frozenset({"SETTING_LOCKED"})
+"""What comes here with the socket's lock held by a process also comes from softirq, without."""
+SOCKET = frozenset({"SETTING_SOCKET"})
 SET_STATE = frozenset({"SETTING_SET_STATE"})
+SET_STATE_LOCKED = SET_STATE | LOCKED
 RETRANSMIT_ERR = frozenset({"SETTING_RETRANSMIT_ERR"})
 STATE_FIELDS = ("skaddr", "oldstate", "newstate")
 
@@ -86,6 +100,7 @@ SET_STATE_TARGETS = (
     Target("tracepoint", "sock/inet_sock_set_state", SET_STATE, STATE_FIELDS),
     Target("tracepoint", "tcp/tcp_set_state", SET_STATE, STATE_FIELDS),
 )
+BEGIN_TARGETS = tuple(target._replace(settings=SET_STATE_LOCKED, general=True) for target in SET_STATE_TARGETS)
 
 HOOKS: Tuple[Hook, ...] = (
     # First of all: a struct sock is reused at once, so no owner may be learnt before forgetting works.
@@ -94,6 +109,7 @@ HOOKS: Tuple[Hook, ...] = (
         "tcp_destroy",
         "forgets a destroyed socket",
         (
+            Target("lsm", "bpf_lsm_sk_free_security"),
             Target("raw_tp", "tcp_destroy_sock"),
             Target("tracepoint", "tcp/tcp_destroy_sock", fields=("skaddr",)),
             Target("func", "tcp_v4_destroy_sock"),
@@ -103,7 +119,7 @@ HOOKS: Tuple[Hook, ...] = (
     Hook(
         "close",
         "tcp_set_state",
-        "forgets a closed socket, MPTCP and seeded ones too",
+        "forgets the name of a closed socket",
         (*SET_STATE_TARGETS, Target("func", "tcp_set_state", arguments=2)),
     ),
     Hook(
@@ -141,26 +157,59 @@ HOOKS: Tuple[Hook, ...] = (
         "connect",
         "tcp_connect",
         "learns the owner before the first SYN",
-        (Target("func", "tcp_connect"), *SET_STATE_TARGETS),
+        (Target("func", "tcp_connect", LOCKED), *BEGIN_TARGETS),
         learns=True,
         source="tcp_use",
         settings=_begin(HOW_CONNECT, TCP_SYN_SENT),
+    ),
+    # tcp_connect() is of the subflow, which is the kernel's own: the socket that processes hold changes its state, too.
+    Hook(
+        "mptcp-connect",
+        "mptcp_connect",
+        "learns the owner of an MPTCP socket when it connects",
+        BEGIN_TARGETS,
+        learns=True,
+        needs=MPTCP,
+        spared_by="connect",
+        source="tcp_use",
+        settings=_begin(HOW_CONNECT, TCP_SYN_SENT),
+    ),
+    # What security modules are asked comes before the connection has a name, but is never skipped.
+    Hook(
+        "socket_connect",
+        "socket_connect",
+        "learns the owner when it asks for a connection",
+        (Target("lsm", "bpf_lsm_socket_connect", SOCKET),),
+        learns=True,
+        preemptible=True,
+        source="tcp_use",
+        settings=_begin(HOW_CONNECT),
     ),
     Hook(
         "listen",
         "tcp_listen",
         "learns the owner of a listening socket",
         # inet_csk_listen_start() sets the state, first of all: the tracepoint sees no less there, and MPTCP's own, too.
-        (*SET_STATE_TARGETS, Target("func", "inet_csk_listen_start")),
+        (*BEGIN_TARGETS, Target("func", "inet_csk_listen_start", LOCKED)),
         learns=True,
         source="tcp_use",
         settings=_begin(HOW_LISTEN, TCP_LISTEN),
     ),
     Hook(
+        "socket_listen",
+        "socket_listen",
+        "learns the owner when it asks to listen",
+        (Target("lsm", "bpf_lsm_socket_listen", SOCKET),),
+        learns=True,
+        preemptible=True,
+        source="tcp_use",
+        settings=_begin(HOW_LISTEN),
+    ),
+    Hook(
         "accept",
         "tcp_accept",
         "learns the accepting process",
-        (Target("func", "security_sock_graft"),),
+        (Target("lsm", "bpf_lsm_sock_graft"), Target("func", "security_sock_graft")),
         learns=True,
         source="tcp_use",
         settings=_begin(HOW_ACCEPT),
@@ -170,11 +219,12 @@ HOOKS: Tuple[Hook, ...] = (
         "tcp_sendmsg",
         "learns the owner when it sends",
         (
-            Target("fentry", "tcp_sendmsg_locked"),
-            Target("raw_tp", "tcp_sendmsg_locked"),
-            Target("kprobe", "tcp_sendmsg_locked"),
+            Target("lsm", "bpf_lsm_socket_sendmsg", SOCKET, general=True),
+            Target("fentry", "tcp_sendmsg_locked", LOCKED),
+            Target("raw_tp", "tcp_sendmsg_locked", LOCKED),
+            Target("kprobe", "tcp_sendmsg_locked", LOCKED),
             Target("func", "tcp_sendmsg"),
-            Target("raw_tp", "sock_send_length"),
+            Target("raw_tp", "sock_send_length", general=True),
         ),
         learns=True,
         source="tcp_use",
@@ -184,7 +234,7 @@ HOOKS: Tuple[Hook, ...] = (
         "sendpage",
         "tcp_sendmsg",
         "learns the owner at sendfile and splice before Linux 6.5",
-        (Target("func", "do_tcp_sendpages"), Target("func", "tcp_sendpage")),
+        (Target("func", "do_tcp_sendpages", LOCKED), Target("func", "tcp_sendpage")),
         learns=True,
         source="tcp_use",
         settings=_use(HOW_SEND),
@@ -196,7 +246,8 @@ HOOKS: Tuple[Hook, ...] = (
         # The tracepoint sees every send of every protocol: for want of a better one, and where there is MPTCP at all.
         (Target("func", "mptcp_sendmsg"), Target("raw_tp", "sock_send_length")),
         learns=True,
-        needs="/proc/sys/net/mptcp",
+        needs=MPTCP,
+        spared_by="send",
         source="tcp_use",
         settings=_use(HOW_SEND),
     ),
@@ -207,17 +258,72 @@ HOOKS: Tuple[Hook, ...] = (
         (Target("raw_tp", "sched_process_exec"), Target("tracepoint", "sched/sched_process_exec")),
     ),
     Hook(
+        "exit",
+        "sched_process_exit",
+        "learns when a process ends, whose id may be given out again",
+        (Target("raw_tp", "sched_process_exit"), Target("tracepoint", "sched/sched_process_exit")),
+    ),
+    Hook(
         "receive",
         "tcp_recvmsg",
         "learns the owner when it receives",
-        (Target("func", "tcp_recvmsg"), Target("raw_tp", "sock_recv_length")),
+        (
+            Target("lsm", "bpf_lsm_socket_recvmsg", SOCKET, general=True),
+            Target("func", "tcp_recvmsg"),
+            Target("raw_tp", "sock_recv_length", general=True),
+        ),
         learns=True,
         source="tcp_use",
         settings=_use(HOW_RECV),
     ),
+    Hook(
+        "mptcp-receive",
+        "tcp_recvmsg",
+        "learns the owner of an MPTCP socket when it receives",
+        (Target("func", "mptcp_recvmsg"),),
+        learns=True,
+        needs=MPTCP,
+        spared_by="receive",
+        source="tcp_use",
+        settings=_use(HOW_RECV),
+    ),
+    # Uses that pass by all of the above.
+    Hook(
+        "splice",
+        "tcp_splice_read",
+        "learns the owner when it splices data out of the socket",
+        (Target("func", "tcp_splice_read", SOCKET),),
+        learns=True,
+        source="tcp_use",
+        settings=_use(HOW_RECV),
+    ),
+    Hook(
+        "zerocopy",
+        "tcp_zerocopy",
+        "learns the owner when it receives by mapping pages",
+        (Target("lsm", "bpf_lsm_socket_getsockopt", SOCKET), Target("func", "tcp_getsockopt")),
+        learns=True,
+        source="tcp_use",
+        settings=(*_use(HOW_RECV), ("SETTING_OPTION", TCP_ZEROCOPY_RECEIVE)),
+    ),
+    Hook(
+        "shutdown",
+        "tcp_shutdown",
+        "learns the owner when it shuts the socket down",
+        (Target("lsm", "bpf_lsm_socket_shutdown", SOCKET), Target("func", "inet_shutdown", SOCKET)),
+        learns=True,
+        source="tcp_use",
+        settings=_use(HOW_SHUTDOWN),
+    ),
 )
 
 
+def numbers() -> Dict[str, int]:
+    """Name of a program -> what its runs are counted by, from 0; hooks that share a program share it."""
+    names = sorted({hook.prog for hook in HOOKS})
+    return {name: number for number, name in enumerate(names)}
+
+
 def functions() -> FrozenSet[str]:
-    """Every kernel function that a hook may attach to by fentry; the table carries their BTF ids."""
-    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind in ("func", "fentry"))
+    """Every kernel function that a program may be loaded for by BTF id; the table carries these ids."""
+    return frozenset(t.name for hook in HOOKS for t in hook.targets if t.kind in ("func", "fentry", "lsm"))

@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-MAPS = ("owner_by_sock", "exec_names", "counters", "events")
+MAPS = ("owner_by_sock", "exec_names", "exited", "counters", "events")
 """Besides socket_to_pid, which has its place for all to see."""
 
 HOOKS = ("destroy", "close")

@@ -101,6 +101,26 @@ def realtime() -> bool:
     return os.path.exists("/sys/kernel/realtime") or "PREEMPT_RT" in os.uname().version
 
 
+def preemptible() -> bool:
+    """Can the kernel take a task off its CPU while a BPF program runs in it? Then a program that is entered again there
+    is skipped, by some mechanisms. True where the kernel does not say.
+
+    The banner tells the model it was built with; the scheduler, in debugfs, the one that was chosen at boot, "(full)"
+    in brackets. Linux kernel commit 1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c") (in v5.13)
+    """
+    version = os.uname().version
+    if "PREEMPT" not in version:
+        return False
+    if "PREEMPT_RT" in version or "PREEMPT_DYNAMIC" not in version:
+        return True
+    try:
+        with open("/sys/kernel/debug/sched/preempt", encoding="ascii", errors="replace") as file:
+            chosen = file.read().partition("(")[2].partition(")")[0]
+    except OSError:
+        return True
+    return chosen not in ("none", "voluntary")
+
+
 def lockdown() -> Optional[str]:
     """What the kernel is locked down for, "integrity" or "confidentiality", or None (man 7 kernel_lockdown).
 

@@ -26,15 +26,16 @@ class Mechanism(NamedTuple):
     """How a program is attached: its type, the layout of its context ("args", "kprobe" or "record"), and what does it.
 
     attach takes the target's name and a function that loads the program, which it calls only once the place is there:
-    loading is what takes time. by_btf_id: the program is loaded for one function, which it names by its BTF id.
-    returns: what the program must return. A tracepoint's other users in perf see no event for which it is 0.
-    outlives: what it makes is there until it is removed, also if this process is killed.
+    loading is what takes time. by_btf_id: the program is loaded for one function, which it names by its BTF id;
+    attach_type: how. returns: what the program must return. A tracepoint's other users in perf see no event for which
+    it is 0. outlives: what it makes is there until it is removed, also if this process is killed.
     """
 
     prog_type: int
     context: str
     attach: Callable[[str, Load], Link]
     by_btf_id: bool = False
+    attach_type: int = 0
     returns: int = 0
     outlives: bool = False
 
@@ -65,6 +66,17 @@ def attach_fentry(target: str, load: Load) -> Link:
     prog = load()
     attr = bytearray(struct.pack("=QI", 0, prog.fd))
     return Link("fentry", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, attr))
+
+
+def attach_lsm(target: str, load: Load) -> Link:
+    """The kernel calls it wherever it asks its security modules, in the context of the process that asks for something.
+
+    It is never skipped: nothing guards it against being entered again, by another task of the same CPU.
+    Linux kernel commit 9e4e01dfd325 ("bpf: lsm: Implement attach, detach and execution") (in v5.7)
+    """
+    prog = load()
+    attr = bytearray(struct.pack("=QI", 0, prog.fd))
+    return Link("lsm", target, prog, syscall.bpf("BPF_RAW_TRACEPOINT_OPEN", uapi.BPF_RAW_TRACEPOINT_OPEN, attr))
 
 
 def attach_raw_tp(target: str, load: Load) -> Link:
@@ -143,7 +155,10 @@ def _hang(fd: int, load: Load) -> Prog:
 
 
 MECHANISMS: Dict[str, Mechanism] = {
-    "fentry": Mechanism(uapi.BPF_PROG_TYPE_TRACING, "args", attach_fentry, by_btf_id=True),
+    "lsm": Mechanism(uapi.BPF_PROG_TYPE_LSM, "args", attach_lsm, by_btf_id=True, attach_type=uapi.BPF_LSM_MAC),
+    "fentry": Mechanism(
+        uapi.BPF_PROG_TYPE_TRACING, "args", attach_fentry, by_btf_id=True, attach_type=uapi.BPF_TRACE_FENTRY
+    ),
     "raw_tp": Mechanism(uapi.BPF_PROG_TYPE_RAW_TRACEPOINT, "args", attach_raw_tp),
     "tracepoint": Mechanism(uapi.BPF_PROG_TYPE_TRACEPOINT, "record", attach_tracepoint, returns=1),
     "kprobe-pmu": Mechanism(uapi.BPF_PROG_TYPE_KPROBE, "kprobe", attach_kprobe_pmu),
@@ -151,6 +166,7 @@ MECHANISMS: Dict[str, Mechanism] = {
 }
 
 OF_TARGET = {
+    "lsm": ("lsm",),
     "raw_tp": ("raw_tp",),
     "tracepoint": ("tracepoint",),
     "fentry": ("fentry",),

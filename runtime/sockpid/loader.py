@@ -7,11 +7,11 @@ import errno
 from . import kernel, prog, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
 from .features import Features
-from .hooks import Hook, Target
+from .hooks import Hook, Target, numbers
 from .image import Image, context_layout, record_context
 from .insn import BPF_PSEUDO_MAP_FD, unpack
 from .layout import Struct
-from .link import MECHANISMS
+from .link import MECHANISMS, Mechanism
 from .map import Map
 from .offsets import Offsets
 from .relocate import Relocated, Resolved, place, replace_calls, resolve
@@ -42,14 +42,16 @@ class Loader:
         self.settings = settings
         self._image = image
         self._layout = found.layout
-        self._btf_ids = found.btf_ids
+        self._id_of = found.btf_id
         self._features = features
         self._maps = maps
         self._progs: Dict[ProgKey, prog.Prog] = {}
         self._calls: Dict[str, Optional[int]] = {}
         self._resolved: Dict[str, Resolved] = {}
         self._no_settings = dict.fromkeys(image.settings(), 0)
-        self._task_btf = features.has("task_btf")
+        self._task_btf = self._arg_btf = features.has("task_btf")
+        self._numbers = numbers()
+        self._proved: Dict[Tuple[int, str], int] = {}
 
     def replace_calls(self) -> None:
         """Finds what to call instead of the helpers that this kernel does not have."""
@@ -77,9 +79,7 @@ class Loader:
         btf_id, where = 0, ""
         if how.by_btf_id:
             where = target.name
-            btf_id = self._btf_ids().get(target.name, 0)
-            if not btf_id:
-                raise SyscallError("look up the BTF id", errno.ENOENT, f"the offsets have none for {target.name}")
+            btf_id = self._btf_id(target.name, how)
         arch = syscall.machine()
         if how.context == "record":
             from . import tracefs
@@ -99,6 +99,8 @@ class Loader:
                 **dict.fromkeys(target.settings, 1),
                 "SETTING_RETURN": how.returns,
                 "SETTING_TASK_BTF": int(self._task_btf),
+                "SETTING_ARG_BTF": int(self._arg_btf and how.by_btf_id),
+                "SETTING_HOOK": self._numbers[hook.prog],
                 "SETTING_SETTLED_MASK": self._maps["settled"].spec.max_entries - 1,
                 **dict(self.settings),
             }
@@ -112,19 +114,39 @@ class Loader:
                     ready.poison,
                     btf_id,
                     self._features.has("obj_name"),
+                    how.attach_type,
                 )
             except VerifierError:
-                if not self._task_btf:
+                if not (self._task_btf or self._arg_btf):
                     raise
-                # The verifier knows where fields of a task are. Offsets that are wrong come to the self-check, which
-                # says so, once a helper reads them.
-                self._task_btf = False
+                # The verifier knows where fields of a task and of a socket are. Offsets that are wrong come to the
+                # self-check, which says so, once a helper reads them.
+                before = self._task_btf, self._arg_btf
+                self._task_btf = self._arg_btf = False
                 try:
                     return self.load(hook, mechanism, target)
                 except VerifierError:
-                    self._task_btf = True
+                    self._task_btf, self._arg_btf = before
                     raise
         return self._progs[key]
+
+    def _btf_id(self, name: str, how: Mechanism) -> int:
+        """The BTF id of a function, which the kernel has said to be that function's. Raises SyscallError."""
+        key = how.prog_type, name
+        if key not in self._proved:
+            btf_id = self._id_of(name)
+            if not btf_id:
+                raise SyscallError("look up the BTF id", errno.ENOENT, f"neither offsets nor BTF have one for {name}")
+            found = prog.function_of(how.prog_type, how.attach_type, btf_id)
+            if found != name:
+                raise SyscallError(
+                    "prove the BTF id",
+                    errno.EINVAL,
+                    f"{btf_id} is not that of {name}, as the offsets say: to this kernel it is "
+                    f"{found + '()' if found else 'none'}",
+                )
+            self._proved[key] = btf_id
+        return self._proved[key]
 
     def _relocated(self, name: str, context: Struct, settings: Mapping[str, int]) -> Relocated:
         """A program as it is loaded. What depends on the kernel alone is resolved once."""

@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterator, List, Optional
 
+LOCAL_FREE_TARGET = 128  # kernel/bpf/bpf_lru_list.c
+
 
 class Map:
     """A BPF map. Keys and values are bytes in the machine's byte order; per-CPU maps give all CPUs' values in a row."""
@@ -70,6 +72,18 @@ class Map:
         """Sets a value; with BPF_NOEXIST only if the key is not there (SyscallError with EEXIST)."""
         self._element("BPF_MAP_UPDATE_ELEM", uapi.BPF_MAP_UPDATE_ELEM, key, bytearray(value), flags)
 
+    def zero(self) -> None:
+        """Sets every value of an array to 0, in one call. Raises SyscallError where the kernel has none for many.
+
+        Linux kernel commit aa2e93b8e58e ("bpf: Add generic support for update and delete batch ops") (in v5.6)
+        """
+        entries = self.spec.max_entries
+        keys = bytearray(struct.pack(f"={entries}I", *range(entries)))
+        values = bytearray(entries * self.value_size)
+        # in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags
+        attr = struct.pack("=QQQQIIQQ", 0, 0, syscall.address(keys), syscall.address(values), entries, self.fd, 0, 0)
+        syscall.bpf("BPF_MAP_UPDATE_BATCH", uapi.BPF_MAP_UPDATE_BATCH, bytearray(attr))
+
     def delete(self, key: bytes) -> bool:
         """Removes `key`; False if it was not there."""
         try:
@@ -122,6 +136,15 @@ def cpus(which: str) -> List[int]:
     with open(f"/sys/devices/system/cpu/{which}", "rb") as file:  # as text it would import a codec, once, for nothing
         ranges = [part.split(b"-") for part in file.read().strip().split(b",")]
     return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
+
+
+def lru_entries(sockets: int) -> int:
+    """Entries that an LRU map needs so as to evict none of so many.
+
+    Each CPU may keep LOCAL_FREE_TARGET free ones for itself, out of the others' reach, and one that has none left takes
+    as many from those that are free: where there are fewer, it evicts (kernel/bpf/bpf_lru_list.c).
+    """
+    return sockets + LOCAL_FREE_TARGET * (len(cpus("possible")) + 1)
 
 
 def _raise_memlock(refusal: SyscallError) -> None:

@@ -15,7 +15,9 @@ from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
+    from typing import Callable, FrozenSet, List, Mapping, Optional, Tuple
+
+    from .btf import Btf
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 LOCAL = "/etc/sockpid/offsets.d"
@@ -27,18 +29,24 @@ class Offsets(NamedTuple):
 
     origin, as events say it: "table" (read from that kernel's own debug information), "btf" (the running kernel's),
     "consensus" (what all builds of the series agree on) or "calibrated" (found by trying).
-    btf_ids: gives the BTF ids of hook functions, as far as known; asked only where fentry is tried.
+    btf_id: gives the BTF id of a function, 0 for one that is not known; asked only where a program needs it. It may be
+    wrong: see prog.function_of().
     """
 
     layout: Layout
     origin: str
     source: str
-    btf_ids: Callable[[], Mapping[str, int]]
+    btf_id: Callable[[str], int]
 
     @property
     def needs_proof(self) -> bool:
         """Nobody has seen this very kernel's debug information: the self-check must not be without a result."""
         return self.origin in ("consensus", "calibrated")
+
+
+def no_id(_function: str) -> int:
+    """Of a source that knows no BTF ids."""
+    return 0
 
 
 def find(
@@ -52,8 +60,8 @@ def find(
     nothing has, ConsensusError if the builds disagree; TableError, SchemaError and BtfError for damaged data.
     """
     if path is not None:
-        return _from_file(kernel, path)
-    local = _local(kernel)
+        return _from_file(kernel, path, deny)
+    local = _local(kernel, deny)
     for found in local:
         if not found.needs_proof:
             return found
@@ -62,7 +70,7 @@ def find(
     shard = None if content is None else table.parse_shard(content, name)
     entry = None if shard is None else shard.find(kernel.build_id, kernel.release, kernel.banner)
     if shard is not None and entry is not None:
-        return _of(shard, entry)
+        return _of(shard, entry, deny)
     btf_reason = "live BTF denied by option"
     if "live-btf" not in deny:
         try:
@@ -93,7 +101,7 @@ def _by_consensus(
             advice = f"cannot help: {error}"
         else:
             if wished:
-                return Offsets(layout, "consensus", f"{name}, {builds} builds that agree", dict)
+                return Offsets(layout, "consensus", f"{name}, {builds} builds that agree", no_id)
             advice = f"would use what {builds} builds of this series agree on, if the self-check passes"
     lines = [
         f"no offsets are known for this kernel: {key}",
@@ -106,7 +114,7 @@ def _by_consensus(
     raise UnknownKernelError("\n".join(lines), nearest)
 
 
-def _local(kernel: Identity) -> List[Offsets]:
+def _local(kernel: Identity, deny: FrozenSet[str]) -> List[Offsets]:
     """What the administrator's files say of this kernel, in the order of their names.
 
     Raises TableError for a file that is damaged, or that others than root and ourselves may have written.
@@ -121,11 +129,11 @@ def _local(kernel: Identity) -> List[Offsets]:
         shard = _read(path, trusted=True)
         entry = _entry(shard, kernel)
         if entry is not None:
-            found.append(_of(shard, entry))
+            found.append(_of(shard, entry, deny))
     return found
 
 
-def _from_file(kernel: Identity, path: str) -> Offsets:
+def _from_file(kernel: Identity, path: str, deny: FrozenSet[str]) -> Offsets:
     shard = _read(path)
     entry = _entry(shard, kernel)
     if entry is None:
@@ -135,7 +143,7 @@ def _from_file(kernel: Identity, path: str) -> Offsets:
             f"build-id {kernel.build_id or '(none)'}",
             tuple(e.release for e in shard.entries),
         )
-    return _of(shard, entry)
+    return _of(shard, entry, deny)
 
 
 def _read(path: str, trusted: bool = False) -> table.Shard:
@@ -155,14 +163,14 @@ def _entry(shard: table.Shard, kernel: Identity) -> Optional[table.Entry]:
     return shard.find(kernel.build_id, kernel.release, kernel.banner)
 
 
-def _of(shard: table.Shard, entry: table.Entry) -> Offsets:
+def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets:
     layout = shard.layout(entry)
-    btf_ids = entry.btf_ids
     if entry.provenance.get("kind") == "calibrated":
         from .calibration import complete
 
-        return Offsets(complete(layout, unused()), "calibrated", shard.name, dict)
-    return Offsets(layout, "table", shard.name, lambda: btf_ids or {})
+        return Offsets(complete(layout, unused()), "calibrated", shard.name, no_id)
+    live = None if "live-btf" in deny else lambda: live_btf()[0]
+    return Offsets(layout, "table", shard.name, function_ids(entry.btf_ids or {}, live))
 
 
 def unused() -> List[str]:
@@ -179,6 +187,32 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
+    btf, source = live_btf()
+    try:
+        layout = btf.extract(image.wanted(arch), arch.pointer_size)
+    except BtfError as error:
+        raise BtfError(f"{source}: {error}") from None
+    return Offsets(layout, "btf", source, function_ids({}, lambda: btf))
+
+
+def function_ids(known: Mapping[str, int], live: Optional[Callable[[], Btf]]) -> Callable[[str], int]:
+    """The ids in `known`, and of other functions those in the kernel's own BTF, which `live` gives, looked up once."""
+    ids = dict(known)
+    sources = [live] if live is not None else []
+
+    def btf_id(function: str) -> int:
+        if function not in ids and sources:
+            try:
+                ids.update({**sources.pop()().func_ids(hooks.functions()), **ids})
+            except (BtfError, SyscallError):
+                return 0
+        return ids.get(function, 0)
+
+    return btf_id
+
+
+def live_btf() -> Tuple[Btf, str]:
+    """The running kernel's own BTF, and where it was read. Raises SyscallError where there is none, BtfError."""
     from .btf import Btf
     from .mapped import content as bytes_of
 
@@ -188,18 +222,9 @@ def from_btf(image: Image, arch: Arch) -> Offsets:
     except OSError:
         content, source = bytes(btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
     try:
-        btf = Btf(content)
-        layout = btf.extract(image.wanted(arch), arch.pointer_size)
+        return Btf(content), source
     except BtfError as error:
         raise BtfError(f"{source}: {error}") from None
-    ids: Dict[str, int] = {}
-
-    def btf_ids() -> Mapping[str, int]:
-        if not ids:
-            ids.update(btf.func_ids(hooks.functions()))
-        return ids
-
-    return Offsets(layout, "btf", source, btf_ids)
 
 
 def btf_by_id() -> bytearray:

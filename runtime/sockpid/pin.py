@@ -1,8 +1,8 @@
 """Maps pinned on a bpf file system, where other programs find them (docs/socket-to-pid.md).
 
 The directory that `--pin` names holds one directory per version of the interface, and in that the maps under their own
-names: DIR/v1/socket_to_pid. libbpf and aya look for a pinned map under its own name; and names on bpffs hold no dots
-(bpf_lookup() in kernel/bpf/inode.c), which rules out "socket_to_pid.v1".
+names: DIR/v2/socket_to_pid. libbpf and aya look for a pinned map under its own name; and names on bpffs hold no dots
+(bpf_lookup() in kernel/bpf/inode.c), which rules out "socket_to_pid.v2".
 
 A running instance keeps DIR locked (flock), and the kernel drops the lock when it dies, however it dies. So one
 instance at a time pins there, and a map that a killed one has left behind is known to be outdated.

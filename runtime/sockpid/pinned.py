@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, Optional
 
-ABI = 1
+ABI = 2
 """SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""
 
 

@@ -8,6 +8,7 @@ import struct
 
 from . import kernel, syscall, uapi
 from .errors import ProgError, RelocationError, SyscallError, VerifierError
+from .insn import EXIT, LDX_DW, MOV64, Insn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,18 +40,19 @@ def load(
     poison: Optional[Mapping[int, str]] = None,
     attach_btf_id: int = 0,
     named: bool = True,
+    attach_type: int = uapi.BPF_TRACE_FENTRY,
 ) -> Prog:
     """Loads a program; first without a log, which costs time, and on a refusal again with one.
 
     poison: as Relocated.poison, to name the field when the verifier met a poisoned instruction. attach_btf_id: of the
-    function that a fentry program is for.
+    function that a fentry or LSM program is for; attach_type says which of the two it is.
     named: Linux kernel commit cb4d2b3f03d8 ("bpf: Add name, load_time, uid and map_ids to bpf_prog_info") (in v4.15).
     Raises VerifierError with the log, RelocationError for a missing field, SyscallError where the verifier was not
     asked (EPERM and the like).
     """
     shown = name if named else ""
     try:
-        return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, None))
+        return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, attach_type, None))
     except SyscallError as error:
         if error.errno == errno.EPERM:
             raise
@@ -60,7 +62,7 @@ def load(
         log = bytearray(size)
         try:
             # It may have been a passing refusal (EAGAIN): then this is the program.
-            return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, log))
+            return Prog(name, prog_type, _load(shown, prog_type, insns, license, attach_btf_id, attach_type, log))
         except SyscallError as error:
             if error.errno == errno.ENOSPC and size < LOG_MAX:
                 size *= 4
@@ -81,6 +83,7 @@ def _load(
     insns: bytes,
     license_name: str,
     attach_btf_id: int,
+    attach_type: int,
     log: Optional[bytearray],
 ) -> int:
     code = bytearray(insns)
@@ -102,8 +105,47 @@ def _load(
     if attach_btf_id:
         # prog_ifindex, expected_attach_type, prog_btf_fd, func_info_rec_size, func_info, func_info_cnt,
         # line_info_rec_size, line_info, line_info_cnt, attach_btf_id
-        attr += struct.pack("=IIIIQIIQII", 0, uapi.BPF_TRACE_FENTRY, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
+        attr += struct.pack("=IIIIQIIQII", 0, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
     return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
+
+
+def misses(prog: Prog) -> Optional[int]:
+    """Runs that a program should have had, and was passed over for, because it or another ran on that CPU. None where
+    the kernel does not count them.
+
+    Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12): bytes 208 to
+    215 of struct bpf_prog_info. Of programs on perf events: commit dd8657894c11 ("bpf: Count missed stats in
+    trace_call_bpf") (in v6.7).
+    """
+    info = bytearray(216)
+    attr = bytearray(struct.pack("=IIQ", prog.fd, len(info), syscall.address(info)))
+    try:
+        syscall.bpf("BPF_OBJ_GET_INFO_BY_FD", uapi.BPF_OBJ_GET_INFO_BY_FD, attr)
+    except SyscallError:
+        return None
+    (length,) = struct.unpack_from("=I", attr, 4)
+    return int(struct.unpack_from("=Q", info, 208)[0]) if length >= len(info) else None
+
+
+def function_of(prog_type: int, attach_type: int, btf_id: int) -> str:
+    """The function that the kernel finds under a BTF id, as it says itself; "" where it does not say.
+
+    A program that reads an argument which no function has is refused, and the verifier's log names the function:
+    btf_ctx_access() of kernel/bpf/btf.c. Linux kernel commit 382072916044 ("bpf: Prepare btf_ctx_access for non raw_tp
+    use case.") (in v5.5)
+    """
+    order = syscall.machine().byte_order
+    insns = (Insn(LDX_DW, 0, 1, 8 * 11, 0), Insn(MOV64, 0, 0, 0, 0), Insn(EXIT, 0, 0, 0, 0))
+    log = bytearray(4096)
+    try:
+        fd = _load("", prog_type, b"".join(insn.pack(order) for insn in insns), "GPL", btf_id, attach_type, log)
+    except SyscallError as error:
+        if error.errno == errno.EPERM:
+            raise
+    else:
+        os.close(fd)
+    _, _, after = log.partition(b"func '")
+    return after.partition(b"'")[0].decode("utf-8", "replace")
 
 
 def _advice(log: str) -> str:

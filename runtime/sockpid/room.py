@@ -9,9 +9,10 @@ Linux kernel commit 29ba732acbee ("bpf: Add BPF_MAP_TYPE_LRU_HASH") (in v4.10)
 
 from __future__ import annotations
 
-import os
 import struct
 import time
+
+from .map import LOCAL_FREE_TARGET, cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 TRIM_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 
-WHEN = {"owner_by_sock": 24, "socket_to_pid": 16, "exec_names": 0}
-"""Where in a value the time is (u64, nanoseconds): owner.latest.when_ns, process.when_ns, exec_name.start_ns."""
+WHEN = {"owner_by_sock": 16, "socket_to_pid": 16, "exec_names": 8, "exited": 0}
+"""Where in a value the time is (u64, nanoseconds): entry.latest.when_ns, latest.when_ns, exec_name.when_ns, the
+value."""
 
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_INSERTED = 2
@@ -61,12 +63,11 @@ class Room:
         """How many living sockets have lost their entry in owner_by_sock so far.
 
         Every entry that was made and not taken out at its socket's end must be there; the LRU evicted those that are
-        not. The map is only walked when it is full enough for that: each CPU may keep 128 entries unused
-        (kernel/bpf/bpf_lru_list.c, LOCAL_FREE_TARGET).
+        not. The map is only walked when it is full enough for that: see map.lru_entries().
         """
         entries = self._owners.spec.max_entries
         living, now = self.living(), time.monotonic()
-        if living > entries - 128 * (os.cpu_count() or 1) and now >= self._look_again:
+        if living > entries - LOCAL_FREE_TARGET * len(cpus("possible")) and now >= self._look_again:
             self._look_again = now + LOOK_SECONDS
             present = len(list(self._owners.keys())) if entries <= 1 << 16 else entries
             self._evicted = max(self._evicted, living - present)

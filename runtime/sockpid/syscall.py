@@ -79,3 +79,8 @@ def unshare(flags: int) -> None:
 def kcmp(pid1: int, pid2: int, kind: int) -> int:
     """kcmp(2): 0 where two threads share what `kind` names (KCMP_FILES: their table of descriptors)."""
     return syscall("kcmp", machine().kcmp, pid1, pid2, kind, 0, 0)
+
+
+def splice(fd_in: int, fd_out: int, length: int) -> int:
+    """splice(2) without offsets: moves up to `length` bytes, one of the two being a pipe."""
+    return syscall("splice", machine().splice, fd_in, 0, fd_out, 0, length, 0)

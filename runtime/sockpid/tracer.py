@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import time
 
-from . import data, event, image, kernel, offsets, socket_tuple, uapi
+from . import data, event, image, kernel, offsets, socket_owner, socket_tuple, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
 from .map import Map
@@ -36,9 +37,17 @@ class Tracer:
         self.delivered = 0
         self._orphans: FrozenSet[SocketTuple] = frozenset()
         self._shared: Mapping[SocketTuple, int] = {}
-        self._sees_mptcp = collection.mechanisms()["mptcp"] is not None
+        attached = {a.hook.name: a for a in collection.hooks}
+        send = attached["send"].target
+        self._sees_mptcp = attached["mptcp"].link is not None or (send is not None and send.general)
         self._wall_clock = WallClock()
         self._silent = False
+        self._misses = 0
+        self.missed_at_ns = 0
+        """CLOCK_MONOTONIC, when the last run of a hook that learns owners was found to have been passed over; 0:
+        none."""
+        self.inherited_at_ns = time.monotonic_ns() if collection.base else 0
+        """CLOCK_MONOTONIC, when the owners of an instance before were taken over; 0: there were none."""
         self._room = Room(collection)
         self._reader = collection.reader
 
@@ -67,7 +76,7 @@ class Tracer:
         collection = Collection.attach(loaded, found, options, given=given)
         try:
             # The BTF ids have served; with them goes the kernel's whole BTF, where it was the source.
-            return cls(identity, found._replace(btf_ids=dict), collection)
+            return cls(identity, found._replace(btf_id=offsets.no_id), collection)
         except BaseException:
             collection.close()
             raise
@@ -84,8 +93,11 @@ class Tracer:
         owners = self.collection.maps["socket_to_pid"]
 
         def update(key: bytes, value: bytes) -> bool:
+            owner = event.process(*struct.unpack("=" + event.PROCESS, value))
+            assert owner is not None
+            entry = socket_owner.pack(key, socket_owner.SocketOwner(owner, 0, 0, 1, 0))
             try:
-                owners.update(key, value, uapi.BPF_NOEXIST)
+                owners.update(key, entry, uapi.BPF_NOEXIST)
             except SyscallError as error:
                 if error.errno == errno.EEXIST:
                     return False
@@ -93,9 +105,8 @@ class Tracer:
             return True
 
         def remove(key: bytes) -> None:
-            value = owners.lookup(key)
-            owner = event.unpack_process(value) if value is not None else None
-            if owner is not None and owner.how == "seed":
+            found = socket_owner.find(owners.lookup, key)
+            if found is not None and found.latest.how == "seed":
                 owners.delete(key)
 
         result = seed.seed(update, remove, owners.spec.max_entries // 2)
@@ -105,7 +116,23 @@ class Tracer:
     def events(self, timeout: float) -> List[event.Event]:
         """What arrived within `timeout` seconds, oldest first; returns as soon as there is something."""
         self._room.make()
-        return self._decoded(self._reader.drain()) if self._reader.wait(timeout) else []
+        if not self._reader.wait(timeout):
+            return []
+        records = self._reader.drain()
+        self.watch_misses()
+        return self._decoded(records)
+
+    def watch_misses(self) -> int:
+        """How many runs of hooks that learn owners were passed over since we attached.
+
+        To be asked before what was drained is told: an owner that was not seen to use the socket since the last of
+        these may be another by now. The next use of every socket is looked at in full.
+        """
+        misses = self.collection.misses()
+        if misses > self._misses:
+            self._misses, self.missed_at_ns = misses, time.monotonic_ns()
+            self.collection.unsettle()
+        return self._misses
 
     def finish(self) -> List[event.Event]:
         """Ends the raising of events; returns those that are left."""
@@ -116,6 +143,7 @@ class Tracer:
     def _decoded(self, records: List[bytes]) -> List[event.Event]:
         found = [event.decode(record) for record in records]
         self.delivered += len(found)
+        found = [seen if seen.owner is not None or seen.kern else self.resolve(seen) for seen in found]
         return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
 
     def _unless_mptcp(self, seen: event.Event) -> event.Event:
@@ -126,7 +154,7 @@ class Tracer:
         """What a process was called after it executed a program while the probe ran, or None."""
         value = self.collection.maps["exec_names"].lookup(struct.pack("=I", pid))
         if value is not None:
-            started, comm = struct.unpack(event.EXEC_NAME, value)
+            started, _when, comm = struct.unpack(event.EXEC_NAME, value)
             if started == start_ns:
                 return event.text(comm)
         return None
@@ -144,7 +172,12 @@ class Tracer:
         for key in keys:
             owner = self.owner_of(key)
             if owner is not None:
-                return seen._replace(owner=owner, first=owner, users=1, found="tuple")
+                return seen._replace(
+                    owner=owner,
+                    first=event.Opener(owner.pid, owner.start_ns, owner.how, owner.comm),
+                    users=1,
+                    found="tuple",
+                )
         return seen
 
     def json(self, value: event.Event) -> Dict[str, event.Json]:
@@ -202,8 +235,15 @@ class Tracer:
 
     def owner_of(self, key: SocketTuple) -> Optional[event.Process]:
         """What the socket_to_pid map says of a socket."""
-        value = self.collection.maps["socket_to_pid"].lookup(socket_tuple.pack(key))
-        return event.unpack_process(value) if value is not None else None
+        found = socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
+        return found.latest if found is not None else None
+
+    def ended(self, pid: int, start_ns: int) -> Optional[bool]:
+        """Was the first thread of a process seen to end? None where nobody looks."""
+        if self.collection.mechanisms()["exit"] is None:
+            return None
+        key = struct.pack(event.EXITED, start_ns, pid, 0)
+        return self.collection.maps["exited"].lookup(key) is not None
 
     def close(self) -> None:
         self.collection.close()
