@@ -89,7 +89,8 @@ class Archived:
         for name, bit_offset, width, inner in row["members"] if row else ():
             if name == wanted:
                 return inner, bit_offset, width
-            if not name and isinstance(inner, dict):
+            # What has no name of its own in the struct may have one as a type: struct slock_owned in socket_lock_t.
+            if not name and (isinstance(inner, dict) or (isinstance(inner, str) and " " in inner)):
                 found = self._member(inner, wanted)
                 if found is not None:
                     return found[0], bit_offset + found[1], found[2]

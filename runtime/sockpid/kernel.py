@@ -102,11 +102,11 @@ def realtime() -> bool:
 
 
 def preemptible() -> bool:
-    """Can the kernel take a task off its CPU while a BPF program runs in it? Then a program that is entered again there
-    is skipped, by some mechanisms. True where the kernel does not say.
+    """Can the kernel take a task off its CPU while a BPF program runs in it? Then a program that is entered again there is
+    skipped, by some mechanisms. True where the kernel does not say.
 
-    The banner tells the model it was built with; the scheduler, in debugfs, the one that was chosen at boot, "(full)"
-    in brackets. Linux kernel commit 1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c") (in v5.13)
+    The banner tells the model it was built with; the scheduler, in debugfs, the one that was chosen at boot, as "(full)"
+    among the others. Linux kernel commit 1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c") (in v5.13)
     """
     version = os.uname().version
     if "PREEMPT" not in version:
@@ -114,11 +114,27 @@ def preemptible() -> bool:
     if "PREEMPT_RT" in version or "PREEMPT_DYNAMIC" not in version:
         return True
     try:
-        with open("/sys/kernel/debug/sched/preempt", encoding="ascii", errors="replace") as file:
-            chosen = file.read().partition("(")[2].partition(")")[0]
-    except OSError:
+        chosen = _debugfs("sched/preempt").partition("(")[2].partition(")")[0]
+    except (OSError, SyscallError):
         return True
     return chosen not in ("none", "voluntary")
+
+
+def _debugfs(path: str) -> str:
+    """A file of debugfs, from a mount that nobody else sees where it is not mounted. Raises OSError, SyscallError."""
+    try:
+        with open(f"/sys/kernel/debug/{path}", encoding="ascii", errors="replace") as file:
+            return file.read()
+    except FileNotFoundError:
+        mount = syscall.detached_mount("debugfs")
+    try:
+        file_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
+        try:
+            return os.read(file_fd, 4096).decode("ascii", "replace")
+        finally:
+            os.close(file_fd)
+    finally:
+        os.close(mount)
 
 
 def lockdown() -> Optional[str]:

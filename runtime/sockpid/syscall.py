@@ -84,3 +84,23 @@ def kcmp(pid1: int, pid2: int, kind: int) -> int:
 def splice(fd_in: int, fd_out: int, length: int) -> int:
     """splice(2) without offsets: moves up to `length` bytes, one of the two being a pipe."""
     return syscall("splice", machine().splice, fd_in, 0, fd_out, 0, length, 0)
+
+
+FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
+"""The same on all architectures (arch/*/kernel/syscalls)."""
+FSOPEN_CLOEXEC = FSMOUNT_CLOEXEC = 1
+FSCONFIG_CMD_CREATE = 6
+
+
+def detached_mount(fstype: str) -> int:
+    """A file system mounted nowhere, as a descriptor of its root. Raises SyscallError.
+
+    Linux kernel commit 93766fbd2696 ("vfs: syscall: Add fsmount() to create a mount for a superblock") (in v5.2)
+    """
+    name = bytearray(fstype.encode() + b"\0")
+    context = syscall("fsopen", FSOPEN, address(name), FSOPEN_CLOEXEC)
+    try:
+        syscall("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0)
+        return syscall("fsmount", FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
+    finally:
+        os.close(context)

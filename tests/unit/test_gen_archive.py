@@ -43,6 +43,8 @@ PATHS = frozenset(
         "sk_grid[5]",
         "sk_tail",
         "sk_tail[7]",
+        "sk_owned",
+        "sk_both",
         "sk_word",
         "sk_low",
         "sk_named.low",
@@ -65,6 +67,7 @@ def types(byte_order: str = "little") -> Btf:
     low = b.struct("", 4, ("low", u16, 0), ("high", u16, 16))
     word = b.struct("", 4, ("sk_word", u32, 0), ("", b.struct("", 4, ("sk_low", u16, 0)), 0), kind=5)
     socket = b.struct("socket", 8, ("file", u32, 0))
+    held = b.struct("slock_owned", 8, ("sk_owned", s32, 0))  # a type with a name, a member without one
     b.record(7, "forward", 0)
     b.bitfield_struct(
         "sock",
@@ -79,7 +82,8 @@ def types(byte_order: str = "little") -> Btf:
         ("", word, 544, 0),
         ("sk_named", low, 576, 0),
         ("sk_state", state, 608, 0),
-        ("sk_tail", b.array(u32, 0), 640, 0),
+        ("", b.struct("", 8, ("", held, 0), ("sk_both", s32, 0), kind=5), 640, 0),
+        ("sk_tail", b.array(u32, 0), 704, 0),
     )
     b.record(12, "tcp_connect", b.record(13, "", 0))
     return Btf(b.build())
