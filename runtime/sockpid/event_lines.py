@@ -12,7 +12,7 @@ import struct
 import time
 
 from . import socket_tuple
-from .event import EVENT_SIZE, FOUND, Event
+from .event import EVENT_SIZE, Event
 from .named import NamedTuple
 
 TYPE_CHECKING = False
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Key = Tuple[Any, ...]
 
 
-# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest and of first: who, when_ns, what else; tuple;
-# users; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans; from type to ulp.
-PARTS = struct.Struct("=QQQ16sQ32s16sQ32s44sIQiIIIII24s")
+# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest: who, when_ns, what else; users and flags; the
+# opener; tuple; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans, undo_marker; from type to ulp.
+PARTS = struct.Struct("=QQQ16sQ32s16x8s8x32s104x48sQiIIIIII4x24s")
 assert PARTS.size == EVENT_SIZE
 
 CHANGING = (
@@ -34,7 +34,7 @@ CHANGING = (
 )  # fmt: skip
 """What differs from one event of a process to the next, in the order of the document. All are integers."""
 
-NAME = ("family", "saddr", "sport", "daddr", "dport", "netns")
+NAME = ("family", "saddr", "sport", "daddr", "dport", "netns", "ifindex")
 """And these, of the socket, between the first and the second of those."""
 
 HOLE, SOCKET = "\0", "\0\0"
@@ -43,9 +43,6 @@ names with it."""
 
 KEPT = 65536
 """Templates, and names of sockets; then all are forgotten."""
-
-SEEDED = next(number for number, found in FOUND.items() if found == "tuple")
-"""Of such an event the document has something that is the socket's: how many had it open."""
 
 
 class Template(NamedTuple):
@@ -80,12 +77,10 @@ class EventLines:
                 made.append(self._long(seen, None))
                 continue
             (
-                ts_ns, _, interrupted, who, when_ns, what, first, _, first_what, socket, users, inode, err, seq,
-                end_seq, srtt, cwnd, total, rest,
+                ts_ns, _, interrupted, who, when_ns, what, users, first, socket, inode, err, seq, end_seq, srtt, cwnd,
+                total, undo, rest,
             ) = unpack(seen.record)  # fmt: skip
-            key: Key = (who, what, first, first_what, users, rest, not err)
-            if rest[1] == SEEDED:
-                key = (*key, socket)
+            key: Key = (who, what, first, users, rest, not err, not undo)
             known = get(key)
             if known is None or known.until < now:
                 made.append(self._long(seen, key))
@@ -104,7 +99,7 @@ class EventLines:
             self._names.clear()
         t = socket_tuple.unpack(socket)
         near = f'"family": "{t.family}", "saddr": "{t.saddr}", "sport": {t.sport}, '
-        text = f'{near}"daddr": "{t.daddr}", "dport": {t.dport}, "netns": {t.netns}'
+        text = f'{near}"daddr": "{t.daddr}", "dport": {t.dport}, "netns": {t.netns}, "ifindex": {t.ifindex}'
         self._names[socket] = text
         return text
 
