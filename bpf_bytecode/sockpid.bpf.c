@@ -111,12 +111,17 @@ struct {
 	__uint(max_entries, 1 << 20);
 } events SEC(".maps");
 
-static __always_inline void count(__u32 counter)
+static __always_inline void count_many(__u32 counter, __u64 many)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &counter);
 
 	if (value)
-		*value += 1;
+		*value += many;
+}
+
+static __always_inline void count(__u32 counter)
+{
+	count_many(counter, 1);
 }
 
 static __always_inline void fired(void)
@@ -233,42 +238,35 @@ static __always_inline const struct task_struct *group_leader(const struct task_
 /*
  * Looking a socket up among the owners is most of what a send would cost, and nearly every send is by the process that
  * sent before. So that is remembered in one word, at a place that the socket's address gives: "the owner of this socket is
- * settled, and it is this process". The word is a hash of 57 bits; the six bits below count uses, and when they run over
- * the word is another one: each USES uses the owner is looked up, which tells the LRU that it is in use, finds out when
- * it was evicted, and brings it up to date.
+ * settled, and it is this process". The word is a hash, whose lowest eight bits are not compared: they count uses, and when
+ * they run over the word is another one. So at least each USES uses the owner is looked up, which tells the LRU that it is
+ * in use, finds out when it was evicted, and brings it up to date.
  *
  * The word may stand only while owner_by_sock says the same. Who makes an owner writes the word first, then the owner, then
  * takes the word back unless it is still there; who makes it without a word, or removes it, clears the word behind that. So
  * when two processes use a socket at once on two CPUs, the word of the one that lost does not stay.
  */
-#define USES 64
+#define USES 256
 #define SPREAD 0x9e3779b97f4a7c15ULL
 #define RENEW_NS 10000000 /* an owner that is younger is not written anew: two sockets may share a place */
 
+/* sk: as a number. */
 static __always_inline __u64 *settled_place(__u64 sk)
 {
-	__u32 place = (number(sk) * SPREAD >> 32) & setting(SETTLED_MASK);
+	__u32 place = (sk * SPREAD >> 32) & setting(SETTLED_MASK);
 
 	return bpf_map_lookup_elem(&settled, &place);
 }
 
-/* A process, as a number: its id and its start name it for ever. */
-static __always_inline __u64 process_hash(__u32 tgid, __u64 start_ns)
+/* A process's id and its start name it for ever. */
+static __always_inline __u64 settled_word(__u64 sk, __u32 tgid, __u64 start_ns)
 {
-	return (start_ns * SPREAD ^ tgid) * 0xd6e8feb86659fd93ULL;
-}
-
-/* Never the 0 of an empty place. */
-static __always_inline __u64 settled_word(__u64 sk, __u64 process)
-{
-	__u64 mixed = (number(sk) * SPREAD ^ process) * 0xd6e8feb86659fd93ULL;
-
-	return (mixed | 1ULL << 63) & ~(__u64)(USES - 1);
+	return ((sk ^ start_ns) * SPREAD ^ tgid) * 0xd6e8feb86659fd93ULL;
 }
 
 static __always_inline void unsettle(__u64 sk)
 {
-	__u64 *place = settled_place(sk);
+	__u64 *place = settled_place(number(sk));
 
 	if (place)
 		*place = 0;
@@ -303,26 +301,56 @@ static __always_inline __u64 public_seal(const struct socket_tuple *key, const s
 /* 0 for two equal numbers of 64 bits, 1 for others. */
 static __always_inline __u64 differ(__u64 one, __u64 other)
 {
-	__u64 by = one ^ other;
+	__u64 by = one ^ other, minus = -by;
 
-	barrier_var(by);
-	by = (by | -by) >> 63;
+	barrier_var(minus);
+	by = (by | minus) >> 63;
 	barrier_var(by);
 	return by;
 }
 
 /*
- * Copies the owner of a socket out of the map. Returns 0 for one that is whole and the socket's own; 1 for none, and for a
- * copy into which the map came with the value of another socket.
+ * 0, of which the verifier does not know that it is. What is set to it, and then perhaps copied over, looks the same to the
+ * verifier either way, so that it follows the rest of the program once.
+ */
+static __always_inline __u64 nothing(void)
+{
+	__u64 one = bpf_ktime_get_ns(), other = one;
+
+	barrier_var(other);
+	return one ^ other;
+}
+
+/* Keeps an owner, or empties it; keep: 1 or 0. */
+static __always_inline void keep_owner(struct owner *owner, __u64 keep)
+{
+	__u64 *word = (__u64 *)owner;
+
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(*owner) / 8); i++)
+		word[i] &= -keep;
+}
+
+/*
+ * Copies the owner of a socket out of the map, over one that is empty or not wanted. Returns 1 for one that is whole and
+ * the socket's own; 0 for none, and for a copy into which the map came with the value of another socket.
  */
 static __always_inline __u64 copy_owner(struct owner *copy, __u64 sk)
 {
 	const struct owner *known = bpf_map_lookup_elem(&owner_by_sock, &sk);
 
-	if (!known)
-		return 1;
-	__builtin_memcpy(copy, known, sizeof(*copy));
-	return differ(copy->entry.sk, number(sk)) | differ(copy->seal, owner_seal(copy));
+	if (known)
+		__builtin_memcpy(copy, known, sizeof(*copy));
+	return 1 - (differ(copy->entry.sk, number(sk)) | differ(copy->seal, owner_seal(copy)));
+}
+
+static __always_inline void empty_owner(struct owner *owner)
+{
+	__u64 *word = (__u64 *)owner, zero = nothing();
+
+#pragma unroll
+	for (int i = 0; i < (int)(sizeof(*owner) / 8); i++)
+		word[i] = zero;
 }
 
 /* Notes a process among the users of a socket. For 0, of a socket that has none, this does nothing. */
@@ -415,6 +443,19 @@ static __always_inline __u64 socket_of(const struct sock *sk)
 	return socket;
 }
 
+/* Makes the latest process the opener, if there was none. That only kernel threads have used it so far is nothing to keep. */
+static __always_inline void open_by_latest(struct owner *owner)
+{
+	__u64 keep = -(1 - (is_zero(owner->first.how) | is_zero(owner->first.how ^ HOW_KERNEL)));
+	__u64 *comm = (__u64 *)owner->first.comm, *latest = (__u64 *)owner->entry.latest.comm;
+
+	owner->first.start_ns = (owner->first.start_ns & keep) | (owner->entry.latest.start_ns & ~keep);
+	owner->first.tgid = (owner->first.tgid & keep) | ((owner->entry.latest.pid_tgid >> 32) & ~keep);
+	owner->first.how = (owner->first.how & keep) | (owner->entry.latest.how & ~keep);
+	comm[0] = (comm[0] & keep) | (latest[0] & ~keep);
+	comm[1] = (comm[1] & keep) | (latest[1] & ~keep);
+}
+
 /*
  * Writes the owner of sk: current, unless that is a kernel thread working for a process that is known already. The slow
  * path of all hooks that learn. Returns whether that settles the owner, until another process uses the socket.
@@ -424,27 +465,27 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	const struct task_struct *task = (const struct task_struct *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid(), now = bpf_ktime_get_ns();
 	__u64 inode = inode_of(socket_of((const struct sock *)sk));
-	__u64 is_process, is_unknown, is_same, moved, inserted;
+	__u64 is_process, is_known, is_same, is_new, moved;
 	struct socket_tuple tuple = {};
-	struct owner owner = {};
+	struct owner owner;
 	__u32 flags = 0;
 	__u8 state = 0;
 
-	is_unknown = copy_owner(&owner, sk);
-	inserted = differ(owner.entry.sk, number(sk));
-	/* Of an earlier socket, whose end was not seen. */
-	is_unknown |= differ(owner.entry.inode, inode);
-	if (is_unknown)
-		__builtin_memset(&owner, 0, sizeof(owner));
+	empty_owner(&owner);
+	is_known = copy_owner(&owner, sk);
+	is_new = differ(owner.entry.sk, number(sk));
+	/* An owner with another inode is that of an earlier socket, whose end was not seen. */
+	is_known &= 1 - differ(owner.entry.inode, inode);
+	keep_owner(&owner, is_known);
 	read_field(&flags, task, flags);
 	is_process = is_zero(flags & PF_KTHREAD);
-	if (!is_unknown & !is_process)
+	if (is_known & (1 - is_process))
 		return 0;
-	is_same = 1 - (is_unknown | differ(owner.entry.latest.pid_tgid >> 32, pid_tgid >> 32) | differ(owner.entry.latest.start_ns, start_ns));
-	if (!setting(BEGINS) && is_same && owner.tuple.sport && now - owner.entry.latest.when_ns < RENEW_NS)
+	is_same = 1 - (differ(owner.entry.latest.pid_tgid >> 32, pid_tgid >> 32) | differ(owner.entry.latest.start_ns, start_ns));
+	is_same &= is_known & (1 - is_zero(owner.tuple.sport));
+	if (!setting(BEGINS) && is_same && now - owner.entry.latest.when_ns < RENEW_NS)
 		return 1;
-	if (inserted)
-		count(COUNTER_INSERTED);
+	count_many(COUNTER_INSERTED, is_new);
 	read_field(&state, (const struct sock *)sk, __sk_common.skc_state);
 	read_tuple(&tuple, (const struct sock *)sk);
 	/* A socket can be disconnected and connected elsewhere. */
@@ -455,7 +496,7 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	owner.entry.sk = number(sk);
 	owner.entry.inode = inode;
 	if (!setting(BEGINS))
-		owner.entry.flags |= is_unknown * OWNER_LATE;
+		owner.entry.flags |= (1 - is_known) * OWNER_LATE;
 	/* Which of its threads the kernel used is no answer to who owns the socket. */
 	owner.entry.latest.pid_tgid = pid_tgid & -is_process;
 	owner.entry.latest.start_ns = start_ns;
@@ -465,14 +506,9 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	owner.entry.latest.flags = flags;
 	/* The process's name, not the thread's: io_uring's workers are called after what they are. */
 	read_field(owner.entry.latest.comm, group_leader(task), comm);
-	/* That only kernel threads have used it so far is nothing to keep. */
-	if (is_zero(owner.first.how) | is_zero(owner.first.how ^ HOW_KERNEL)) {
-		owner.first.start_ns = start_ns;
-		owner.first.tgid = owner.entry.latest.pid_tgid >> 32;
-		owner.first.how = owner.entry.latest.how;
-		__builtin_memcpy(owner.first.comm, owner.entry.latest.comm, sizeof(owner.first.comm));
-	}
-	note_user(&owner, process_hash(pid_tgid >> 32, start_ns) & -is_process);
+	open_by_latest(&owner);
+	/* A process, as a number. */
+	note_user(&owner, ((start_ns * SPREAD ^ pid_tgid >> 32) * 0xd6e8feb86659fd93ULL) & -is_process);
 	owner.seal = owner_seal(&owner);
 	if (bpf_map_update_elem(&owner_by_sock, &sk, &owner, BPF_ANY))
 		return 0;
@@ -499,7 +535,7 @@ static __always_inline __u64 current_start(void)
 SEC("probe/tcp_use")
 int tcp_use(struct probe_ctx *ctx)
 {
-	__u64 sk = ctx->arg0, start_ns, word, seen, *place;
+	__u64 sk = ctx->arg0, as_number, start_ns, word, seen, *place;
 
 	if (setting(OPTION) && ((int)ctx->arg1 != IPPROTO_TCP || (int)ctx->arg2 != (int)setting(OPTION)))
 		return setting(RETURN);
@@ -522,13 +558,14 @@ int tcp_use(struct probe_ctx *ctx)
 			read_field(&sk, (const struct socket *)above, sk);
 		}
 	}
-	place = settled_place(sk);
+	as_number = number(sk);
+	place = settled_place(as_number);
 	if (!place)
 		return setting(RETURN);
 	start_ns = current_start();
-	word = settled_word(sk, process_hash(bpf_get_current_pid_tgid() >> 32, start_ns));
+	word = settled_word(as_number, bpf_get_current_pid_tgid() >> 32, start_ns);
 	seen = *place;
-	if (!setting(BEGINS) && (seen ^ word) < USES) {
+	if (!setting(BEGINS) && !((seen ^ word) / USES)) {
 		__sync_fetch_and_add(place, 1);
 		return setting(RETURN);
 	}
@@ -536,9 +573,10 @@ int tcp_use(struct probe_ctx *ctx)
 		return setting(RETURN);
 	fired();
 	/* Puts the word there, and is a memory barrier where a store is none. If somebody else comes between, it is no word. */
+	word &= ~(__u64)(USES - 1);
 	if (!setting(BEGINS))
 		__sync_fetch_and_add(place, word - seen);
-	if (!learn(sk, start_ns) || setting(BEGINS) || (*place ^ word) >= USES)
+	if (!learn(sk, start_ns) || setting(BEGINS) || (*place ^ word) / USES)
 		*place = 0;
 	return setting(RETURN);
 }
@@ -656,11 +694,10 @@ static __always_inline __u64 is_stale(const struct owner *owner, __u64 inode, co
 	const __u32 *was = (const __u32 *)owner->tuple.daddr, *is = (const __u32 *)tuple->daddr;
 
 	/* No process holds it any more: then the name that it had, in full, is what there is. */
-	if (owner->tuple.sport) {
-		stale = (was[0] ^ is[0]) | (was[1] ^ is[1]) | (was[2] ^ is[2]) | (was[3] ^ is[3]);
-		stale |= (owner->tuple.sport ^ tuple->sport) | (owner->tuple.dport ^ tuple->dport);
-		stale |= owner->tuple.netns ^ tuple->netns;
-	}
+	stale = (was[0] ^ is[0]) | (was[1] ^ is[1]) | (was[2] ^ is[2]) | (was[3] ^ is[3]);
+	stale |= (owner->tuple.sport ^ tuple->sport) | (owner->tuple.dport ^ tuple->dport);
+	stale |= owner->tuple.netns ^ tuple->netns;
+	stale &= ~ones_if_zero(owner->tuple.sport);
 	return (differ(owner->entry.inode, inode) & has_inodes) | (differ(stale, 0) & (1 - has_inodes));
 }
 
@@ -671,7 +708,7 @@ static __always_inline __u64 is_stale(const struct owner *owner, __u64 inode, co
 static __always_inline void find_owner(struct event *event, const struct sock *sk, const struct socket_tuple *tuple)
 {
 	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
-	__u64 socket = socket_of(sk), ulp = 0, msk, missing;
+	__u64 socket = socket_of(sk), ulp = 0, msk, is_known;
 
 	if (bpf_core_field_exists(sk->sk_kern_sock))
 		event->kern = BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock);
@@ -688,26 +725,23 @@ static __always_inline void find_owner(struct event *event, const struct sock *s
 		if (held)
 			socket = held;
 		event->inode = inode_of(socket);
-		missing = copy_owner(&event->owner, msk);
-		if (missing)
-			missing = copy_owner(&event->owner, msk);
+		is_known = copy_owner(&event->owner, msk);
+		if (!is_known)
+			is_known = copy_owner(&event->owner, msk);
 		event->found = FOUND_MSK;
-		if (!missing && (event->owner.entry.inode == event->inode || !event->inode || !event->owner.entry.inode))
+		if (is_known && (event->owner.entry.inode == event->inode || !event->inode || !event->owner.entry.inode))
 			return;
+		empty_owner(&event->owner);
 	}
 	event->inode = inode_of(socket);
-	event->found = FOUND_SOCK;
-	missing = copy_owner(&event->owner, (__u64)sk);
-	if (missing)
-		missing = copy_owner(&event->owner, (__u64)sk);
-	if (!missing) {
-		event->stale = is_stale(&event->owner, event->inode, tuple);
-		if (!event->stale)
-			return;
-		count(COUNTER_STALE);
-	}
-	event->found = FOUND_NOT;
-	__builtin_memset(&event->owner, 0, sizeof(event->owner));
+	is_known = copy_owner(&event->owner, (__u64)sk);
+	if (!is_known)
+		is_known = copy_owner(&event->owner, (__u64)sk);
+	event->stale = is_known & is_stale(&event->owner, event->inode, tuple);
+	count_many(COUNTER_STALE, event->stale);
+	is_known &= ~(__u64)event->stale;
+	event->found = FOUND_SOCK & -is_known;
+	keep_owner(&event->owner, is_known);
 }
 
 static __always_inline int filtered(const struct event *event)
