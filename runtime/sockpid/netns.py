@@ -1,8 +1,8 @@
 """Network namespaces: which there are, and how to look into one without leaving our own.
 
 A namespace is known by its inode number, which is what the kernel keeps in net.ns.inum and an event carries. It is
-found through a process that lives in it or through a bind mount that keeps it alive (`ip netns add`, container
-runtimes). One that is kept alive by an open socket or descriptor alone is not found.
+found through a process that lives in it, through a bind mount that keeps it alive (`ip netns add`, container runtimes),
+through a descriptor that somebody has of it, or through a socket in it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 
 from . import kernel, proc, syscall
 from .named import NamedTuple
-from .uapi import CLONE_NEWNET
+from .uapi import CLONE_NEWNET, SIOCGSKNS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, List, Optional, TypeVar
+    from typing import Callable, Dict, List, Mapping, Optional, Tuple, TypeVar
 
     T = TypeVar("T")
 
@@ -24,18 +24,19 @@ MOUNTINFO = "/proc/self/mountinfo"
 
 
 class Namespace(NamedTuple):
-    """A network namespace. pids: processes in it when we looked; mount: a file that it is bound to, or None.
+    """A network namespace. pids: processes in it when we looked; file: one that refers to it, bound to it or a
+    descriptor in /proc, or None.
 
     inode is 0 on a kernel without CONFIG_NET_NS, as in events.
     """
 
     inode: int
     pids: List[int]
-    mount: Optional[str]
+    file: Optional[str]
 
 
-def find() -> List[Namespace]:
-    """All network namespaces in sight, our own first.
+def find(held: Optional[Mapping[int, str]] = None) -> List[Namespace]:
+    """All network namespaces in sight, our own first. held: descriptors of some, inode -> path.
 
     A process of another user is in sight with CAP_SYS_PTRACE only.
     """
@@ -49,17 +50,39 @@ def find() -> List[Namespace]:
             pids.setdefault(os.stat(f"/proc/{pid}/ns/net").st_ino, []).append(pid)
         except OSError:  # gone, or not ours to see
             continue
-    mounts = _mounts()
-    return [Namespace(inode, pids.get(inode, []), mounts.get(inode)) for inode in {**pids, **mounts}]
+    files = {**(held or {}), **_mounts()}
+    return [Namespace(inode, pids.get(inode, []), files.get(inode)) for inode in {**pids, **files}]
 
 
 def _mounts() -> Dict[int, str]:
-    """Bind mounts of network namespaces in our mount namespace: inode -> path."""
+    """Bind mounts of network namespaces in our mount namespace: inode -> path. One that a later mount hides is none."""
     found: Dict[int, str] = {}
     for mount in proc.mounts():
         if mount.fstype == "nsfs" and mount.root.startswith("net:["):
-            found.setdefault(int(mount.root[5:-1]), mount.path)
+            inode = int(mount.root[5:-1])
+            try:
+                seen = os.stat(mount.path)
+            except OSError:
+                continue
+            if (seen.st_ino, seen.st_dev) == (inode, mount.device):
+                found.setdefault(inode, mount.path)
     return found
+
+
+def of_socket(pid: int, fd: int) -> Tuple[int, int]:
+    """The namespace of a socket that a process has open: its inode, and a descriptor of it for us to close.
+
+    Raises OSError where the kernel does not do that, or not for us (SIOCGSKNS wants CAP_NET_ADMIN there).
+    Linux kernel commit c62cce2caee5 ("net: add an ioctl to get a socket network namespace") (in v4.10)
+    """
+    import fcntl
+
+    ours = syscall.pidfd_getfd(pid, fd)
+    try:
+        namespace = fcntl.ioctl(ours, SIOCGSKNS)
+    finally:
+        os.close(ours)
+    return os.fstat(namespace).st_ino, namespace
 
 
 def run_in(namespace: Namespace, function: Callable[[], T]) -> T:
@@ -94,7 +117,7 @@ def run_in(namespace: Namespace, function: Callable[[], T]) -> T:
 
 def _open(namespace: Namespace) -> int:
     """A descriptor of the namespace. A process may have died or moved since, so what was opened is looked at."""
-    paths = [namespace.mount] if namespace.mount else []
+    paths = [namespace.file] if namespace.file else []
     for path in paths + [f"/proc/{pid}/ns/net" for pid in namespace.pids]:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

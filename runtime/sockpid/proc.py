@@ -31,13 +31,14 @@ class Holder(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """A line of /proc/self/mountinfo: file system type, root of the mount within it, where it is mounted, and the
-    options of the file system."""
+    """A line of /proc/self/mountinfo: file system type, root of the mount within it, where it is mounted, and the options
+    and the device of the file system. A later mount may hide it."""
 
     fstype: str
     root: str
     path: str
     options: str
+    device: int
 
 
 def pids() -> List[int]:
@@ -169,16 +170,17 @@ def holders(inodes: AbstractSet[int]) -> Dict[int, List[Holder]]:
 
 def socket_inodes(pid: int) -> Set[int]:
     """Inodes of the sockets that a process has open; of those that can be read, if it ends meanwhile."""
-    found: Set[int] = set()
+    return {int(link[8:-1]) for _, link in links(pid) if link.startswith("socket:[")}
+
+
+def links(pid: int) -> Iterator[Tuple[str, str]]:
+    """The descriptors of a process: path ("/proc/7/fd/3"), and what it refers to ("socket:[4711]")."""
     for directory, names in _descriptors(pid):
         for name in names:
             try:
-                link = os.readlink(directory + name)
+                yield directory + name, os.readlink(directory + name)
             except OSError:  # closed meanwhile
                 continue
-            if link.startswith("socket:["):
-                found.add(int(link[8:-1]))
-    return found
 
 
 def _descriptors(pid: int) -> Iterator[Tuple[str, List[str]]]:
@@ -226,7 +228,11 @@ def _share_table(tid: int, directory: str, other: int, directory_of_other: str) 
 
 def hides_others() -> bool:
     """Does /proc show us our own processes only (mount option hidepid)? Not where CAP_SYS_PTRACE lifts it."""
-    of_proc = [mount.options for mount in mounts() if mount.path == "/proc"]
+    try:
+        seen = os.stat("/proc").st_dev  # one that another mount hides does not matter
+    except OSError:
+        return False
+    of_proc = [mount.options for mount in mounts() if mount.path == "/proc" and mount.device == seen]
     return any(
         option.startswith("hidepid=") and option[8:] not in ("0", "off") for option in ",".join(of_proc).split(",")
     )
@@ -240,7 +246,8 @@ def mounts() -> Iterator[Mount]:
                 before, _, after = line.partition(" - ")
                 fields = before.split()
                 fstype, *_, options = after.split()
-                yield Mount(fstype, _unescape(fields[3]), _unescape(fields[4]), options)
+                major, minor = (int(number) for number in fields[2].split(":"))
+                yield Mount(fstype, _unescape(fields[3]), _unescape(fields[4]), options, os.makedev(major, minor))
     except OSError:
         return
 

@@ -2,145 +2,219 @@
 
 The probe learns an owner when a process calls into TCP. A socket that was opened before and is idle, or that the kernel
 alone still works on, has not been seen to. The kernel lists the sockets there are, with inode numbers; /proc/PID/fd
-says which processes have these open; both together fill socket_to_pid. What the probe has learnt by then is the better
-knowledge, so nothing is overwritten. Attach first, seed then: no socket falls between the two.
+says which processes have these open; both together are the seeds. Attach first, seed then: no socket falls between the
+two.
+
+A seed is bound to the socket's inode, which no other socket has while that one lives. Its addresses and ports others
+may have at the same time (SO_REUSEPORT; another device) or later.
 """
 
 from __future__ import annotations
 
-import struct
+import os
 import time
 
-from . import event, kernel, netns, proc, proc_net, sock_diag
-from .inet_sock import TCP_LISTEN, TCP_SYN_RECV, InetSock
+from . import descriptors, event, kernel, netns, proc, socket_owner, socket_tuple
+from .inet_sock import TCP_LISTEN, InetSock, is_link_local
+from .listing import Listing
 from .named import NamedTuple
-from .socket_tuple import SocketTuple
+from .socket_owner import SocketOwner
+from .uapi import CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, FrozenSet, Iterable, Iterator, List, Mapping, Optional
+    from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-    Source = Callable[[netns.Namespace], Iterable[InetSock]]
+    from .descriptors import Holders
+    from .socket_tuple import SocketTuple
+
     Update = Callable[[bytes, bytes], bool]
     """Inserts key and value into socket_to_pid with BPF_NOEXIST; False if the key is there already."""
 
     Remove = Callable[[bytes], None]
     """Takes a key out of socket_to_pid, unless the probe itself has written it by now."""
 
-CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
-PROCESS = "=" + event.PROCESS
-SLOW_SECONDS = 1.0
-"""Most hosts have no pyroute2 and read /proc/net/tcp in some milliseconds: no word of it, unless it takes so long."""
+SEVERAL = -1
+"""In place of an inode, where several sockets were listed under one name."""
 
-NUMBER_OF_HOW = {name: number for number, name in event.HOW.items() if name}
+# Of a key, see socket_tuple.TUPLE.
+NETNS, SPORT, DPORT, BEHIND_DEVICE = slice(0, 4), slice(10, 12), slice(12, 14), slice(8, None)
 
 
-class Owned(NamedTuple):
-    """A socket with its owner, the oldest of its holders: it opened the socket or got it first."""
+class Seeded(NamedTuple):
+    """A socket that is older than the probe. owner: the oldest of its holders, how "seed", its process's first thread,
+    and its start to the clock tick. holders: all who had it open, the oldest first. listed_ns: when, CLOCK_MONOTONIC.
+    """
 
-    sock: InetSock
     owner: event.Process
-    holders: List[proc.Holder]
+    holders: Holders
+    listed_ns: int
+    inode: int
 
 
-class Owners(NamedTuple):
-    """What owners() found. orphans: sockets that no process has open - closed but not yet done, not yet accepted, of
-    the kernel itself, or held where we cannot look."""
+class Seeds:
+    """What was found at the start, by inode and by name. It does not change: whether a holder still is one, /proc must
+    be asked."""
 
-    owned: List[Owned]
-    orphans: FrozenSet[SocketTuple]
+    def __init__(
+        self, listed: Iterable[InetSock] = (), holders: Optional[Mapping[int, Holders]] = None, listed_ns: int = 0
+    ) -> None:
+        self._listed_ns = listed_ns
+        self._keys: Dict[int, bytes] = {}
+        self._inodes: Dict[bytes, int] = {}
+        self._holders: Dict[int, Holders] = {}
+        self._owners: Dict[proc.Holder, event.Process] = {}
+        self._devices_told = True
+        for sock in listed:
+            self._devices_told &= sock.device_told
+            before = self._inodes.get(sock.key, sock.inode)
+            self._inodes[sock.key] = sock.inode if sock.inode == before else SEVERAL
+            if sock.inode:
+                self._keys[sock.inode] = sock.key
+                by = (holders or {}).get(sock.inode)
+                if by:
+                    self._holders[sock.inode] = by
+
+    def __len__(self) -> int:
+        """How many sockets have an owner."""
+        return len(self._holders)
+
+    def by_inode(self, inode: int, named: Optional[SocketTuple] = None) -> Optional[Seeded]:
+        """The socket with this inode. named: what it is called now; for a SYN-ACK, the connection that is to be.
+
+        Inode numbers begin anew after 2^32 of them; so who knows the name gives it.
+        """
+        holders = self._holders.get(inode)
+        if not holders or (named is not None and not self._is_named(inode, socket_tuple.pack(named))):
+            return None
+        return Seeded(self._owner(holders[0]), holders, self._listed_ns, inode)
+
+    def by_tuple(self, named: SocketTuple) -> Optional[Seeded]:
+        """The socket that was listed under this name, if it was one alone.
+
+        A later one may be called the same: that the named one is not such, the caller must know.
+        """
+        return self.by_inode(self._inode_of(named) or 0)
+
+    def of_event(self, seen: event.Event, public: Callable[[SocketTuple], Optional[SocketOwner]]) -> Optional[Seeded]:
+        """The socket of an event. public: what socket_to_pid says of a name now.
+
+        A socket that nobody has open any more has no inode. It is the one that was listed under its name while the
+        entry that was made for that one is there: it goes when the socket is closed, or another one is used.
+        """
+        if seen.inode:
+            return self.by_inode(seen.inode, seen.tuple)
+        found = self.by_tuple(seen.tuple)
+        entry = public(seen.tuple) if found is not None else None
+        return found if entry is not None and not entry.sk and entry.inode == found.inode else None
+
+    def listed(self, inode: int, named: SocketTuple) -> bool:
+        """Was this socket there at the start, whether or not an owner was found? inode: 0 if nobody has it open."""
+        if inode:
+            return self._is_named(inode, socket_tuple.pack(named))
+        return self._inode_of(named) is not None
+
+    def _owner(self, oldest: proc.Holder) -> event.Process:
+        known = self._owners.get(oldest)
+        if known is None:
+            known = self._owners[oldest] = process(oldest, self._listed_ns)
+        return known
+
+    def _is_named(self, inode: int, key: bytes) -> bool:
+        """Is it a name of the listed socket with this inode? Its device may have been set later."""
+        known = self._keys.get(inode)
+        if known is None or known[NETNS] != key[NETNS]:
+            return False
+        of = BEHIND_DEVICE if any(known[DPORT]) else SPORT  # one that listens has many connections
+        return known[of] == key[of]
+
+    def _inode_of(self, named: SocketTuple) -> Optional[int]:
+        """What was listed under a name: an inode, 0 if nobody had it open, or SEVERAL; None: nothing was."""
+        found = self._inodes.get(socket_tuple.pack(named))
+        if found is None and not self._devices_told:
+            found = self._inodes.get(socket_tuple.pack(named._replace(ifindex=0)))
+        return found
 
 
 class SeedResult(NamedTuple):
-    """seeded: entries made. orphans: see Owners. shared: how many processes have a seeded socket open, where it is more
-    than one. warnings: what could not be read, a line each."""
+    """seeds: for events. published: how many of them socket_to_pid got. warnings: what others should know, a line
+    each."""
 
-    seeded: int
-    orphans: FrozenSet[SocketTuple]
-    shared: Mapping[SocketTuple, int]
+    seeds: Seeds
+    published: int
     warnings: List[str]
 
 
-def seed(update: Update, remove: Remove, room: Optional[int] = None) -> SeedResult:
-    """Gives `update` the owner of every TCP socket in every network namespace. Raises what `update` raises.
+def seed(update: Optional[Update], remove: Remove, room: int) -> SeedResult:
+    """Finds the owner of every TCP socket in every network namespace, and gives `update` those that it can have.
 
-    A socket that was closed between being listed and being entered would leave its entry behind for the next one with
-    its addresses and ports. So they are listed again, and entries of sockets that are not there are given to `remove`;
-    of those that are still there the probe sees the end.
+    update: None where nothing tells of the end of a socket, so that socket_to_pid would keep it. It has room for so
+    many: an LRU map that is filled further evicts what the probe has learnt. Raises what `update` raises.
 
-    room: how many entries to make at most, listening sockets first: an LRU map that is filled further evicts what the
-    probe has learnt. Outside the initial pid namespace nothing is seeded: the ids in /proc are not the kernel's there.
+    Outside the initial pid namespace nothing is seeded: the ids in /proc are not the kernel's there.
     """
     if not proc.in_initial_pid_namespace():
-        reason = "sockets older than the probe stay unknown: not in the initial pid namespace"
-        return SeedResult(0, frozenset(), {}, [reason])
+        return SeedResult(Seeds(), 0, ["sockets older than the probe stay unknown: not in the initial pid namespace"])
     warnings: List[str] = []
     if not kernel.effective_capabilities() >> CAP_SYS_PTRACE & 1:
         warnings.append("sockets of other users that are older than the probe stay unknown: needs CAP_SYS_PTRACE")
-    found = owners(tcp_sockets(warnings))
-    # Sockets that listen on one port (SO_REUSEPORT) have one key: the oldest process gets it.
-    owned = sorted(found.owned, key=lambda o: (o.sock.state != TCP_LISTEN, o.owner.start_ns, o.owner.pid))
-    if room is not None and len(owned) > room:
-        warnings.append(
-            f"{len(owned) - room} sockets older than the probe stay unknown: more than {room}; --max-sockets"
-        )
-        owned = owned[:room]
-    made = {o.sock.key: o for o in owned if update(o.sock.key, pack_process(o.owner))}
-    there = {sock.key: sock.inode for sock in tcp_sockets([])} if made else {}
-    for key in [key for key, o in made.items() if there.get(key) != o.sock.inode]:
-        remove(key)
-        del made[key]
-    shared = {o.sock.tuple: len(o.holders) for o in made.values() if len(o.holders) > 1}
-    return SeedResult(len(made), found.orphans, shared, warnings)
-
-
-def tcp_sockets(warnings: List[str]) -> Iterator[InetSock]:
-    """The TCP sockets of all network namespaces. A namespace that cannot be read becomes a line in `warnings`.
-
-    From sock_diag where pyroute2 and the kernel have it, else from /proc/net/tcp, which costs more where many sockets
-    are in TIME_WAIT and is otherwise as good. A socket in SYN_RECV is a request that the listening socket answers for,
-    unless a file belongs to it.
-    """
-    sources: List[Source] = [sock_diag.tcp, proc_net.tcp]
-    told, started = len(warnings), time.monotonic()
-    for namespace in netns.find():
-        for sock in _read(namespace, sources, warnings):
-            if sock.inode or sock.state != TCP_SYN_RECV:
-                yield sock
-    took = time.monotonic() - started
-    if len(sources) == 1 and len(warnings) == told and took >= SLOW_SECONDS:
-        warnings.append(f"to list the sockets that were there took {took:.1f} s; it takes less with pyroute2 installed")
-
-
-def _read(namespace: netns.Namespace, sources: List[Source], warnings: List[str]) -> List[InetSock]:
-    """The sockets of a namespace, from the first source that gives them. One that does not is taken off the list."""
-    while True:
-        try:
-            return list(sources[0](namespace))
-        except (ImportError, OSError) as error:
-            if len(sources) == 1 or isinstance(error, ProcessLookupError):
-                warnings.append(f"network namespace {namespace.inode} cannot be read: {error}")
-                return []
-            del sources[0]
-            if not isinstance(error, ModuleNotFoundError) or error.name != "pyroute2":
-                warnings.append(f"sockets are listed by /proc/net/tcp, which is as good but slower: {error}")
-
-
-def owners(socks: Iterable[InetSock]) -> Owners:
-    """Finds who has these sockets open, in one pass over the descriptors of all processes."""
-    listed = list(socks)
-    held = proc.holders({sock.inode for sock in listed if sock.inode})
+    opened = descriptors.look()
     now = time.monotonic_ns()
-    processes = {oldest: process(oldest, now) for oldest in {by[0] for by in held.values()}}
-    owned: List[Owned] = []
-    orphans: List[SocketTuple] = []
+    listing, namespaces = Listing(), netns.find(opened.namespaces)
+    listed = list(listing.sockets(namespaces))
+    held = descriptors.namespaces_of(opened, {sock.inode for sock in listed}, {each.inode for each in namespaces})
+    try:
+        namespaces += [namespace for namespace, _ in held]
+        listed += listing.sockets(namespace for namespace, _ in held)
+        seeds = Seeds(listed, opened.holders, now)
+        warnings += listing.warnings()
+        published = 0
+        if update is not None:
+            public = sorted(_public(seeds, listed))
+            if len(public) > room:
+                warnings.append(_too_many(len(public), room))
+            made = {at: inode for _, _, at, inode, value in public[:room] if update(at, value)}
+            published = len(made) - _take_back(made, listing.sockets(namespaces) if made else (), remove)
+    finally:
+        for _, fd in held:
+            os.close(fd)
+    return SeedResult(seeds, published, warnings)
+
+
+def _public(seeds: Seeds, listed: Iterable[InetSock]) -> Iterator[Tuple[bool, int, bytes, int, bytes]]:
+    """Entries for socket_to_pid: whether it does not listen, its owner's start, key, inode, value.
+
+    Not where several sockets have one name, nor where the name is not known whole.
+    """
     for sock in listed:
-        by = held.get(sock.inode)
-        if by:
-            owned.append(Owned(sock, processes[by[0]], by))
-        else:
-            orphans.append(sock.tuple)
-    return Owners(owned, frozenset(orphans))
+        if not sock.device_told and is_link_local(sock.tuple.saddr):
+            continue
+        found = seeds.by_tuple(sock.tuple)
+        if found is not None:
+            value = SocketOwner(found.owner, 0, found.inode, len(found.holders), socket_owner.LATE)
+            packed = socket_owner.pack(sock.key, value)
+            yield sock.state != TCP_LISTEN, found.owner.start_ns, sock.key, found.inode, packed
+
+
+def _take_back(made: Mapping[bytes, int], there: Iterable[InetSock], remove: Remove) -> int:
+    """Removes entries of sockets that are not there any more; of the others the probe sees the end. How many.
+
+    A socket that was closed between being listed and being entered would leave its entry behind for the next one with
+    its addresses and ports. So they were listed again.
+    """
+    still = {(sock.key, sock.inode) for sock in there}
+    gone = [key for key, inode in made.items() if (key, inode) not in still]
+    for key in gone:
+        remove(key)
+    return len(gone)
+
+
+def _too_many(wanted: int, room: int) -> str:
+    enough = 1 << (2 * wanted - 1).bit_length()  # `room` is a half
+    return (
+        f"{wanted - room} of {wanted} sockets older than the probe are missing in socket_to_pid, and will be in events "
+        f"once nobody has them open: --max-sockets {enough} has room for them"
+    )
 
 
 def process(holder: proc.Holder, when_ns: int) -> event.Process:
@@ -154,18 +228,4 @@ def process(holder: proc.Holder, when_ns: int) -> event.Process:
         how="seed",
         flags=0,
         comm=holder.comm,
-    )
-
-
-def pack_process(value: event.Process) -> bytes:
-    """The struct process of a value: what socket_to_pid holds. The name is cut to 15 bytes, as the kernel does."""
-    return struct.pack(
-        PROCESS,
-        value.pid << 32 | value.tid,
-        value.start_ns,
-        value.when_ns,
-        value.cgroup_id,
-        NUMBER_OF_HOW.get(value.how or "", 0),
-        value.flags,
-        value.comm.encode()[:15],
     )

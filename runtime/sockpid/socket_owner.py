@@ -1,5 +1,4 @@
-"""What the public map says of a socket: the value of socket_to_pid, struct socket_owner of bpf_bytecode/sockpid.h.
-Pure.
+"""What the public map says of a socket: struct socket_owner of bpf_bytecode/sockpid.h, value of socket_to_pid. Pure.
 
 An element of an LRU map is given to another key at once when it is evicted or deleted, also while somebody reads it. So
 what was copied may be half of this and half of that, or all of it another socket's. The last word of a value tells: it

@@ -16,6 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Optional
 
+# Numbers that are the same on all architectures, as all are since Linux 5.1.
+PIDFD_OPEN = 434
+PIDFD_GETFD = 438
+
 _machine: Optional[arch.Arch] = None
 _libc: Optional[ctypes.CDLL] = None
 
@@ -104,3 +108,15 @@ def detached_mount(fstype: str) -> int:
         return syscall("fsmount", FSMOUNT, context, FSMOUNT_CLOEXEC, 0)
     finally:
         os.close(context)
+
+
+def pidfd_getfd(pid: int, fd: int) -> int:
+    """A duplicate of a descriptor of another process, for us alone: pidfd_open(2), pidfd_getfd(2).
+
+    Linux kernel commit 8649c322f75c ("pid: Implement pidfd_getfd syscall") (in v5.6)
+    """
+    pidfd = syscall("pidfd_open", PIDFD_OPEN, pid, 0)
+    try:
+        return syscall("pidfd_getfd", PIDFD_GETFD, pidfd, fd, 0)
+    finally:
+        os.close(pidfd)

@@ -119,6 +119,9 @@ TCP_CA_Loss = 4
 # include/net/inet_connection_sock.h
 ICSK_TIME_LOSS_PROBE = 5
 
+# include/uapi/linux/sockios.h
+SIOCGSKNS = 0x894C
+
 # include/uapi/linux/sched.h
 CLONE_NEWNET = 0x40000000
 

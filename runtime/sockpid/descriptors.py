@@ -1,0 +1,100 @@
+"""What all processes have open, in one pass: sockets, and network namespaces.
+
+It is a pass over every descriptor of the host, so whatever it can tell is taken from the same one.
+"""
+
+from __future__ import annotations
+
+import os
+
+from . import netns, proc
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import AbstractSet, Dict, List, Set, Tuple
+
+    Holders = Tuple[proc.Holder, ...]
+
+TCP = {"TCP", "TCPv6", "MPTCP", "MPTCPv6", "SMC", "SMC6"}
+"""Names of struct proto: what the kernel calls a socket that is a TCP one, or has one below it."""
+
+ASKED_MAX = 4096
+"""So many sockets are asked for their namespace at most."""
+
+
+class Opened(NamedTuple):
+    """holders: who has a socket open, by its inode, the oldest first. places: one descriptor of it, by inode: path.
+    namespaces: network namespaces that somebody has a descriptor of: inode -> path."""
+
+    holders: Dict[int, Holders]
+    places: Dict[int, str]
+    namespaces: Dict[int, str]
+
+
+def look() -> Opened:
+    """Passes over all processes. Those that end meanwhile or may not be looked into (another user's, without
+    CAP_SYS_PTRACE) are passed over."""
+    found: Dict[int, List[proc.Holder]] = {}
+    places: Dict[int, str] = {}
+    namespaces: Dict[int, str] = {}
+    for pid in proc.pids():
+        sockets: Set[int] = set()
+        for path, link in proc.links(pid):
+            if link.startswith("socket:["):
+                inode = int(link[8:-1])
+                sockets.add(inode)
+                places.setdefault(inode, path)
+            elif link.startswith("net:["):
+                namespaces.setdefault(int(link[5:-1]), path)
+        if not sockets:
+            continue
+        name, ticks = proc.comm(pid), proc.start_ticks(pid)
+        if name is None or ticks is None:
+            continue
+        holder = proc.Holder(pid, name, ticks)
+        for inode in sockets:
+            found.setdefault(inode, []).append(holder)
+    shared: Dict[Holders, Holders] = {}  # most sockets of a process have the same holders
+    holders: Dict[int, Holders] = {}
+    for inode, by in found.items():
+        of_inode = tuple(sorted(by, key=lambda holder: (holder.start_ticks, holder.pid)))
+        holders[inode] = shared.setdefault(of_inode, of_inode)
+    return Opened(holders, places, namespaces)
+
+
+def namespaces_of(opened: Opened, listed: AbstractSet[int], known: Set[int]) -> List[Tuple[netns.Namespace, int]]:
+    """Namespaces that only sockets hold: those of open TCP sockets that no namespace has listed, but those `known`.
+
+    Each with a descriptor of ours that the caller closes when it is done with it. None before Linux 5.6.
+    """
+    found: List[Tuple[netns.Namespace, int]] = []
+    asked = 0
+    seen = set(known)
+    for inode, path in opened.places.items():
+        if inode in listed or not _is_tcp(path):
+            continue
+        asked += 1
+        if asked > ASKED_MAX:
+            break
+        parts = path.split("/")
+        if len(parts) != 5:  # of a thread with a table of its own, which only newer kernels can be asked for
+            continue
+        try:
+            namespace, fd = netns.of_socket(int(parts[2]), int(parts[4]))
+        except OSError:
+            continue
+        if namespace in seen:
+            os.close(fd)
+        else:
+            seen.add(namespace)
+            found.append((netns.Namespace(namespace, [], f"/proc/self/fd/{fd}"), fd))
+    return found
+
+
+def _is_tcp(path: str) -> bool:
+    try:
+        name = os.getxattr(path, "system.sockprotoname")
+    except OSError:
+        return False
+    return name.rstrip(b"\0").decode("ascii", "replace") in TCP
