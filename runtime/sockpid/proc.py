@@ -31,8 +31,8 @@ class Holder(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """A line of /proc/self/mountinfo: file system type, root of the mount within it, where it is mounted, and the options
-    and the device of the file system. A later mount may hide it."""
+    """A line of /proc/self/mountinfo: file system type, root of the mount within it, where it is mounted, and the
+    options and the device of the file system. A later mount may hide it."""
 
     fstype: str
     root: str

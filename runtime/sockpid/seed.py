@@ -105,7 +105,9 @@ class Seeds:
         if seen.inode:
             return self.by_inode(seen.inode, seen.tuple)
         found = self.by_tuple(seen.tuple)
-        entry = public(seen.tuple) if found is not None else None
+        if found is None:
+            return None
+        entry = public(seen.tuple)
         return found if entry is not None and not entry.sk and entry.inode == found.inode else None
 
     def listed(self, inode: int, named: SocketTuple) -> bool:
