@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from . import proc
 from .event import text
 from .map import Map
 from .signals import Signals
@@ -17,19 +18,23 @@ from .tracer import Tracer
 if TYPE_CHECKING:
     from .run import RunOptions
 
-KEY = "=" + TUPLE + "IQ16s"
+KEY = "=" + TUPLE + "QQII16s"
 
 
 class Count(NamedTuple):
-    """One row of the counts map: the socket, its owner's process id (0: unknown), start (ns) and name, and the
-    events.
+    """One row of the counts map: the socket with its inode, its owner's process id (0: unknown), start (ns) and name,
+    and the events.
+
+    holders: how many processes had it open, where the owner was found by that; else 0.
     """
 
     tuple: SocketTuple
+    inode: int
     pid: int
     start_ns: int
     comm: str
     events: int
+    holders: int = 0
 
 
 def read(counts: Map) -> List[Count]:
@@ -40,7 +45,53 @@ def read(counts: Map) -> List[Count]:
 
 def _decoded(key: bytes, value: bytes) -> Count:
     f = struct.unpack_from(KEY, key)
-    return Count(of_fields(*f[:7]), f[7], f[8], text(f[9]), struct.unpack("=Q", value)[0])
+    return Count(of_fields(*f[:8]), f[9], f[10], f[8], text(f[12]), struct.unpack("=Q", value)[0])
+
+
+def completed(tracer: Tracer, rows: Sequence[Count]) -> List[Count]:
+    """One row for each process and socket, greatest first, with what the programs do not know: owners of older sockets,
+    and what processes are called by now."""
+    names: Dict[Tuple[int, int], str] = {}
+    sums: Dict[Count, int] = {}
+    for row in _owned(tracer, rows):
+        who = row.pid, row.start_ns
+        if row.pid and who not in names:
+            names[who] = _name(tracer, row)
+        # Of a socket that has been closed the inode is not known any more.
+        same = row._replace(comm=names[who], inode=0, events=0) if row.pid else row._replace(events=0)
+        sums[same] = sums.get(same, 0) + row.events
+    return sorted((row._replace(events=events) for row, events in sums.items()), key=lambda row: -row.events)
+
+
+def _owned(tracer: Tracer, rows: Sequence[Count]) -> Iterator[Count]:
+    """The rows, of unknown owners those with the owner that the socket had at the start, or else the oldest of those who
+    have it open now."""
+    unknown: List[Count] = []
+    for row in rows:
+        found = None
+        if not row.pid and tracer.seeds is not None:
+            found = tracer.seeds.find(row.inode, row.tuple, tracer.public)
+        if found is not None:
+            yield _held(row, found.holders)
+        elif row.pid or not row.inode:
+            yield row
+        else:
+            unknown.append(row)
+    held = proc.holders({row.inode for row in unknown}) if unknown else {}  # one pass for all
+    for row in unknown:
+        yield _held(row, held[row.inode]) if row.inode in held else row
+
+
+def _held(row: Count, holders: Sequence[proc.Holder]) -> Count:
+    oldest = holders[0]
+    start_ns = proc.ns_of(oldest.start_ticks)
+    return row._replace(pid=oldest.pid, start_ns=start_ns, comm=oldest.comm, holders=len(holders))
+
+
+def _name(tracer: Tracer, row: Count) -> str:
+    if proc.is_exited(row.pid, row.start_ns) is False:
+        return proc.comm(row.pid) or row.comm
+    return tracer.name_of(row.pid, row.start_ns) or row.comm
 
 
 def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
@@ -59,10 +110,10 @@ def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
         last = signals.stop or (end is not None and time.monotonic() >= end)
         rows: List[Count] = []
         for row in read(tracer.collection.maps["counts"]):
-            key = row[:-1]
+            key = tuple(row._replace(events=0))
             rows.append(row._replace(events=row.events - before.get(key, 0)))
             before[key] = row.events
-        rows = sorted((row for row in rows if row.events), key=lambda row: -row.events)
+        rows = completed(tracer, [row for row in rows if row.events])
         if what.json:
             print(json.dumps({"schema": 1, "counts": [_count_document(row) for row in rows]}), flush=True)
         else:
@@ -78,4 +129,5 @@ def _count_document(row: Count) -> Dict[str, Any]:
     known = bool(row.pid)
     document.update(pid=row.pid if known else None, comm=row.comm if known else None, events=row.events)
     document["start_ns"] = row.start_ns if known else None
+    document["ambiguous"] = row.holders or None
     return document

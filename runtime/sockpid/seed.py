@@ -96,19 +96,35 @@ class Seeds:
         """
         return self.by_inode(self._inode_of(named) or 0)
 
-    def of_event(self, seen: event.Event, public: Callable[[SocketTuple], Optional[SocketOwner]]) -> Optional[Seeded]:
+    def find(
+        self, inode: int, named: SocketTuple, public: Callable[[SocketTuple], Optional[SocketOwner]]
+    ) -> Optional[Seeded]:
         """The socket of an event. public: what socket_to_pid says of a name now.
 
         A socket that nobody has open any more has no inode. It is the one that was listed under its name while the
         entry that was made for that one is there: it goes when the socket is closed, or another one is used.
         """
-        if seen.inode:
-            return self.by_inode(seen.inode, seen.tuple)
-        found = self.by_tuple(seen.tuple)
+        if inode:
+            return self.by_inode(inode, named)
+        found = self.by_tuple(named)
         if found is None:
             return None
-        entry = public(seen.tuple)
+        entry = public(named)
         return found if entry is not None and not entry.sk and entry.inode == found.inode else None
+
+    def users(self, seen: event.Event) -> int:
+        """How many processes an event's socket has had, at least: those seen to use it, and those that held it at the
+        start."""
+        found = self.by_inode(seen.inode, seen.tuple)
+        if found is None:
+            return seen.users
+        known = {(one.pid, proc.ticks_of(one.start_ns)) for one in (seen.owner, seen.first) if one is not None}
+        held = {
+            (holder.pid, holder.start_ticks)
+            for holder in found.holders
+            if not any(pid == holder.pid and 0 <= holder.start_ticks - ticks <= 1 for pid, ticks in known)
+        }
+        return max(seen.users, len(known) + len(held))
 
     def listed(self, inode: int, named: SocketTuple) -> bool:
         """Was this socket there at the start, whether or not an owner was found? inode: 0 if nobody has it open."""

@@ -195,5 +195,7 @@ def _line(cells: Sequence[str], widths: Widths, colours: Dict[int, str], shorten
 
 def count_row(count: Count) -> str:
     owner, name = (str(count.pid), printable(count.comm)) if count.pid else ("?", "(unknown)")
+    if count.holders > 1:
+        name += f" +{count.holders - 1}"
     t = count.tuple
     return COUNT_COLUMNS.format(count.events, owner, name, end(t.saddr, t.sport), end(t.daddr, t.dport))
