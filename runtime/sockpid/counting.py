@@ -64,8 +64,8 @@ def completed(tracer: Tracer, rows: Sequence[Count]) -> List[Count]:
 
 
 def _owned(tracer: Tracer, rows: Sequence[Count]) -> Iterator[Count]:
-    """The rows, of unknown owners those with the owner that the socket had at the start, or else the oldest of those who
-    have it open now."""
+    """The rows. One whose owner is unknown gets the owner that the socket had at the start, or else the oldest of those
+    who have it open now."""
     unknown: List[Count] = []
     for row in rows:
         found = None

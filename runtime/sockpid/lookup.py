@@ -1,6 +1,6 @@
-"""`sockpid lookup`: whose socket is it? Asks the map that a running `sockpid run --pin` keeps.
+"""`sockpid lookup`: whose socket is it? Asks the map that a running `sockpid run --pin` keeps, and who has it open.
 
-What the map does not hold is said to be unknown, never guessed.
+What neither tells is said to be unknown, never guessed.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import os
 import struct
 import sys
 import time
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
-from . import event, pin, proc, socket_tuple
+from . import event, pin, proc, socket_owner, socket_tuple
 from .errors import UsageError
 from .map import Map
+from .present import Entry, Present
 from .socket_tuple import SocketTuple
 from .words import end, printable
 
 NAME = "socket_to_pid"
 KEY = "=" + socket_tuple.TUPLE
-VALUE_SIZE = struct.calcsize("=" + event.PROCESS)
 
 COLUMNS = "{:>8} {:>8} {:<16} {:<26} {:<26} {:>10} {:<8} {:>7} {:<19} {}"
 HEADER = COLUMNS.format("PID", "TID", "COMM", "LOCAL", "REMOTE", "NETNS", "HOW", "AGE", "STARTED", "PROCESS")
@@ -33,9 +33,6 @@ class Endpoint(NamedTuple):
     family: str
     address: str
     port: int
-
-
-Entry = Tuple[SocketTuple, event.Process]
 
 
 def lookup(
@@ -58,22 +55,22 @@ def lookup(
     if len({end.family for end in ends}) > 1:
         raise UsageError(f"{source} and {destination} are of different address families")
     inode = None if show_all and netns is None else netns_inode(netns)
-    with_map = pin.open_running(directory, NAME, struct.calcsize(KEY), VALUE_SIZE)
+    with_map = pin.open_running(directory, NAME, struct.calcsize(KEY), socket_owner.VALUE_SIZE)
     try:
-        found = list(_pair(with_map, ends, inode or 0) if len(ends) > 1 else _matching(with_map, ends, inode))
+        found = list(_entries(with_map, ends, inode))
     finally:
         with_map.close()
     if as_json:
-        for key, owner in found:
-            print(json.dumps(document(key, owner)))
+        for entry in found:
+            print(json.dumps(document(entry)))
     elif found or show_all:
         print(HEADER)
-        for key, owner in found:
-            print(row(key, owner))
+        for entry in found:
+            print(row(entry))
     if not found and not show_all:
         print(
             f"sockpid: the owner of {' - '.join(text for text in (source, destination) if text)} is not known: no such "
-            f"socket of network namespace {inode} has been seen in use, or it is closed, or it was evicted",
+            f"socket of network namespace {inode} has been seen in use or is open, or it was evicted",
             file=sys.stderr,
         )
     return 0 if found or show_all else 1
@@ -128,36 +125,44 @@ def netns_inode(text: Optional[str]) -> int:
     raise UsageError(f"--netns {text}: {path} is not a network namespace")
 
 
-def _pair(pinned: Map, ends: List[Endpoint], netns: int) -> Iterator[Entry]:
-    """The socket whose local end is the first one, and the one whose local end is the second."""
+def _entries(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> Iterator[Entry]:
+    """The sockets with all these ends, in this namespace (None: in any), in order."""
+    present = Present(netns)
+    names = {name for name in present.names if _matches(name, ends, netns)} if ends else set()
+    names |= set(_pair(ends, netns or 0)) if len(ends) > 1 else set()
+    if len(ends) < 2 or not (present.whole and present.devices_told):
+        names |= _keys(pinned, ends, netns)
+    for name in sorted(names):
+        yield from present.entries(name, socket_owner.find(pinned.lookup, socket_tuple.pack(name)))
+
+
+def _pair(ends: List[Endpoint], netns: int) -> Iterator[SocketTuple]:
+    """The socket whose local end is the first one, and the one whose local end is the second, bound to no device."""
     for local, remote in (ends, ends[::-1]):
-        key = SocketTuple(netns, local.family, local.port, remote.port, local.address, remote.address)
-        value = pinned.lookup(socket_tuple.pack(key))
-        owner = event.unpack_process(value) if value is not None else None
-        if owner is not None:
-            yield key, owner
+        yield SocketTuple(netns, local.family, local.port, remote.port, local.address, remote.address)
 
 
-def _matching(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> List[Entry]:
-    """The entries with all these ends, in this namespace (None: in any), in order. The map changes while it is read."""
-    found: Dict[SocketTuple, event.Process] = {}
-    for packed in list(pinned.keys()):
-        key = socket_tuple.unpack(packed)
-        # A socket that listens on a v4-mapped address has no remote one to tell so: its key is an IPv6 one.
-        local = Endpoint(*_fold(ipaddress.ip_address(key.saddr)), key.sport)
-        remote = Endpoint(*_fold(ipaddress.ip_address(key.daddr)), key.dport)
-        if netns not in (None, key.netns) or any(end not in (local, remote) for end in ends):
-            continue
-        value = pinned.lookup(packed)
-        owner = event.unpack_process(value) if value is not None else None
-        if owner is not None:
-            found[key] = owner
-    return sorted(found.items())
+def _keys(pinned: Map, ends: List[Endpoint], netns: Optional[int]) -> Set[SocketTuple]:
+    """The map's keys that match. It changes while it is read."""
+    return {name for name in map(socket_tuple.unpack, list(pinned.keys())) if _matches(name, ends, netns)}
 
 
-def document(key: SocketTuple, owner: event.Process) -> Dict[str, event.Json]:
+def _matches(name: SocketTuple, ends: List[Endpoint], netns: Optional[int]) -> bool:
+    if netns not in (None, name.netns) or any(end.port not in (name.sport, name.dport) for end in ends):
+        return False
+    # A socket that listens on a v4-mapped address has no remote one to tell so: its key is an IPv6 one.
+    local = Endpoint(*_fold(ipaddress.ip_address(name.saddr)), name.sport)
+    remote = Endpoint(*_fold(ipaddress.ip_address(name.daddr)), name.dport)
+    if len(ends) > 1:
+        return [local, remote] in (ends, ends[::-1])
+    return all(end in (local, remote) for end in ends)
+
+
+def document(entry: Entry) -> Dict[str, event.Json]:
     """The JSON object of an entry; the keys mean what they mean in an event."""
+    key, owner = entry.tuple, entry.owner
     named = owner if owner.how != "kernel" else None
+    exited = proc.is_exited(named.pid, named.start_ns) if named else None
     return {
         "schema": event.SCHEMA,
         "family": key.family,
@@ -168,27 +173,41 @@ def document(key: SocketTuple, owner: event.Process) -> Dict[str, event.Json]:
         "netns": key.netns,
         "pid": named.pid if named else None,
         "tid": named.tid if named else None,
-        "comm": named.comm if named else None,
+        "comm": name_of(named, exited) if named else None,
         "start_ns": named.start_ns if named else None,
         "how": owner.how,
         "age_ns": time.monotonic_ns() - owner.when_ns,
-        "exited": proc.is_exited(named.pid, named.start_ns) if named else None,
+        "exited": exited,
         "cgroup_id": named.cgroup_id if named else None,
+        "ifindex": key.ifindex,
+        "inode": entry.inode,
+        "ambiguous": max(entry.users, len(entry.sharers or ()), 1) if named else None,
+        "sharers": None
+        if entry.sharers is None
+        else [{"pid": holder.pid, "comm": holder.comm} for holder in entry.sharers],
     }
 
 
-def row(key: SocketTuple, owner: event.Process) -> str:
+def row(entry: Entry) -> str:
     """One line of the table. No process owns a socket that only kernel threads use."""
+    key, owner = entry.tuple, entry.owner
     age = duration((time.monotonic_ns() - owner.when_ns) // 10**9)
-    ends = end(key.saddr, key.sport), end(key.daddr, key.dport)
+    device = f"%{key.ifindex}" if key.ifindex else ""
+    ends = end(key.saddr + device, key.sport), end(key.daddr, key.dport)
     if owner.how == "kernel":
         return COLUMNS.format("-", "-", "(kernel)", *ends, key.netns, owner.how, age, "-", "-")
     since = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - owner.start_ns / 10**9)
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-    state = {True: "exited", False: "running", None: "?"}[proc.is_exited(owner.pid, owner.start_ns)]
-    return COLUMNS.format(
-        owner.pid, owner.tid, printable(owner.comm), *ends, key.netns, owner.how or "-", age, started, state
-    )
+    exited = proc.is_exited(owner.pid, owner.start_ns)
+    state = {True: "exited", False: "running", None: "?"}[exited]
+    others = max(entry.users, len(entry.sharers or ())) - 1
+    name = printable(name_of(owner, exited)) + (f" +{others}" if others > 0 else "")
+    return COLUMNS.format(owner.pid, owner.tid, name, *ends, key.netns, owner.how or "-", age, started, state)
+
+
+def name_of(owner: event.Process, exited: Optional[bool]) -> str:
+    """What a process is called: by now, if it is there, and else when it was seen."""
+    return (proc.comm(owner.pid) if exited is False else None) or owner.comm
 
 
 def duration(seconds: int) -> str:

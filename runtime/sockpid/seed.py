@@ -11,13 +11,10 @@ may have at the same time (SO_REUSEPORT; another device) or later.
 
 from __future__ import annotations
 
-import os
-import time
-
-from . import descriptors, event, kernel, netns, proc, socket_owner, socket_tuple
+from . import event, kernel, proc, socket_owner, socket_tuple
 from .inet_sock import TCP_LISTEN, InetSock, is_link_local
-from .listing import Listing
 from .named import NamedTuple
+from .sight import Sight
 from .socket_owner import SocketOwner
 from .uapi import CAP_SYS_PTRACE
 
@@ -176,26 +173,17 @@ def seed(update: Optional[Update], remove: Remove, room: int) -> SeedResult:
     warnings: List[str] = []
     if not kernel.effective_capabilities() >> CAP_SYS_PTRACE & 1:
         warnings.append("sockets of other users that are older than the probe stay unknown: needs CAP_SYS_PTRACE")
-    opened = descriptors.look()
-    now = time.monotonic_ns()
-    listing, namespaces = Listing(), netns.find(opened.namespaces)
-    listed = list(listing.sockets(namespaces))
-    held = descriptors.namespaces_of(opened, {sock.inode for sock in listed}, {each.inode for each in namespaces})
-    try:
-        namespaces += [namespace for namespace, _ in held]
-        listed += listing.sockets(namespace for namespace, _ in held)
-        seeds = Seeds(listed, opened.holders, now)
-        warnings += listing.warnings()
-        published = 0
+    published = 0
+    with Sight() as sight:
+        listed = sight.sockets()
+        seeds = Seeds(listed, sight.opened.holders, sight.looked_ns)
+        warnings += sight.warnings()
         if update is not None:
             public = sorted(_public(seeds, listed))
             if len(public) > room:
                 warnings.append(_too_many(len(public), room))
-            made = {at: inode for _, _, at, inode, value in public[:room] if update(at, value)}
-            published = len(made) - _take_back(made, listing.sockets(namespaces) if made else (), remove)
-    finally:
-        for _, fd in held:
-            os.close(fd)
+            made = {key: inode for _, _, key, inode, value in public[:room] if update(key, value)}
+            published = len(made) - (_take_back(made, sight.sockets(), remove) if made else 0)
     return SeedResult(seeds, published, warnings)
 
 
