@@ -12,12 +12,15 @@ from .collection import Collection, Options
 from .errors import ImageError, SyscallError
 from .map import Map
 from .room import Room
+from .socket_owner import SocketOwner
 from .socket_tuple import SocketTuple
 from .wall_clock import WallClock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, FrozenSet, List, Mapping, Optional
+    from typing import Callable, Dict, List, Mapping, Optional
+
+    from .seed import Seeds
 
     Inherit = Callable[[kernel.Identity, image.Image, offsets.Offsets, Options], Mapping[str, Map]]
 
@@ -33,10 +36,9 @@ class Tracer:
         self.kernel = identity
         self.offsets = found
         self.collection = collection
-        self.seeded: Optional[int] = None
+        self.seeds: Optional[Seeds] = None
+        """None until seed() has looked."""
         self.delivered = 0
-        self._orphans: FrozenSet[SocketTuple] = frozenset()
-        self._shared: Mapping[SocketTuple, int] = {}
         attached = {a.hook.name: a for a in collection.hooks}
         send = attached["send"].target
         self._sees_mptcp = attached["mptcp"].link is not None or (send is not None and send.general)
@@ -82,22 +84,17 @@ class Tracer:
             raise
 
     def seed(self) -> List[str]:
-        """Puts the owners of the sockets that exist already into socket_to_pid. Returns warnings.
+        """Finds the owners of the sockets that exist already, for events and for socket_to_pid. Returns warnings.
 
-        Not where closed sockets cannot be forgotten: a stale seed would be a wrong owner.
+        Not for socket_to_pid where closed sockets cannot be forgotten: a stale seed would be a wrong owner.
         """
         from . import seed
 
-        if self.collection.mechanisms()["close"] is None:
-            return ["sockets older than the probe stay unknown: nothing tells when a seeded one is closed"]
         owners = self.collection.maps["socket_to_pid"]
 
         def update(key: bytes, value: bytes) -> bool:
-            owner = event.process(*struct.unpack("=" + event.PROCESS, value))
-            assert owner is not None
-            entry = socket_owner.pack(key, socket_owner.SocketOwner(owner, 0, 0, 1, 0))
             try:
-                owners.update(key, entry, uapi.BPF_NOEXIST)
+                owners.update(key, value, uapi.BPF_NOEXIST)
             except SyscallError as error:
                 if error.errno == errno.EEXIST:
                     return False
@@ -106,12 +103,15 @@ class Tracer:
 
         def remove(key: bytes) -> None:
             found = socket_owner.find(owners.lookup, key)
-            if found is not None and found.latest.how == "seed":
+            if found is not None and not found.sk:
                 owners.delete(key)
 
-        result = seed.seed(update, remove, owners.spec.max_entries // 2)
-        self.seeded, self._orphans, self._shared = result.seeded, result.orphans, result.shared
-        return result.warnings
+        ends = self.collection.mechanisms()["close"] is not None
+        result = seed.seed(update if ends else None, remove, owners.spec.max_entries // 2)
+        self.seeds = result.seeds
+        if ends:
+            return result.warnings
+        return [*result.warnings, "socket_to_pid gets no older sockets: nothing tells when one of them is closed"]
 
     def events(self, timeout: float) -> List[event.Event]:
         """What arrived within `timeout` seconds, oldest first; returns as soon as there is something."""
@@ -160,30 +160,21 @@ class Tracer:
         return None
 
     def resolve(self, seen: event.Event) -> event.Event:
-        """The event with its owner, if that became known only after the event: for those raised while seeding."""
-        if seen.owner is not None or (seen.ulp == "mptcp" and not self._sees_mptcp):
+        """The event with its owner, if it is of a socket that is older than the probe and was not seen in use."""
+        if seen.owner is not None or self.seeds is None or (seen.ulp == "mptcp" and not self._sees_mptcp):
             return seen
-        keys = [seen.tuple]
-        if seen.kind == "synack":
-            none = "::" if seen.tuple.family == "inet6" else "0.0.0.0"
-            listening = seen.tuple._replace(dport=0, daddr=none)
-            dual = listening._replace(family="inet6", saddr="::", daddr="::")
-            keys = [listening, listening._replace(saddr=none), dual]
-        for key in keys:
-            owner = self.owner_of(key)
-            if owner is not None:
-                return seen._replace(
-                    owner=owner,
-                    first=event.Opener(owner.pid, owner.start_ns, owner.how, owner.comm),
-                    users=1,
-                    found="tuple",
-                )
-        return seen
+        found = self.seeds.find(seen.inode, seen.tuple, self.public)
+        if found is None:
+            return seen
+        by = "inode" if seen.inode else "tuple"
+        return seen._replace(owner=found.owner, first=None, users=len(found.holders), found=by)
 
     def json(self, value: event.Event) -> Dict[str, event.Json]:
         """The event as the documented object, with the wall clock of now."""
-        if value.found == "tuple":  # a seed: one of those that had the socket open when it was made
-            value = value._replace(users=max(value.users, self._shared.get(value.tuple, 1)))
+        if self.seeds is not None and value.owner is not None:
+            users = self.seeds.users(value)
+            if users > value.users:
+                value = value._replace(users=users)
         return value.json(
             self._wall_clock.offset(), self.offsets.origin, self.reason(value) if value.owner is None else None
         )
@@ -194,7 +185,7 @@ class Tracer:
             return "kernel-socket"
         if not self.collection.learns():
             return "no-hook"
-        if value.tuple in self._orphans or self.seeded is None:
+        if self.seeds is None or self.seeds.listed(value.inode, value.tuple):
             return "older-than-probe"
         if self.evicted():
             return "evicted"
@@ -234,9 +225,13 @@ class Tracer:
         return [event.decode(record) for record in self.collection.inherited]
 
     def owner_of(self, key: SocketTuple) -> Optional[event.Process]:
-        """What the socket_to_pid map says of a socket."""
-        found = socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
+        """Who used a socket last, as the socket_to_pid map says."""
+        found = self.public(key)
         return found.latest if found is not None else None
+
+    def public(self, key: SocketTuple) -> Optional[SocketOwner]:
+        """What the socket_to_pid map says of a socket."""
+        return socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
 
     def ended(self, pid: int, start_ns: int) -> Optional[bool]:
         """Was the first thread of a process seen to end? None where nobody looks."""
