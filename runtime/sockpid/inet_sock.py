@@ -67,4 +67,4 @@ def _text(family: int, address: bytes) -> str:
 
 def is_link_local(text: str) -> bool:
     """Is it an address that means something on one link alone? Such a socket is bound to a device (fe80::/10)."""
-    return text[:3] in ("fe8", "fe9", "fea", "feb") and text[4:5] == ":"
+    return text[:3] in ("fe8", "fe9", "fea", "feb") and text.find(":") == 4

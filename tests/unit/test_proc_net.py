@@ -13,7 +13,7 @@ TAIL = "00000000:00000000 00:00000000 00000000     0        0"
 
 
 def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:
-    return InetSock(tuple_, state, inode, socket_tuple.pack(tuple_))
+    return InetSock(tuple_, state, inode, socket_tuple.pack(tuple_), device_told=False)
 
 
 def test_ipv4_of_a_little_endian_machine() -> None:
@@ -53,6 +53,7 @@ def test_mapped_addresses_are_ipv4_where_the_remote_one_is_mapped() -> None:
     mapped, anywhere = bytes(10) + b"\xff\xff\x7f\0\0\1", bytes(16)
     connected = inet_sock(1, 10, mapped, 1, mapped, 2, 1, 3)
     assert connected.tuple == SocketTuple(1, "inet", 1, 2, "127.0.0.1", "127.0.0.1")
+    assert inet_sock(1, 10, mapped, 1, mapped, 2, 1, 3, 4).tuple == connected.tuple._replace(ifindex=4)
     assert inet_sock(1, 10, anywhere, 1, anywhere, 0, TCP_LISTEN, 3).tuple == SocketTuple(1, "inet6", 1, 0, "::", "::")
 
 

@@ -17,10 +17,10 @@ def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:
     return InetSock(tuple_, state, inode, socket_tuple.pack(tuple_))
 
 
-def message(family: int, saddr: str, daddr: str, inode: int = 7) -> bytes:
+def message(family: int, saddr: str, daddr: str, inode: int = 7, ifindex: int = 0) -> bytes:
     source, destination = (socket.inet_pton(family, a).ljust(16, b"\0") for a in (saddr, daddr))
     body = struct.pack("=BBBB", family, 1, 0, 0) + struct.pack("!HH", 40034, 9000) + source + destination
-    body += struct.pack("=IQIIIII", 0, 1, 0, 0, 0, 0, inode)
+    body += struct.pack("=IQIIIII", ifindex, 1, 0, 0, 0, 0, inode)
     return struct.pack("=IHHII", 16 + len(body), 20, 2, 255, 1) + body
 
 
@@ -41,7 +41,7 @@ def feed(answer: Answer, datagram: bytes) -> list[object]:
 
 def test_sockets_and_the_end() -> None:
     answer = Answer(77)
-    v4, v6 = message(socket.AF_INET, "10.0.0.1", "10.0.0.2"), message(socket.AF_INET6, "2001:db8::1", "::1", 8)
+    v4, v6 = message(socket.AF_INET, "10.0.0.1", "10.0.0.2"), message(socket.AF_INET6, "fe80::1", "fe80::2", 8, 3)
     returned = feed(answer, v4 + v6)
     assert [r is None for r in returned] == [True, False]
     assert not answer.done
@@ -49,7 +49,7 @@ def test_sockets_and_the_end() -> None:
     assert (answer.done, answer.error) == (True, 0)
     assert answer.socks == [
         sock(SocketTuple(77, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2"), 1, 7),
-        sock(SocketTuple(77, "inet6", 40034, 9000, "2001:db8::1", "::1"), 1, 8),
+        sock(SocketTuple(77, "inet6", 40034, 9000, "fe80::1", "fe80::2", ifindex=3), 1, 8),
     ]
 
 
