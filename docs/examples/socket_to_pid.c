@@ -3,10 +3,11 @@
  * Whose socket is it? Asks sockpid's pinned map through libbpf. Prints "PID COMM", or says that the owner is not known.
  *
  *   cc -I bpf_bytecode docs/examples/socket_to_pid.c -lbpf -o socket_to_pid
- *   ./socket_to_pid /sys/fs/bpf/sockpid/v1/socket_to_pid 10.0.0.1 40034 10.0.0.2 9000
+ *   ./socket_to_pid /sys/fs/bpf/sockpid/v2/socket_to_pid 10.0.0.1 40034 10.0.0.2 9000
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,9 +17,36 @@
 
 #include "sockpid.h"
 
-_Static_assert(SOCKPID_ABI == 1, "the path of the pin names the version: DIR/v1");
-_Static_assert(sizeof(struct socket_tuple) == 44, "no padding");
-_Static_assert(sizeof(struct process) == 56, "no padding");
+#define LOOKS 5
+
+_Static_assert(SOCKPID_ABI == 2, "the path of the pin names the version: DIR/v2");
+_Static_assert(sizeof(struct socket_tuple) == 48, "no padding");
+_Static_assert(sizeof(struct socket_owner) == 88, "no padding");
+
+/* Whether a copy of a value is whole, and that of this key: the seal is a hash of both. */
+static int holds_together(const struct socket_tuple *key, const struct socket_owner *value)
+{
+	__u64 words[(sizeof(*key) + offsetof(struct socket_owner, seal)) / sizeof(__u64)];
+	__u64 seal = SEAL_SEED;
+
+	memcpy(words, key, sizeof(*key));
+	memcpy((char *)words + sizeof(*key), value, offsetof(struct socket_owner, seal));
+	for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
+		seal = seal_word(seal, words[i]);
+	return seal == value->seal;
+}
+
+/* 0: found. The kernel may be writing a value while it is copied; a moment later it is whole. */
+static int find(int fd, const struct socket_tuple *key, struct socket_owner *value)
+{
+	for (int i = 0; i < LOOKS; i++) {
+		if (bpf_map_lookup_elem(fd, key, value))
+			return -errno;
+		if (holds_together(key, value))
+			return 0;
+	}
+	return -ENOENT;
+}
 
 /* An IPv4 address is the first four bytes; so is that of a v4-mapped IPv6 one. */
 static int parse(const char *text, __u8 *address)
@@ -43,9 +71,9 @@ int main(int argc, char **argv)
 	struct bpf_map_info info = {};
 	__u32 size = sizeof(info);
 	struct socket_tuple key = {};
-	struct process owner;
+	struct socket_owner owner;
 	struct stat netns;
-	int fd, family;
+	int fd, family, error;
 
 	if (argc != 6) {
 		fprintf(stderr, "usage: %s PIN LOCAL PORT REMOTE PORT\n", argv[0]);
@@ -70,13 +98,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s: not a map of this version\n", argv[1]);
 		return 2;
 	}
-	if (bpf_map_lookup_elem(fd, &key, &owner)) {
-		fprintf(stderr, errno == ENOENT ? "not known\n" : "look-up: %m\n");
+	error = find(fd, &key, &owner);
+	if (error) {
+		fprintf(stderr, error == -ENOENT ? "not known\n" : "look-up: %s\n", strerror(-error));
 		return 1;
 	}
-	if (owner.how == HOW_KERNEL)
+	if (owner.latest.how == HOW_KERNEL)
 		printf("- kernel\n");
 	else
-		printf("%llu %.*s\n", owner.pid_tgid >> 32, TASK_COMM_LEN, owner.comm);
+		printf("%llu %.*s\n", owner.latest.pid_tgid >> 32, TASK_COMM_LEN, owner.latest.comm);
 	return 0;
 }

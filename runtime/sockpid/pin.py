@@ -20,7 +20,7 @@ import time
 from . import syscall, uapi
 from .errors import PinError, UsageError
 from .map import Map
-from .pinned import ABI, open_map, open_pinned, refused
+from .pinned import ABI, open_any, open_map, open_pinned, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Pins:
                     f"{directory} is in use by another sockpid{who}; end that one, or pin in another directory"
                 )
             time.sleep(0.01)
+        _clear_other_versions(directory)
 
     def pin(self, pinned: Map) -> str:
         """Pins a map under its name with mode 0600, and returns the path. What a killed instance left there is emptied
@@ -164,6 +165,20 @@ def clear(directory: str) -> None:
         with contextlib.suppress(OSError):
             for name in os.listdir(below):
                 os.unlink(f"{below}/{name}")
+
+
+def _clear_other_versions(directory: str) -> None:
+    """Empties and takes away what a killed instance of another version left, so that nobody believes it."""
+    for name in os.listdir(directory):
+        below = f"{directory}/{name}"
+        if name[:1] != "v" or not name[1:].isdigit() or name == f"v{ABI}":
+            continue
+        with contextlib.suppress(OSError, PinError):
+            for entry in os.listdir(below):
+                with contextlib.closing(open_any(f"{below}/{entry}")) as stale:
+                    _empty(stale)
+                os.unlink(f"{below}/{entry}")
+            os.rmdir(below)
 
 
 def is_locked(directory: str) -> bool:

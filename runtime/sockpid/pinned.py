@@ -44,6 +44,19 @@ def open_for_update(path: str, key_size: int, value_size: int, kind: str) -> Map
 
 def open_map(path: str, key_size: int, value_size: int, flags: int) -> Map:
     """As open_pinned(). flags: of BPF_OBJ_GET; what a kernel does not know of them is left out."""
+    opened = open_any(path, flags)
+    found = opened.spec
+    if (found.key_size, found.value_size) != (key_size, value_size):
+        opened.close()
+        raise PinError(
+            f"{path} has keys of {found.key_size} and values of {found.value_size} bytes, not {key_size} and "
+            f"{value_size}: it is not a map of this version (v{ABI}) of sockpid"
+        )
+    return opened
+
+
+def open_any(path: str, flags: int = 0) -> Map:
+    """A pinned map, whatever the sizes of its keys and values. Raises PinError if there is none."""
     name = bytearray(os.fsencode(path) + b"\0")
     try:
         try:
@@ -56,15 +69,10 @@ def open_map(path: str, key_size: int, value_size: int, flags: int) -> Map:
         raise refused(f"open {path}", error) from None
     try:
         found = _spec(fd, os.path.basename(path))
-        if (found.key_size, found.value_size) != (key_size, value_size):
-            raise PinError(
-                f"{path} has keys of {found.key_size} and values of {found.value_size} bytes, not {key_size} and "
-                f"{value_size}: it is not a map of this version (v{ABI}) of sockpid"
-            )
     except BaseException:
         os.close(fd)
         raise
-    return Map(found, fd, value_size)
+    return Map(found, fd, found.value_size)
 
 
 def _obj_get(name: bytearray, flags: int) -> int:

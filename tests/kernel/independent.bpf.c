@@ -16,6 +16,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define FOUND_MAX 1024
+#define LOOKS 3
 
 struct in6_addr___local {
 	__u8 bytes[16];
@@ -33,6 +34,7 @@ struct sock_common___local {
 	} skc_net;
 	unsigned short skc_family;
 	unsigned short skc_num;
+	int skc_bound_dev_if;
 	__u16 skc_dport;
 	__u32 skc_daddr;
 	__u32 skc_rcv_saddr;
@@ -44,17 +46,17 @@ struct sock___local {
 	struct sock_common___local __sk_common;
 } __attribute__((preserve_access_index));
 
-/* Given by bpftool: `map name socket_to_pid pinned DIR/v1/socket_to_pid`. */
+/* Given by bpftool: `map name socket_to_pid pinned DIR/v2/socket_to_pid`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct socket_tuple);
-	__type(value, struct process);
+	__type(value, struct socket_owner);
 } socket_to_pid SEC(".maps");
 
 struct found_owner {
-	struct process owner; /* all zero: not known */
-	__u64 interrupted;    /* bpf_get_current_pid_tgid() */
+	struct socket_owner owner; /* all zero: not known */
+	__u64 interrupted;         /* bpf_get_current_pid_tgid() */
 };
 
 struct {
@@ -70,6 +72,7 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	__u32 daddr[4], saddr[4];
 
 	tuple->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	tuple->ifindex = BPF_CORE_READ(sk, __sk_common.skc_bound_dev_if);
 	tuple->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	tuple->sport = BPF_CORE_READ(sk, __sk_common.skc_num);
 	tuple->dport = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
@@ -92,17 +95,42 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	__builtin_memcpy(tuple->saddr, saddr, 16);
 }
 
+/*
+ * Copies a value out, and says whether the copy is whole and that of this key: while it is read, the element may be given
+ * to another one.
+ */
+static __always_inline int copy_owner(struct socket_owner *copy, const struct socket_tuple *key,
+				      const struct socket_owner *value)
+{
+	__u64 words[sizeof(*key) / 8], seal = SEAL_SEED, *of_copy = (__u64 *)copy;
+
+	__builtin_memcpy(copy, value, sizeof(*copy));
+	barrier(); /* or parts may be read from the element once more */
+	__builtin_memcpy(words, key, sizeof(words));
+#pragma unroll
+	for (unsigned int i = 0; i < sizeof(words) / 8; i++)
+		seal = seal_word(seal, words[i]);
+#pragma unroll
+	for (unsigned int i = 0; i < __builtin_offsetof(struct socket_owner, seal) / 8; i++)
+		seal = seal_word(seal, of_copy[i]);
+	return seal == copy->seal;
+}
+
 SEC("raw_tp/tcp_retransmit_skb")
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct found_owner entry = {};
 	struct socket_tuple tuple = {};
-	struct process *owner;
+	struct socket_owner *owner;
 
 	read_tuple(&tuple, (const struct sock___local *)ctx->args[0]);
-	owner = bpf_map_lookup_elem(&socket_to_pid, &tuple);
-	if (owner)
-		entry.owner = *owner;
+#pragma unroll
+	for (int i = 0; i < LOOKS; i++) {
+		owner = bpf_map_lookup_elem(&socket_to_pid, &tuple);
+		if (!owner || copy_owner(&entry.owner, &tuple, owner))
+			break;
+		__builtin_memset(&entry.owner, 0, sizeof(entry.owner));
+	}
 	entry.interrupted = bpf_get_current_pid_tgid();
 	bpf_map_update_elem(&found, &tuple, &entry, BPF_ANY);
 	return 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, image, kernel, link, lookup, pin, pinned, prog, socket_tuple, syscall, uapi
+from sockpid import image, kernel, link, lookup, pin, pinned, prog, socket_owner, socket_tuple, syscall, uapi
 from sockpid.collection import Options
 from sockpid.deaf import FAMILIES, Pair
 from sockpid.errors import CapabilityError, PinError, SyscallError, UsageError
@@ -28,7 +29,7 @@ from sockpid.tracer import Tracer
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid
 
-KEY_SIZE, VALUE_SIZE = 44, 56
+KEY_SIZE, VALUE_SIZE = 48, 88
 SPEC = image.Map("socket_to_pid", "BPF_MAP_TYPE_LRU_HASH", KEY_SIZE, VALUE_SIZE, 128)
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
 PYTHON = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'runtime')!r})\n"]
@@ -225,7 +226,7 @@ def test_map_of_another_shape(bpffs: Path, created: Map) -> None:
         path = pin.path_of(directory, "socket_to_pid")
         obj_pin(other.fd, path)
         for attempt in (lambda: lookup.lookup(None, None, None, directory, True, True), lambda: pins.pin(created)):
-            with pytest.raises(PinError, match="44 and values of 48 bytes, not 44 and 56"):
+            with pytest.raises(PinError, match="48 and values of 80 bytes, not 48 and 88"):
                 attempt()
         os.unlink(path)
         pins.pin(created)
@@ -248,11 +249,27 @@ def test_not_a_map(bpffs: Path) -> None:
 def test_another_version(bpffs: Path, created: Map) -> None:
     directory = str(bpffs / "version")
     with pin.Pins(directory):
-        os.mkdir(f"{directory}/v2", 0o700)
-        obj_pin(created.fd, f"{directory}/v2/socket_to_pid")
-        with pytest.raises(PinError, match=r"of version v1 .* has v2"):
+        os.mkdir(f"{directory}/v1", 0o700)
+        obj_pin(created.fd, f"{directory}/v1/socket_to_pid")
+        with pytest.raises(PinError, match=r"of version v2 .* has v1"):
             lookup.lookup(None, None, None, directory, True, True)
-        os.unlink(f"{directory}/v2/socket_to_pid")
+
+
+def test_what_another_version_left_is_emptied_and_taken_away(bpffs: Path) -> None:
+    """Who reads it would take what it says for true, for ever."""
+    directory = str(bpffs / "left")
+    former = Map.create(SPEC._replace(key_size=44, value_size=56))
+    with pin.Pins(directory):
+        os.mkdir(f"{directory}/v1", 0o700)
+        os.mkdir(f"{directory}/vault", 0o700)
+        for name in ("v1", "vault"):
+            obj_pin(former.fd, f"{directory}/{name}/socket_to_pid")
+        former.update(bytes(44), bytes(56))
+    with pin.Pins(directory):
+        assert list(former.keys()) == []
+        assert sorted(os.listdir(directory)) == ["own", "v2", "vault"]
+    shutil.rmtree(f"{directory}/vault")
+    former.close()
 
 
 def test_directory_that_others_may_write_to(bpffs: Path) -> None:
@@ -353,8 +370,9 @@ def test_a_program_that_is_not_ours_finds_the_owners(found_by_another: Map) -> N
         key = SocketTuple(*(true[name] for name in SocketTuple._fields))
         value = found_by_another.lookup(socket_tuple.pack(key))
         assert value is not None, f"no retransmit of {key} seen"
-        owner = event.unpack_process(value[:VALUE_SIZE])
-        assert owner is not None, key
+        found = socket_owner.unpack(socket_tuple.pack(key), value[:VALUE_SIZE])
+        assert found is not None, key
+        owner = found.latest
         assert (owner.pid, owner.comm) == (true["pid"], true["comm"])
         right += 1
         naive += struct.unpack_from("=Q", value, VALUE_SIZE)[0] >> 32 == true["pid"]
@@ -396,12 +414,51 @@ def test_the_example_in_rust_compiles(tmp_path: Path) -> None:
     subprocess.run([rustc, *flags, source], check=True, timeout=120)
 
 
+CALLS_OF_RUST = """
+use std::io::Read;
+use socket_to_pid::{SocketOwner, SocketTuple};
+
+fn main() {
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).unwrap();
+    for at in (0..bytes.len()).step_by(136) {
+        let key = unsafe { std::ptr::read_unaligned(bytes[at..].as_ptr().cast::<SocketTuple>()) };
+        let owner = unsafe { std::ptr::read_unaligned(bytes[at + 48..].as_ptr().cast::<SocketOwner>()) };
+        println!("{} {:?}", owner.is_of(&key), owner.latest.pid());
+    }
+}
+"""
+
+
+def test_the_example_in_rust_tells_a_torn_value(pair: Pair, running: str, tmp_path: Path) -> None:
+    rustc = shutil.which("rustc")
+    if rustc is None:
+        pytest.skip("needs rustc")
+    main, built = tmp_path / "main.rs", tmp_path / "main"
+    main.write_text(CALLS_OF_RUST)
+    flags = ["--edition", "2021", "-D", "warnings", "--out-dir", str(tmp_path)]
+    source = str(ROOT / "docs/examples/socket_to_pid.rs")
+    subprocess.run([rustc, *flags, "--crate-type", "lib", source], check=True, timeout=120)
+    extern = f"socket_to_pid={tmp_path / 'libsocket_to_pid.rlib'}"
+    subprocess.run([rustc, *flags[:-2], "--extern", extern, "-o", str(built), str(main)], check=True, timeout=120)
+    with contextlib.closing(pin.open_running(running, "socket_to_pid", KEY_SIZE, VALUE_SIZE)) as opened:
+        key = socket_tuple.pack(pair.tuple)
+        value = opened.lookup(key)
+    assert value is not None
+    other = socket_tuple.pack(pair.tuple._replace(ifindex=1))
+    torn = value[:40] + b"another\0".ljust(16, b"\0") + value[56:]
+    given = key + value + other + value + key + torn
+    done = subprocess.run([str(built)], input=given, capture_output=True, check=True, timeout=30)
+    pid = f"Some({os.getpid()})"
+    assert done.stdout.decode().splitlines() == [f"true {pid}", f"false {pid}", f"false {pid}"]
+
+
 def test_documented_object(pair: Pair, running: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert lookup.lookup(*ends(pair.tuple), None, running, False, True) == 0
     for line in capsys.readouterr().out.splitlines():
         assert list(json.loads(line)) == [
             "schema", "family", "saddr", "sport", "daddr", "dport", "netns", "pid", "tid", "comm", "start_ns", "how",
-            "age_ns", "exited", "cgroup_id",
+            "age_ns", "exited", "cgroup_id", "ifindex", "inode", "ambiguous", "sharers",
         ]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ READS_KERNEL_FILES = {
     "calibrate_task",
     "capability",
     "deaf",
+    "descriptors",
     "hooks",  # names one
     "keep",
     "kernel",
