@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import lookup, pin, pinned, socket_tuple
+from sockpid import event, kernel, lookup, pin, pinned, present, proc, socket_owner, socket_tuple
 from sockpid.errors import UsageError
+from sockpid.present import Present
+from sockpid.socket_owner import SocketOwner
 from sockpid.socket_tuple import SocketTuple
 from tests.unit.test_relocate import images
 
 ROOT = Path(__file__).parents[2]
-RUST = {"struct socket_tuple": "SocketTuple", "struct process": "Process"}
+RUST = {
+    "struct socket_tuple": "SocketTuple",
+    "struct process": "Process",
+    "struct socket_owner": "SocketOwner",
+}
 
 
 @pytest.mark.parametrize(
@@ -74,10 +80,10 @@ def test_durations() -> None:
 def test_key_survives_packing() -> None:
     for key in (
         SocketTuple(4026531840, "inet", 1, 65535, "10.0.0.1", "255.255.255.255"),
-        SocketTuple(0, "inet6", 80, 0, "::", "::"),
+        SocketTuple(0, "inet6", 80, 0, "::", "::", 7),
     ):
         packed = socket_tuple.pack(key)
-        assert len(packed) == 44
+        assert len(packed) == 48
         assert socket_tuple.unpack(packed) == key
 
 
@@ -90,15 +96,21 @@ def test_version_is_the_headers() -> None:
     for name, number in re.findall(r"HOW_([A-Z]+) = (\d+)", header):
         if number != "0":
             assert f"pub const {name}: u32 = {number};" in rust
+    document = (ROOT / "docs/socket-to-pid.md").read_text()
+    for name, number in re.findall(r"OWNER_([A-Z]+) \(1 << (\d+)\)", header):
+        assert f"pub const {name}: u32 = 1 << {number};" in rust
+        assert f"{1 << int(number)} (`OWNER_{name}`)" in document
+        assert getattr(socket_owner, name) == 1 << int(number)
 
 
 @pytest.mark.parametrize("name", RUST)
-def test_version_1_never_changes(name: str) -> None:
+def test_version_2_never_changes(name: str) -> None:
     """The documents and the Rust types say what the compiler says; the numbers here are the promise itself."""
     abi = images()["little"].abi[name]
     promised = {
-        "struct socket_tuple": [0, 4, 6, 8, 10, 12, 28, 44],
+        "struct socket_tuple": [0, 4, 8, 10, 12, 14, 16, 32, 48],
         "struct process": [0, 8, 16, 24, 32, 36, 40, 56],
+        "struct socket_owner": [0, 56, 64, 72, 76, 80, 88],
     }[name]
     assert [*sorted(offset for offset, _ in abi["members"].values()), abi["size"]] == promised
     rust = (ROOT / "docs/examples/socket_to_pid.rs").read_text()
@@ -107,3 +119,69 @@ def test_version_1_never_changes(name: str) -> None:
     for member, (offset, _) in abi["members"].items():
         assert f"offset_of!({RUST[name]}, {member}) == {offset})" in rust
         assert f"| {offset} | `{member}` |" in document
+
+
+NAME = SocketTuple(77, "inet", 80, 0, "0.0.0.0", "0.0.0.0")
+OLD, YOUNG, THIRD = proc.Holder(100, "old", 50), proc.Holder(90, "young", 60), proc.Holder(91, "third", 70)
+
+
+def learnt(holder: proc.Holder, inode: int) -> SocketOwner:
+    owner = event.Process(holder.pid, holder.pid, holder.start_ticks * 10_000_000 + 5, 1, 9, "listen", 0, holder.comm)
+    return SocketOwner(owner, 0xFFFF, inode, 1, 0)
+
+
+def there(names: dict[SocketTuple, list[int]], holders: dict[int, tuple[proc.Holder, ...]]) -> Present:
+    made = Present.__new__(Present)
+    made.whole, made.devices_told, made.names, made._holders = True, True, names, holders
+    return made
+
+
+def told(found: Present, entry: SocketOwner | None) -> list[tuple[int, int, str | None, int | None]]:
+    return [
+        (one.inode, one.owner.pid, one.owner.how, None if one.sharers is None else len(one.sharers))
+        for one in found.entries(NAME, entry)
+    ]
+
+
+@pytest.fixture
+def _ticks_of_10_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "time_namespace_ticks", lambda: 0)
+
+
+@pytest.mark.usefixtures("_ticks_of_10_ms")
+@pytest.mark.parametrize(
+    ("inodes", "holders", "entry", "expected"),
+    [
+        ([5], {5: (OLD, YOUNG)}, learnt(YOUNG, 5), [(5, 90, "listen", 2)]),
+        ([5], {5: (OLD, YOUNG)}, learnt(YOUNG, 0), [(5, 90, "listen", 2)]),
+        ([5], {5: (OLD,)}, learnt(YOUNG, 5), [(5, 100, "holder", 1)]),  # handed on
+        ([5], {5: (OLD,)}, None, [(5, 100, "holder", 1)]),  # older than the probe
+        ([5, 6], {5: (OLD,), 6: (YOUNG,)}, learnt(YOUNG, 6), [(6, 90, "listen", 1), (5, 100, "holder", 1)]),
+        ([5, 6], {5: (OLD,), 6: (YOUNG, THIRD)}, None, [(5, 100, "holder", 1), (6, 90, "holder", 2)]),
+        ([6], {6: (OLD,)}, learnt(YOUNG, 5), [(6, 100, "holder", 1)]),  # of a former socket of that name
+        ([0], {}, learnt(YOUNG, 5), [(5, 90, "listen", None)]),  # closed, and the kernel still works on it
+        ([], {}, learnt(YOUNG, 5), [(5, 90, "listen", None)]),
+        ([5], {}, None, []),
+    ],
+)  # fmt: skip
+def test_every_socket_of_a_name_is_told_with_all_who_have_it(
+    inodes: list[int],
+    holders: dict[int, tuple[proc.Holder, ...]],
+    entry: SocketOwner | None,
+    expected: list[tuple[int, int, str | None, int | None]],
+) -> None:
+    assert told(there({NAME: inodes}, holders), entry) == expected
+
+
+def test_who_may_not_see_all_processes_is_told_what_the_map_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "effective_capabilities", lambda: 0)
+    monkeypatch.setattr(present, "Sight", lambda _netns: pytest.fail("what can be seen is a part"))
+    made = Present(None)
+    assert told(made, learnt(YOUNG, 5)) == [(5, 90, "listen", None)]
+    assert told(made, None) == []
+
+
+def test_a_name_is_the_one_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = learnt(YOUNG, 5).latest
+    monkeypatch.setattr(proc, "comm", lambda _pid: "renamed")
+    assert [lookup.name_of(owner, exited) for exited in (False, True, None)] == ["renamed", "young", "young"]
