@@ -143,7 +143,7 @@ class Tracer:
     def _decoded(self, records: List[bytes]) -> List[event.Event]:
         found = [event.decode(record) for record in records]
         self.delivered += len(found)
-        found = [seen if seen.owner is not None or seen.kern else self.resolve(seen) for seen in found]
+        found = [self.resolve(seen) for seen in found]
         return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
 
     def _unless_mptcp(self, seen: event.Event) -> event.Event:
@@ -160,9 +160,13 @@ class Tracer:
         return None
 
     def resolve(self, seen: event.Event) -> event.Event:
-        """The event with its owner, if it is of a socket that is older than the probe and was not seen in use."""
-        if seen.owner is not None or self.seeds is None or (seen.ulp == "mptcp" and not self._sees_mptcp):
+        """The event with what is known of its socket from before the probe: its owner, if it was not seen in use since,
+        and else how many had it open."""
+        if self.seeds is None or seen.kern or (seen.ulp == "mptcp" and not self._sees_mptcp):
             return seen
+        if seen.owner is not None:
+            users = self.seeds.users(seen)
+            return seen._replace(users=users) if users > seen.users else seen
         found = self.seeds.find(seen.inode, seen.tuple, self.public)
         if found is None:
             return seen
@@ -171,10 +175,6 @@ class Tracer:
 
     def json(self, value: event.Event) -> Dict[str, event.Json]:
         """The event as the documented object, with the wall clock of now."""
-        if self.seeds is not None and value.owner is not None:
-            users = self.seeds.users(value)
-            if users > value.users:
-                value = value._replace(users=users)
         return value.json(
             self._wall_clock.offset(), self.offsets.origin, self.reason(value) if value.owner is None else None
         )
