@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sockpid import event, kernel, netns, proc, proc_net, seed, sock_diag, socket_tuple
+from sockpid import (
+    kernel,
+    netns,
+    proc,
+    proc_net,
+    seed,
+    sock_diag,
+    socket_owner,
+    socket_tuple,
+    syscall,
+    uapi,
+)  # fmt: skip
 from sockpid.errors import SyscallError
 from sockpid.inet_sock import TCP_LISTEN, InetSock
 from sockpid.socket_tuple import SocketTuple
@@ -33,12 +48,23 @@ def both(tmp_path: Path) -> Iterator[list[tuple[netns.Namespace, Sockets]]]:
                 context.__exit__(None, None, None)
 
 
-def sock(tuple_: SocketTuple, state: int, held: socket.socket) -> InetSock:
-    return InetSock(tuple_, state, os.fstat(held.fileno()).st_ino, socket_tuple.pack(tuple_))
+def sock(tuple_: SocketTuple, state: int, held: socket.socket, device_told: bool = True) -> InetSock:
+    return InetSock(tuple_, state, inode_of(held), socket_tuple.pack(tuple_), device_told)
+
+
+def inode_of(held: socket.socket) -> int:
+    return os.fstat(held.fileno()).st_ino
+
+
+def seeded() -> seed.Seeds:
+    """Of all there is, without a map."""
+    result = seed.seed(None, lambda _key: None, 1)
+    assert [line for line in result.warnings if "/proc/net/tcp" not in line] == []
+    return result.seeds
 
 
 def expected(namespace: netns.Namespace, opened: Sockets) -> set[InetSock]:
-    """What must be listed, from what the sockets themselves say."""
+    """What sock_diag must list, from what the sockets themselves say."""
     found = set()
     for family, (listener, client, server) in opened.items():
         wild = "0.0.0.0" if family == "inet" else "::"
@@ -58,7 +84,7 @@ def test_both_sources_list_what_there_is(both: list[tuple[netns.Namespace, Socke
     for namespace, opened in both:
         truth = expected(namespace, opened)
         assert len(truth) == 9
-        assert set(proc_net.tcp(namespace)) == truth
+        assert set(proc_net.tcp(namespace)) == {one._replace(device_told=False) for one in truth}
         assert set(sock_diag.tcp(namespace)) == truth
 
 
@@ -103,19 +129,204 @@ def test_seed_names_this_process(
     else:
         monkeypatch.setattr(sock_diag, "load", lambda: (_ for _ in ()).throw(ImportError("denied")))
     written: dict[bytes, bytes] = {}
-    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__)
-    assert result.warnings == (
-        [] if source is sock_diag else ["sockets are listed by /proc/net/tcp, which is as good but slower: denied"]
-    )
-    assert result.seeded == len(written)
+    result = seed.seed(lambda key, value: written.setdefault(key, value) is value, written.__delitem__, room=10**6)
+    said = "sockets are listed by /proc/net/tcp, slower and without their devices: denied"
+    assert result.warnings == ([] if source is sock_diag else [said])
+    assert result.published == len(written)
     for namespace, opened in both:
         for listed in expected(namespace, opened):
-            owner = event.unpack_process(written[listed.key])
-            assert owner is not None
+            entry = socket_owner.find(written.get, listed.key)
+            found = result.seeds.by_inode(listed.inode, listed.tuple)
+            assert entry is not None
+            assert found is not None
+            owner = entry.latest
+            assert (entry.sk, entry.inode, entry.users, owner) == (0, listed.inode, 1, found.owner)
             assert (owner.pid, owner.comm, owner.how) == (os.getpid(), kernel.comm(), "seed")
             assert proc.is_exited(owner.pid, owner.start_ns) is False
             assert 0 <= time.monotonic_ns() - owner.when_ns < 60 * 10**9
-            assert listed.tuple not in result.orphans
+
+
+@pytest.fixture(params=["sock_diag", "proc_net"])
+def source(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sock_diag":
+        pytest.importorskip("pyroute2", reason="pip install pyroute2")
+    else:
+        monkeypatch.setattr(sock_diag, "load", lambda: (_ for _ in ()).throw(ImportError("denied")))
+    return str(request.param)
+
+
+HOLDS = """
+import os, socket, sys
+held = [socket.socket(fileno=int(fd)) for fd in sys.argv[1:]]
+print("ready", flush=True)
+os.read(0, 1)
+"""
+
+
+@contextlib.contextmanager
+def handed_on(*held: socket.socket) -> Iterator[int]:
+    """A process that has these sockets open; here they are closed. Gives its pid."""
+    fds = [each.fileno() for each in held]
+    command = [sys.executable, "-I", "-S", "-c", HOLDS, *map(str, fds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=fds) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        for each in held:
+            each.close()
+        try:
+            yield child.pid
+        finally:
+            child.communicate(b"\n", timeout=10)
+
+
+@pytest.mark.usefixtures("source")
+def test_listeners_on_one_port_are_told_apart_by_inode() -> None:
+    """One of them in a process that got it from us, which has it no more; the other is shared by two."""
+    with contextlib.ExitStack() as stack:
+        made = [stack.enter_context(socket.socket()) for _ in range(3)]
+        for each in made:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            each.bind(("127.0.0.1", made[0].getsockname()[1]))
+            each.listen()
+        inodes = [inode_of(each) for each in made]
+        theirs = stack.enter_context(handed_on(made[0]))
+        shared = stack.enter_context(handed_on(made[1].dup()))
+        seeds = seeded()
+        name = SocketTuple(kernel.netns_inode(), "inet", made[2].getsockname()[1], 0, "127.0.0.1", "0.0.0.0")
+        held = [[holder.pid for holder in found.holders] for i in inodes if (found := seeds.by_inode(i, name))]
+        assert held == [[theirs], [os.getpid(), shared], [os.getpid()]]
+        assert seeds.by_tuple(name) is None
+        assert seeds.listed(0, name)
+
+
+def ip(*lines: str) -> None:
+    """Configures links of the calling thread's namespace. Skips the test where a kind of link is not there."""
+    for line in lines:
+        done = subprocess.run(["ip", *line.split()], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"ip {line}: {done.stderr}")
+
+
+def on_two_links(kind: str) -> list[socket.socket]:
+    """Two sockets that differ in nothing but the device. kind: what binds them to it."""
+    links = ["one0", "two0", "red"]
+    for link in links[:2]:
+        ip(f"link add {link} type veth peer name {link[:-1]}1", f"link set {link} up", f"link set {link[:-1]}1 up")
+        ip(f"addr add 10.9.0.1/24 dev {link}", f"addr add fe80::99/64 dev {link} nodad")
+    devices = ["one0", "two0"]
+    if kind == "vrf":
+        ip("link add red type vrf table 77", "link set red up", "link set dev two1 master red")
+        ip("addr add 10.9.0.2/24 dev one1", "addr add 10.9.0.2/24 dev two1")
+        devices = ["", "red"]
+    opened = [socket.socket(socket.AF_INET6 if kind == "link-local" else socket.AF_INET) for _ in range(2)]
+    for each, device in zip(opened, devices, strict=True):
+        if kind == "link-local":
+            each.bind(("fe80::99", 7000, 0, socket.if_nametoindex(device)))
+        else:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            each.bind(("10.9.0.2" if kind == "vrf" else "10.9.0.1", 7000))
+        each.listen()
+    return opened
+
+
+@pytest.mark.parametrize("kind", ["device", "link-local", "vrf"])
+def test_twins_are_told_apart(source: str, kind: str, tmp_path: Path) -> None:
+    with namespaces.bound(tmp_path) as namespace:
+        (ours, theirs), indices = netns.run_in(
+            namespace, lambda: (on_two_links(kind), {name: index for index, name in socket.if_nameindex()})
+        )
+        try:
+            inodes = [inode_of(ours), inode_of(theirs)]
+            with handed_on(theirs) as pid:
+                seeds = seeded()
+            family, saddr = ("inet6", "fe80::99") if kind == "link-local" else ("inet", ours.getsockname()[0])
+            wild = "::" if family == "inet6" else "0.0.0.0"
+            name = SocketTuple(namespace.inode, family, ours.getsockname()[1], 0, saddr, wild)
+            devices = [0, indices["red"]] if kind == "vrf" else [indices["one0"], indices["two0"]]
+            for inode, device, owner in zip(inodes, devices, (os.getpid(), pid), strict=True):
+                found = seeds.by_inode(inode, name._replace(ifindex=device))
+                assert found is not None
+                assert found.owner.pid == owner
+                assert seeds.by_tuple(name._replace(ifindex=device)) == (found if source == "sock_diag" else None)
+        finally:
+            ours.close()
+            theirs.close()
+
+
+def listener_in_its_own_namespace() -> tuple[socket.socket, int]:
+    """A listening socket in a namespace that was made for it, where no process lives, and a descriptor of that one."""
+    made: list[tuple[socket.socket, int]] = []
+
+    def separate() -> None:
+        syscall.unshare(uapi.CLONE_NEWNET)
+        namespaces.loopback_up()
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        made.append((listening, os.open("/proc/thread-self/ns/net", os.O_RDONLY)))
+
+    thread = threading.Thread(target=separate)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+@pytest.mark.parametrize("by", ["descriptor", "socket"])
+def test_a_namespace_that_only_a_descriptor_or_a_socket_holds(
+    source: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening, fd = listener_in_its_own_namespace()
+    with listening:
+        namespace = os.fstat(fd).st_ino
+        if by == "socket":
+            os.close(fd)
+            if not pidfd_getfd_works():
+                pytest.skip("this kernel gives no duplicates of descriptors")
+        else:
+            monkeypatch.setattr(syscall, "pidfd_getfd", lambda _pid, _fd: (_ for _ in ()).throw(OSError("denied")))
+        before = os.listdir("/proc/self/fd")
+        seeds = seeded()
+        assert os.listdir("/proc/self/fd") == before
+        name = SocketTuple(namespace, "inet", listening.getsockname()[1], 0, "127.0.0.1", "0.0.0.0")
+        found = seeds.by_inode(inode_of(listening), name)
+        assert found is not None
+        assert (found.owner.pid, seeds.by_tuple(name)) == (os.getpid(), found)
+        if by == "descriptor":
+            os.close(fd)
+    assert source
+
+
+def pidfd_getfd_works() -> bool:
+    try:
+        os.close(syscall.pidfd_getfd(os.getpid(), 0))
+    except SyscallError:
+        return False
+    return True
+
+
+HIDDEN = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from sockpid import netns, proc, seed
+found = {each.inode: each.file for each in netns.find()}
+print(found.get(int(sys.argv[2])), seed.seed(None, lambda _key: None, 1).warnings, proc.hides_others())
+"""
+
+
+def test_what_a_later_mount_hides_is_not_there(tmp_path: Path) -> None:
+    """A namespace bound to a file below a directory that something is mounted over, and a /proc that another covers."""
+    runtime = str(Path(netns.__file__).parents[1])
+    with namespaces.bound(tmp_path) as namespace:
+        python = shlex.join([sys.executable, "-c", HIDDEN, runtime, str(namespace.inode)])
+        script = f"""
+            {python}
+            mount -t tmpfs none {shlex.quote(str(tmp_path))} && mount -t proc -o hidepid=2 proc /proc &&
+            mount -t proc proc /proc && {python}
+            umount /proc; {python}
+        """
+        command = ["unshare", "--mount", "sh", "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == [f"{namespace.file} [] False", "None [] False", "None [] True"], done
 
 
 def test_a_closed_socket_that_the_kernel_works_on_is_an_orphan(tmp_path: Path) -> None:
@@ -141,8 +352,10 @@ def test_a_closed_socket_that_the_kernel_works_on_is_an_orphan(tmp_path: Path) -
     with namespaces.bound(tmp_path) as namespace:
         name, opened = netns.run_in(namespace, close_with_data)
         try:
-            warnings: list[str] = []
-            assert name in seed.owners(seed.tcp_sockets(warnings)).orphans
+            seeds = seeded()
+            assert seeds.by_tuple(name) is None
+            assert seeds.listed(0, name)
+            assert not seeds.listed(0, name._replace(sport=1))
         finally:
             for held in opened:
                 held.close()
