@@ -179,10 +179,9 @@ def test_of_an_event_of_a_closed_socket_the_map_must_say_that_no_other_has_been(
     found = seeds.by_inode(6)
     assert found is not None
     entry = SocketOwner(found.owner, 0, 6, 1, socket_owner.LATE)
-    for public, expected in (
-        (entry, found), (None, None), (entry._replace(inode=9), None), (entry._replace(sk=0xFFFF), None)
-    ):  # fmt: skip
-        assert seeds.find(0, CONNECTED.tuple, lambda _name, public=public: public) == expected
+    said: list[SocketOwner | None] = [entry, None, entry._replace(inode=9), entry._replace(sk=0xFFFF)]
+    asked = iter(said)
+    assert [seeds.find(0, CONNECTED.tuple, lambda _name: next(asked)) for _ in said] == [found, None, None, None]
     assert seeds.find(6, CONNECTED.tuple, lambda _name: pytest.fail("not asked")) == found
     assert seeds.find(7, CONNECTED.tuple, lambda _name: entry) is None  # a later socket
 

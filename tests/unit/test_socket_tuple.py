@@ -20,7 +20,7 @@ def test_names_as_bytes_and_back(seed: int) -> None:
     raw = [bytes(chosen.choice((0, 0, 1, 255)) for _ in range(16)) for _ in range(2)]
     raw = [b"\x20" + address[1:] for address in raw]  # none that embeds an IPv4 address
     texts = [str(ipaddress.IPv6Address(address)) for address in raw]
-    value = SocketTuple(4026531840, "inet6", 443, 65535, *texts, chosen.randrange(1 << 32))
+    value = SocketTuple(4026531840, "inet6", 443, 65535, texts[0], texts[1], chosen.randrange(1 << 32))
     packed = socket_tuple.pack(value)
     assert packed[4:8] == value.ifindex.to_bytes(4, sys.byteorder)
     assert packed[16:] == b"".join(raw)
