@@ -22,7 +22,7 @@ from sockpid.image import SCHEMA
 
 from .core_relo import KINDS, CoreRelo, access, core_relocations, is_aggregate, size_of
 
-ABI = ("count_key", "event", "exec_name", "owner", "process", "socket_owner", "socket_tuple")
+ABI = ("count_key", "event", "exec_name", "exited_key", "owner", "process", "socket_owner", "socket_tuple")
 """Structs of bpf_bytecode/sockpid.h whose layout the image records for whoever decodes them."""
 
 HELPERS = {number: name for name, number in uapi.BPF_FUNC.items()}

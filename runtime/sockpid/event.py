@@ -169,6 +169,8 @@ class Event:
             "reason": None if owner else reason,
             "interrupted_pid": self.interrupted_pid,
             "ambiguous": max(self.users, 1) if named else None,
+            "certain": None,
+            "doubt": None,
             "offsets": offsets,
             "found": self.found,
             "opener_pid": first.pid if first else None,

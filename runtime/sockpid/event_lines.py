@@ -12,7 +12,7 @@ import struct
 import time
 
 from . import socket_tuple
-from .event import EVENT_SIZE, Event
+from .event import EVENT_SIZE, HOW, Event
 from .named import NamedTuple
 
 TYPE_CHECKING = False
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Key = Tuple[Any, ...]
 
 
-# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest: who, when_ns, what else; users and flags; the
-# opener; tuple; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans, undo_marker; from type to ulp.
+# struct event (bpf_bytecode/sockpid.h): ts_ns, sk, interrupted; of latest: who, when_ns, what else; users and flags;
+# the opener; tuple; inode, err, seq, end_seq, srtt_us, snd_cwnd, total_retrans, undo_marker; from type to ulp.
 PARTS = struct.Struct("=QQQ16sQ32s16x8s8x32s104x48sQiIIIIII4x24s")
 assert PARTS.size == EVENT_SIZE
 
@@ -44,21 +44,31 @@ names with it."""
 KEPT = 65536
 """Templates, and names of sockets; then all are forgotten."""
 
+LEARNT = frozenset(HOW.values()) - {None, "seed"}
+"""Ways that the probe itself learns an owner by."""
+
 
 class Template(NamedTuple):
-    """A line with places for CHANGING and the socket's name. until: by time.monotonic()."""
+    """A line with places for CHANGING and the socket's name. until: by time.monotonic(). who: the owner's process id and
+    start; None if it is the kernel."""
 
     text: str
     until: float
+    who: Optional[Tuple[int, int]]
 
 
 class EventLines:
     """Makes the lines of events."""
 
     def __init__(
-        self, document: Callable[[Event], Document], until: Callable[[Optional[int], Optional[int]], float]
+        self,
+        document: Callable[[Event], Document],
+        until: Callable[[Optional[int], Optional[int]], float],
+        glance: Callable[[int, int, int, int], bool],
     ) -> None:
-        """document: makes an event's, the long way. until: how long it may be believed of a process, see Describer."""
+        """document: makes an event's, the long way. until: how long it may be believed of a process, see Describer.
+        glance: is the owner of a socket certain again, see Certainty."""
+        self._glance = glance
         self._document = document
         self._until = until
         self._templates: Dict[Key, Template] = {}
@@ -82,7 +92,7 @@ class EventLines:
             ) = unpack(seen.record)  # fmt: skip
             key: Key = (who, what, first, users, rest, not err, not undo)
             known = get(key)
-            if known is None or known.until < now:
+            if known is None or known.until < now or (known.who and not self._glance(*known.who, when_ns, inode)):
                 made.append(self._long(seen, key))
                 continue
             self.last_ns = ts_ns + self._offset
@@ -106,8 +116,9 @@ class EventLines:
     def _long(self, seen: Event, key: Optional[Key]) -> bytes:
         document = self._document(seen)
         self.last_ns = document["ts_ns"]
-        self.unknown += seen.owner is None
-        if key is not None and document["age_ns"] is not None:
+        self.unknown += document["how"] is None
+        # What a connection request is told of depends on who else listens; a holder has been looked for.
+        if key is not None and document["certain"] and document["kind"] != "synack" and document["how"] in LEARNT:
             self._keep(key, seen, document)
         import json  # late: a run that writes no JSON does without
 
@@ -125,4 +136,6 @@ class EventLines:
 
         text = json.dumps(holes).replace("%", "%%").replace(f'"{NAME[0]}": {json.dumps(SOCKET)}', "%s")
         text = text.replace(json.dumps(HOLE), "%d") + "\n"
-        self._templates[key] = Template(text, self._until(document["pid"], document["start_ns"]))
+        pid, start_ns = document["pid"], document["start_ns"]
+        who = (pid, start_ns) if pid is not None else None
+        self._templates[key] = Template(text, self._until(pid, start_ns), who)

@@ -102,11 +102,12 @@ def realtime() -> bool:
 
 
 def preemptible() -> bool:
-    """Can the kernel take a task off its CPU while a BPF program runs in it? Then a program that is entered again there is
-    skipped, by some mechanisms. True where the kernel does not say.
+    """Can the kernel take a task off its CPU while a BPF program runs in it? Then a program that is entered again there
+    is skipped, by some mechanisms. True where the kernel does not say.
 
-    The banner tells the model it was built with; the scheduler, in debugfs, the one that was chosen at boot, as "(full)"
-    among the others. Linux kernel commit 1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c") (in v5.13)
+    The banner tells the model it was built with; the scheduler, in debugfs, the one that was chosen at boot, as
+    "(full)" among the others.
+    Linux kernel commit 1011dcce99f8 ("sched,preempt: Move preempt_dynamic to debug.c") (in v5.13)
     """
     version = os.uname().version
     if "PREEMPT" not in version:

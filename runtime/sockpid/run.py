@@ -25,7 +25,8 @@ class RunOptions(NamedTuple):
     seed: ask for the sockets that exist already. summary: compare with the kernel's counters at the end. every: sum in
     the kernel and print every so many seconds. pin: directory to pin socket_to_pid in. filter: which events. outputs:
     where events go, as on the command line. labels: what to say of owners. host: what to call this one, None: its name.
-    keep: leave the maps to the next run that pins there, and go on with those that the last one left.
+    keep: leave the maps to the next run that pins there, and go on with those that the last one left. witness: hold
+    owners against who has the socket open.
     """
 
     json: bool = False
@@ -40,6 +41,7 @@ class RunOptions(NamedTuple):
     labels: Wanted = Wanted()
     host: Optional[str] = None
     keep: bool = False
+    witness: bool = True
 
 
 def run(
@@ -91,7 +93,7 @@ def _tell(
             tracer.collection.replace_events(settings)
         if pins is not None:
             pins.pin(tracer)
-        start.give_up_rights(tracer, what.sharers, bool(what.labels.env), what.summary)
+        start.give_up_rights(tracer, what.sharers or what.witness, bool(what.labels.env), what.summary)
         start.tell(tracer)
         gc.enable()  # see cli_run
         if outputs is None:

@@ -7,6 +7,7 @@ import os
 import time
 
 from . import kernel, uapi
+from .certainty import Certainty
 from .describe import Describer
 from .errors import SockpidError
 from .event import Event
@@ -17,6 +18,7 @@ from .outputs import Gone, Outputs
 from .signals import Signals
 from .start import say
 from .tracer import Tracer
+from .witness import Witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,9 +51,10 @@ class Session:
         self._tracer = tracer
         self._what = what
         self._outputs = outputs
+        self._certainty = Certainty(tracer, Witness() if what.witness else None)
         self._describer = Describer(tracer, what.sharers, what.labels)
         self._name_host()
-        self._lines = EventLines(self._document, self._describer.believed_until)
+        self._lines = self._event_lines()
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
         self._shown = self._unknown = 0
         self._warned = False
@@ -133,7 +136,10 @@ class Session:
             say("CAP_SYS_PTRACE was given up at the start: sharers and label-env of other users need a restart")
         self._describer = Describer(self._tracer, wanted.sharers, wanted.labels)
         self._name_host()
-        self._lines = EventLines(self._document, self._describer.believed_until)
+        self._lines = self._event_lines()
+
+    def _event_lines(self) -> EventLines:
+        return EventLines(self._document, self._describer.believed_until, self._certainty.glance)
 
     def _tell(self, seen: List[Event]) -> None:
         what = self._what
@@ -147,7 +153,9 @@ class Session:
         self._last_event_ns = self._lines.last_ns or self._last_event_ns
 
     def _document(self, seen: Event) -> Dict[str, Any]:
-        document: Dict[str, Any] = self._describer.complete(seen, self._tracer.json(seen))
+        settled = self._certainty.settle(seen)
+        document: Dict[str, Any] = self._describer.complete(settled.seen, self._tracer.json(settled.seen))
+        document["certain"], document["doubt"] = settled.certain, settled.doubt
         document["host"] = self._host
         return document
 
@@ -160,7 +168,7 @@ class Session:
         if not self._what.filter.matches(seen, document):
             return None
         self._shown += 1
-        self._unknown += seen.owner is None
+        self._unknown += document["how"] is None
         return document
 
     def _report_status(self, state: str = "running") -> None:
@@ -187,6 +195,7 @@ class Session:
             "delivered": tracer.delivered,
             "lost": tracer.lost(),
             "evicted": tracer.evicted(),
+            **dict(self._certainty.counts()),
         }
 
     def _watch_evictions(self) -> None:

@@ -44,7 +44,8 @@ class Tracer:
         self._sees_mptcp = attached["mptcp"].link is not None or (send is not None and send.general)
         self._wall_clock = WallClock()
         self._silent = False
-        self._misses = 0
+        self.misses = 0
+        """Runs of hooks that learn owners that were passed over since we attached, as far as looked at."""
         self.missed_at_ns = 0
         """CLOCK_MONOTONIC, when the last run of a hook that learns owners was found to have been passed over; 0:
         none."""
@@ -122,23 +123,24 @@ class Tracer:
         self.watch_misses()
         return self._decoded(records)
 
-    def watch_misses(self) -> int:
-        """How many runs of hooks that learn owners were passed over since we attached.
+    def watch_misses(self) -> None:
+        """Looks how many runs of hooks that learn owners were passed over.
 
-        To be asked before what was drained is told: an owner that was not seen to use the socket since the last of
+        To be done before what was drained is told: an owner that was not seen to use the socket since the last of
         these may be another by now. The next use of every socket is looked at in full.
         """
         misses = self.collection.misses()
-        if misses > self._misses:
-            self._misses, self.missed_at_ns = misses, time.monotonic_ns()
+        if misses > self.misses:
+            self.misses, self.missed_at_ns = misses, time.monotonic_ns()
             self.collection.unsettle()
-        return self._misses
 
     def finish(self) -> List[event.Event]:
         """Ends the raising of events; returns those that are left."""
         self.collection.silence()
         self._silent = True
-        return self._decoded(self._reader.drain(last=True))
+        records = self._reader.drain(last=True)
+        self.watch_misses()
+        return self._decoded(records)
 
     def _decoded(self, records: List[bytes]) -> List[event.Event]:
         found = [event.decode(record) for record in records]
@@ -185,11 +187,11 @@ class Tracer:
             return "kernel-socket"
         if not self.collection.learns():
             return "no-hook"
-        if self.seeds is None or self.seeds.listed(value.inode, value.tuple):
+        if self.seeds is not None and self.seeds.listed(value.inode, value.tuple):
             return "older-than-probe"
         if self.evicted():
             return "evicted"
-        return "no-hook"
+        return "older-than-probe" if self.seeds is None else "no-hook"
 
     def evicted(self) -> int:
         """How many living sockets have lost their owner for want of room so far."""
@@ -233,12 +235,10 @@ class Tracer:
         """What the socket_to_pid map says of a socket."""
         return socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
 
-    def ended(self, pid: int, start_ns: int) -> Optional[bool]:
-        """Was the first thread of a process seen to end? None where nobody looks."""
-        if self.collection.mechanisms()["exit"] is None:
-            return None
-        key = struct.pack(event.EXITED, start_ns, pid, 0)
-        return self.collection.maps["exited"].lookup(key) is not None
+    def ended_ns(self, pid: int, start_ns: int) -> Optional[int]:
+        """When the first thread of a process was seen to end, CLOCK_MONOTONIC. None if it was not."""
+        value = self.collection.maps["exited"].lookup(struct.pack(event.EXITED, start_ns, pid, 0))
+        return int(struct.unpack("=Q", value)[0]) if value is not None else None
 
     def close(self) -> None:
         self.collection.close()

@@ -23,12 +23,14 @@ class Source:
         self.comm = 'a"b\\%d %s ☃'
         self.offset = OFFSET
         self.until = time.monotonic() + 1000
+        self.doubtful: set[int] = set()
 
     def document(self, seen: event.Event) -> dict[str, Any]:
         self.made += 1
         document: dict[str, Any] = seen.json(self.offset, "table", "no-hook")
         return {
             **document,
+            "certain": document["inode"] not in self.doubtful,
             "comm": self.comm,
             "exited": False,
             "cgroup": "/100%",
@@ -37,7 +39,12 @@ class Source:
         }
 
     def lines(self) -> EventLines:
-        return EventLines(self.document, lambda _pid, _start: self.until)
+        return EventLines(self.document, lambda _pid, _start: self.until, self.glance)
+
+    def glance(self, pid: int, start_ns: int, when_ns: int, inode: int) -> bool:
+        assert (pid, start_ns) in ((94, 1111), (300, 9))
+        assert when_ns
+        return inode not in self.doubtful
 
 
 def varied(seed: int, raw: bytes) -> bytes:
@@ -46,7 +53,8 @@ def varied(seed: int, raw: bytes) -> bytes:
     ts_ns, sk, _ = struct.unpack_from("=QQQ", raw)
     counts = struct.pack("=IIIII", *(rng.randrange(1 << 32) for _ in range(5)))
     head = struct.pack("=QQQ", ts_ns + rng.randrange(1 << 40), sk, rng.randrange(1 << 64))
-    return head + raw[24:196] + counts + raw[216:]
+    at = event.EVENT_SIZE - 64 + 12  # behind inode and err
+    return head + raw[24:at] + counts + raw[at + 20 :]
 
 
 def another_socket(seed: int, raw: bytes) -> bytes:
@@ -54,7 +62,8 @@ def another_socket(seed: int, raw: bytes) -> bytes:
     rng = random.Random(seed)
     when = struct.pack("=Q", rng.randrange(1 << 40))
     ports = struct.pack("=HH", rng.randrange(1 << 16), rng.randrange(1 << 16))
-    raw = raw[:40] + when + raw[48:96] + when + raw[104:142] + ports + raw[146:184] + when + raw[192:]
+    at = event.EVENT_SIZE - 64 - 48  # the socket's name, before what is the segment's
+    raw = raw[:40] + when + raw[48 : at + 10] + ports + raw[at + 14 : at + 48] + when + raw[at + 56 :]
     return varied(seed, raw)
 
 
@@ -77,13 +86,6 @@ def test_lines_are_what_json_makes_of_documents() -> None:
 def test_other_sockets_of_a_process_need_no_document_of_their_own() -> None:
     processes = [record(owner()), record(owner(), family=10)]
     check([another_socket(n, processes[n % 2]) for n in range(200)], 1)
-
-
-def test_a_seeded_socket_is_told_as_its_document_is() -> None:
-    """How many had it open may be known of each socket alone."""
-    seeded = record(owner(how=6))
-    seeded = seeded[:217] + b"\3" + seeded[218:]
-    check([another_socket(n % 5, seeded) for n in range(50)], 5)
 
 
 def test_failed_attempts_are_another_kind() -> None:
@@ -128,3 +130,26 @@ def test_an_event_that_was_changed_is_told_as_it_is_now() -> None:
     seen = event.decode(record(owner()))
     changed = seen._replace(owner=None, first=None, found=None)
     assert [json.loads(line)["pid"] for line in lines.lines([seen, changed, seen])] == [94, None, 94]
+
+
+def test_an_owner_that_is_not_certain_any_more_is_told_the_long_way() -> None:
+    source = Source()
+    lines = source.lines()
+    raw = record(owner())
+    one, other = event.decode(raw), event.decode(another_socket(1, raw))
+    assert [json.loads(line)["certain"] for line in lines.lines([one, other])] == [True, True]
+    assert source.made == 1
+    source.doubtful.add(other.inode)
+    assert [json.loads(line)["certain"] for line in lines.lines([one, other])] == [True, False]
+    assert source.made == 2
+
+
+def test_a_line_with_a_doubt_is_no_template() -> None:
+    source = Source()
+    seen = event.decode(record(owner()))
+    source.doubtful.add(seen.inode)
+    lines = source.lines()
+    lines.lines([seen])
+    source.doubtful.clear()
+    assert [json.loads(line)["certain"] for line in lines.lines([seen])] == [True]
+    assert source.made == 2

@@ -1,0 +1,156 @@
+"""How sure an owner is: what the probe saw, held against who has the socket open.
+
+An owner is certain unless something speaks against it. What does is told as `doubt`:
+
+- "not-held": somebody has the socket open, and the process that was seen to use it lives and does not.
+- "missed": a run of a hook that learns owners was passed over since this one was seen to use the socket.
+- "inherited": it was learnt by the instance before this one, and not seen to use the socket since.
+
+Who alone has a socket open is its owner, whatever was missed.
+"""
+
+from __future__ import annotations
+
+from . import event, proc
+from .named import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional, Tuple
+
+    from .tracer import Tracer
+    from .witness import Witness
+
+RECENT_NS = 1_000_000_000
+"""So old may be what is known of who has a listening socket open: such are held for long."""
+
+
+class Settled(NamedTuple):
+    """seen: the event, with another owner if the first one was contradicted, or if nobody was seen to use the socket.
+
+    certain: None for an event without an owner. doubt: why it is not certain.
+    """
+
+    seen: event.Event
+    certain: Optional[bool]
+    doubt: Optional[str]
+
+
+class Certainty:
+    """Of the events of one tracer. witness: None if nobody is asked.
+
+    Counts, of events whose socket somebody had open: confirmed, contradicted, unchecked. And of all: uncertain, those
+    that were told with a doubt.
+    """
+
+    def __init__(self, tracer: Tracer, witness: Optional[Witness]) -> None:
+        self._tracer = tracer
+        self.witness = witness
+        self.confirmed = self.contradicted = self.unchecked = self.uncertain = 0
+
+    def counts(self) -> Tuple[Tuple[str, int], ...]:
+        """By name, as they are told."""
+        return (
+            ("confirmed", self.confirmed),
+            ("contradicted", self.contradicted),
+            ("unchecked", self.unchecked),
+            ("uncertain", self.uncertain),
+            ("missed", self._tracer.misses),
+        )
+
+    def glance(self, pid: int, start_ns: int, when_ns: int, inode: int) -> bool:
+        """Is an owner that was certain certain again? True also where there was no time to look."""
+        if self._stale(when_ns) is not None:
+            return False
+        if not inode or self.witness is None:
+            return True
+        held = self.witness.holds(pid, start_ns, inode)
+        if held:
+            self.confirmed += 1
+        elif held is None:
+            self.unchecked += 1
+        return held is not False
+
+    def settle(self, seen: event.Event) -> Settled:
+        owner = seen.owner
+        if owner is None:
+            return self._by_holders(seen)
+        if owner.how == "kernel":
+            return Settled(seen, True, None)
+        settled = self._checked(seen, owner)
+        if not settled.certain:
+            self.uncertain += 1
+        return settled
+
+    def _by_holders(self, seen: event.Event) -> Settled:
+        """An event of a socket that nobody was seen to use belongs to who has it open."""
+        if not seen.inode or self.witness is None or (seen.kern and seen.ulp != "mptcp"):
+            return Settled(seen, None, None)
+        holders = self.witness.holders(seen.inode, seen.ts_ns)
+        if not holders:
+            return Settled(seen, None, None)
+        return Settled(_held_by(seen, holders, None), True, None)
+
+    def _checked(self, seen: event.Event, owner: event.Process) -> Settled:
+        doubt = self._stale(owner.when_ns)
+        witness = self.witness
+        if not seen.inode or witness is None:
+            return Settled(seen, doubt is None, doubt)
+        if seen.kind == "synack":
+            seen = _shared(seen, witness.holders(seen.inode, seen.ts_ns - RECENT_NS))
+        ended_ns = self._tracer.ended_ns(owner.pid, owner.start_ns)
+        is_gone = ended_ns is not None and ended_ns < seen.ts_ns
+        held = False if is_gone else witness.holds(owner.pid, owner.start_ns, seen.inode)
+        if held and doubt is None:
+            self.confirmed += 1
+            return Settled(seen, True, None)
+        holders = witness.holders(seen.inode, seen.ts_ns)
+        if held:
+            self.confirmed += 1
+            alone = witness.whole and holders is not None and [holder.pid for holder in holders] == [owner.pid]
+            return Settled(seen, alone, None if alone else doubt)
+        if held is False and holders is None and not is_gone:
+            self.unchecked += 1
+            return Settled(seen, False, "not-held")
+        if held is None or not holders or any(holder.pid == owner.pid for holder in holders):
+            # There was no time to look, or the socket is closed by now: it may have been the owner's until then.
+            self.unchecked += 1
+            return Settled(seen, doubt is None, doubt)
+        if is_gone and witness.whole and len(holders) == 1:
+            self.confirmed += 1
+            return Settled(_held_by(seen, holders, owner), True, None)
+        self.contradicted += not is_gone
+        return Settled(_held_by(seen, holders, owner), False, "not-held")
+
+    def _stale(self, when_ns: int) -> Optional[str]:
+        if when_ns < self._tracer.missed_at_ns:
+            return "missed"
+        return "inherited" if when_ns < self._tracer.inherited_at_ns else None
+
+
+def _held_by(seen: event.Event, holders: Tuple[proc.Holder, ...], used_by: Optional[event.Process]) -> event.Event:
+    """The event with the oldest of those that have the socket open as its owner. used_by: who was seen to use it."""
+    oldest = holders[0]
+    owner = event.Process(
+        pid=oldest.pid,
+        tid=oldest.pid,
+        start_ns=proc.ns_of(oldest.start_ticks),
+        when_ns=seen.ts_ns,
+        cgroup_id=0,
+        how="holder",
+        flags=0,
+        comm=oldest.comm,
+    )
+    first = seen.first
+    if used_by is not None and (first is None or seen.late):
+        first = event.Opener(used_by.pid, used_by.start_ns, used_by.how, used_by.comm)
+    return seen._replace(
+        owner=owner, first=first, late=first is None, users=max(seen.users, len(holders)), found="inode"
+    )
+
+
+def _shared(seen: event.Event, holders: Optional[Tuple[proc.Holder, ...]]) -> event.Event:
+    """An event of a listening socket: any of those that have it open may answer."""
+    if holders is None or len(holders) <= seen.users:
+        return seen
+    return seen._replace(users=len(holders))

@@ -1,0 +1,137 @@
+"""What the second witness does to an event: confirms, contradicts, names who has the socket open, or has no time."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sockpid import event, proc
+from sockpid.certainty import Certainty
+from tests.unit.test_event import NOBODY, owner, record
+
+NAMED, NAMED_TICKS = 94, proc.ticks_of(1111)
+OTHER = proc.Holder(50, "child", 7)
+SELF = proc.Holder(NAMED, "python3", NAMED_TICKS)
+
+
+class Witness:
+    """Says what it was told to, as Witness does."""
+
+    def __init__(self, held: bool | None, holders: tuple[proc.Holder, ...] | None, whole: bool = True) -> None:
+        self.held, self.open, self.whole = held, holders, whole
+
+    def holds(self, pid: int, start_ns: int, _inode: int) -> bool | None:
+        assert (pid, start_ns) == (NAMED, 1111)
+        return self.held
+
+    def holders(self, inode: int, since_ns: int) -> tuple[proc.Holder, ...] | None:
+        assert inode == 4711
+        assert since_ns <= 5_000
+        return self.open
+
+
+def settle(
+    witness: Witness | None,
+    seen: event.Event | None = None,
+    missed: int = 0,
+    inherited: int = 0,
+    ended: int | None = None,
+) -> tuple[Any, Certainty]:
+    tracer: Any = SimpleNamespace(
+        missed_at_ns=missed, inherited_at_ns=inherited, misses=0, ended_ns=lambda _pid, _start: ended
+    )
+    certainty = Certainty(tracer, witness)  # type: ignore[arg-type] # it says the same
+    return certainty.settle(seen or event.decode(record(owner()))), certainty
+
+
+def test_confirmed() -> None:
+    settled, counts = settle(Witness(True, None))
+    assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, True, None)
+    assert dict(counts.counts()) == {"confirmed": 1, "contradicted": 0, "unchecked": 0, "uncertain": 0, "missed": 0}
+
+
+def test_a_living_process_that_does_not_have_the_socket_is_not_named_but_who_has_it() -> None:
+    settled, counts = settle(Witness(False, (OTHER,)))
+    seen = settled.seen
+    assert (seen.owner.pid, seen.owner.comm, seen.owner.how) == (50, "child", "holder")
+    assert (settled.certain, settled.doubt, seen.first.pid) == (False, "not-held", 90)
+    assert (counts.contradicted, counts.uncertain, counts.confirmed) == (1, 1, 0)
+
+
+def test_who_was_seen_to_use_a_socket_late_stays_as_its_opener() -> None:
+    late = event.decode(record(owner(flags=event.OWNER_LATE)))
+    settled, _ = settle(Witness(False, (OTHER,)), late)
+    assert (settled.seen.first.pid, settled.seen.late) == (NAMED, False)
+
+
+@pytest.mark.parametrize(
+    ("witness", "certain", "doubt"),
+    [
+        (Witness(None, None), True, None),  # no time, or not to be looked into
+        (Witness(False, ()), True, None),  # closed since the event: it may have been the owner's until then
+        (Witness(False, (SELF, OTHER)), True, None),  # opened again since it was looked into
+        (Witness(False, None), False, "not-held"),  # not its own, and no time to ask whose
+    ],
+)
+def test_what_could_not_be_looked_at_is_unchecked(witness: Witness, certain: bool, doubt: str | None) -> None:
+    settled, counts = settle(witness)
+    assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, certain, doubt)
+    assert (counts.unchecked, counts.contradicted, counts.confirmed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("missed", "inherited", "doubt"), [(2_001, 0, "missed"), (0, 2_001, "inherited")])
+def test_a_doubt_is_lifted_by_whoever_alone_has_the_socket(missed: int, inherited: int, doubt: str) -> None:
+    for witness, expected in (
+        (Witness(True, (SELF,)), (True, None)),
+        (Witness(True, (SELF, OTHER)), (False, doubt)),
+        (Witness(True, (SELF,), whole=False), (False, doubt)),
+        (Witness(True, None), (False, doubt)),
+        (None, (False, doubt)),
+    ):
+        settled, _ = settle(witness, missed=missed, inherited=inherited)
+        assert (settled.certain, settled.doubt) == expected, expected
+
+
+def test_a_use_that_was_seen_since_needs_nobody_to_lift_a_doubt() -> None:
+    settled, _ = settle(Witness(True, (SELF, OTHER)), missed=2_000, inherited=2_000)
+    assert (settled.certain, settled.doubt) == (True, None)
+
+
+def test_an_owner_that_ended_before_the_event_left_the_socket_to_somebody() -> None:
+    settled, _ = settle(Witness(None, (OTHER,)), ended=4_999)
+    assert (settled.seen.owner.pid, settled.certain) == (50, True)
+    settled, _ = settle(Witness(None, (OTHER, proc.Holder(51, "child", 9))), ended=4_999)
+    assert (settled.seen.owner.pid, settled.certain, settled.seen.users) == (50, False, 3)
+    settled, _ = settle(Witness(None, ()), ended=4_999)
+    assert (settled.seen.owner.pid, settled.certain) == (NAMED, True)
+    settled, _ = settle(Witness(True, None), ended=5_001)
+    assert (settled.seen.owner.pid, settled.certain) == (NAMED, True)
+
+
+def test_a_socket_that_nobody_was_seen_to_use_belongs_to_who_has_it_open() -> None:
+    nobody = event.decode(record(NOBODY))
+    settled, _ = settle(Witness(None, (OTHER, SELF)), nobody)
+    seen = settled.seen
+    assert (seen.owner.pid, seen.owner.how, seen.users, seen.first, seen.found) == (50, "holder", 2, None, "inode")
+    assert settled.certain is True
+    for witness in (Witness(None, ()), Witness(None, None), None):
+        settled, _ = settle(witness, nobody)
+        assert (settled.seen.owner, settled.certain, settled.doubt) == (None, None, None)
+    of_the_kernel = nobody._replace(kern=True)
+    assert settle(Witness(None, (OTHER,)), of_the_kernel)[0].seen.owner is None
+    subflow = nobody._replace(kern=True, ulp="mptcp")
+    assert settle(Witness(None, (OTHER,)), subflow)[0].seen.owner.pid == 50
+
+
+def test_without_an_inode_there_is_nothing_to_ask() -> None:
+    settled, counts = settle(Witness(False, (OTHER,)), event.decode(record(owner()))._replace(inode=0))
+    assert (settled.seen.owner.pid, settled.certain) == (NAMED, True)
+    assert (counts.confirmed, counts.unchecked, counts.contradicted) == (0, 0, 0)
+
+
+def test_whoever_has_a_listening_socket_may_answer() -> None:
+    synack = event.decode(record(owner()))._replace(kind="synack", users=1)
+    settled, _ = settle(Witness(True, (SELF, OTHER)), synack)
+    assert (settled.seen.owner.pid, settled.seen.users, settled.certain) == (NAMED, 2, True)
