@@ -123,9 +123,9 @@ class Certainty:
         return Settled(_held_by(seen, holders, owner), False, "not-held")
 
     def _stale(self, when_ns: int) -> Optional[str]:
-        if when_ns < self._tracer.missed_at_ns:
-            return "missed"
-        return "inherited" if when_ns < self._tracer.inherited_at_ns else None
+        if when_ns < self._tracer.inherited_at_ns:
+            return "inherited"
+        return "missed" if when_ns < self._tracer.missed_at_ns else None
 
 
 def _held_by(seen: event.Event, holders: Tuple[proc.Holder, ...], used_by: Optional[event.Process]) -> event.Event:

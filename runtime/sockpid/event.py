@@ -35,6 +35,11 @@ EVENT_SIZE = struct.calcsize(EVENT)
 EXEC_NAME = "=QQ16s"
 EXITED = "=QII"
 
+INODE = struct.Struct("=Q")
+INODE_AT = EVENT_SIZE - 64
+FOUND_AT = EVENT_SIZE - 23
+"""Where in a record the inode is, and the byte that tells whether the probe found an owner."""
+
 OWNER_LATE = 1
 
 EVENT_SYNACK = 1

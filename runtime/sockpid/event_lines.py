@@ -49,8 +49,8 @@ LEARNT = frozenset(HOW.values()) - {None, "seed"}
 
 
 class Template(NamedTuple):
-    """A line with places for CHANGING and the socket's name. until: by time.monotonic(). who: the owner's process id and
-    start; None if it is the kernel."""
+    """A line with places for CHANGING and the socket's name. until: by time.monotonic(). who: the owner's process id
+    and start; None if it is the kernel."""
 
     text: str
     until: float

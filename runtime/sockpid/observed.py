@@ -27,8 +27,10 @@ SEEN_AS: Mapping[str, Tuple[str, ...]] = {
     "struct sock.__sk_common.skc_state": ("state",),
     "struct sock.__sk_common.skc_v6_daddr": ("daddr",),
     "struct sock.__sk_common.skc_v6_rcv_saddr": ("saddr",),
+    "struct sock.sk_lock.owned": _LEARNT,
     "struct sock.sk_protocol": _LEARNT,
     "struct sock.sk_socket": ("inode",),
+    "struct sock.sk_type": _LEARNT,
     "struct socket_alloc.vfs_inode.i_ino": ("inode",),
     "struct task_struct.comm": ("comm",),
     "struct task_struct.flags": ("flags",),
@@ -45,10 +47,14 @@ SEEN_AS: Mapping[str, Tuple[str, ...]] = {
 
 UNSEEN: Mapping[str, str] = {
     "struct inet_connection_sock.icsk_ulp_ops": "no socket of the self-check has an upper layer protocol",
+    "struct inet_connection_sock.icsk_ulp_data": "no socket of the self-check has an upper layer protocol",
     "struct inet_sock.inet_sport": "only sockets that were seeded are forgotten through it",
+    "struct mptcp_subflow_context.conn": "only MPTCP sockets are found through it",
     "struct request_sock.__req_common": "the self-check has no half-open connection",
+    "struct sock.__sk_common.skc_bound_dev_if": "no socket of the self-check is bound to a device: zeros look the same",
     "struct sock.sk_kern_sock": "no socket of the self-check is the kernel's own: zeros look the same",
     "struct socket.sk": "only MPTCP sockets are found through it",
+    "struct tcp_sock.undo_marker": "it tells one kind of retransmit, which no socket of the self-check has",
     "struct tcp_ulp_ops.name": "no socket of the self-check has an upper layer protocol",
 }
 """Kernel field -> why a self-check does not prove it."""

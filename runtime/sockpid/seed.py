@@ -20,7 +20,7 @@ from .uapi import CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+    from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
     from .descriptors import Holders
     from .socket_tuple import SocketTuple
@@ -108,6 +108,10 @@ class Seeds:
             return None
         entry = public(named)
         return found if entry is not None and not entry.sk and entry.inode == found.inode else None
+
+    def inodes(self) -> AbstractSet[int]:
+        """Of sockets whose holders are known."""
+        return self._holders.keys()
 
     def users(self, seen: event.Event) -> int:
         """How many processes an event's socket has had, at least: those seen to use it, and those that held it at the

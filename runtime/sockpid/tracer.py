@@ -46,9 +46,11 @@ class Tracer:
         self._silent = False
         self.misses = 0
         """Runs of hooks that learn owners that were passed over since we attached, as far as looked at."""
-        self.missed_at_ns = 0
-        """CLOCK_MONOTONIC, when the last run of a hook that learns owners was found to have been passed over; 0:
-        none."""
+        # Hooks come one after another: who connected when the first of them was there may have handed the socket on
+        # before the last one was.
+        self.missed_at_ns = time.monotonic_ns()
+        """CLOCK_MONOTONIC: what was learnt before may be outdated, for a run of a hook that learns was passed over."""
+        collection.unsettle()
         self.inherited_at_ns = time.monotonic_ns() if collection.base else 0
         """CLOCK_MONOTONIC, when the owners of an instance before were taken over; 0: there were none."""
         self._room = Room(collection)
@@ -143,9 +145,15 @@ class Tracer:
         return self._decoded(records)
 
     def _decoded(self, records: List[bytes]) -> List[event.Event]:
-        found = [event.decode(record) for record in records]
-        self.delivered += len(found)
-        found = [self.resolve(seen) for seen in found]
+        self.delivered += len(records)
+        # To be decoded is what costs: of most events nothing has to be known here but that their owner is.
+        inode_of, old = event.INODE.unpack_from, self.seeds.inodes() if self.seeds is not None else frozenset()
+        found: List[event.Event] = []
+        for record in records:
+            seen = event.decode(record)
+            if not record[event.FOUND_AT] or inode_of(record, event.INODE_AT)[0] in old:
+                seen = self.resolve(seen)
+            found.append(seen)
         return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
 
     def _unless_mptcp(self, seen: event.Event) -> event.Event:

@@ -8,6 +8,10 @@ TOLERANCE = 1000000
 """Nanoseconds by which a time of day may be off before it is corrected."""
 
 
+TRIES = 10
+"""How often the clocks are read at most, until nothing comes between."""
+
+
 class WallClock:
     """What to add to CLOCK_MONOTONIC for CLOCK_REALTIME."""
 
@@ -17,9 +21,16 @@ class WallClock:
     def offset(self) -> int:
         """Nanoseconds. The same each time, so that events keep their order, until the clock was set, or has drifted.
 
-        The two clocks cannot be read at once: their difference is a little another one each time.
+        The two clocks cannot be read at once: their difference is a little another one each time, and a wrong one if
+        the process was taken off its CPU in between. So the one is read before and after the other, and what took
+        long is not believed.
         """
-        offset = time.time_ns() - time.monotonic_ns()
-        if abs(offset - self._offset) > TOLERANCE:
-            self._offset = offset
+        for _ in range(TRIES):
+            before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+            offset = wall - (before + after) // 2
+            if abs(offset - self._offset) <= TOLERANCE:
+                break
+            if after - before < TOLERANCE:
+                self._offset = offset
+                break
         return self._offset

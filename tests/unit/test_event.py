@@ -106,13 +106,20 @@ def owner(how: int = 3, flags: int = 0) -> bytes:
     return latest + struct.pack("=QQII8x", 0xFFFF, 4711, 3, flags) + first + bytes(48 + 48 + 8)
 
 
+def test_what_is_looked_at_before_a_record_is_decoded() -> None:
+    assert event.INODE.unpack_from(record(owner()), event.INODE_AT) == (4711,)
+    assert [record(each)[event.FOUND_AT] for each in (owner(), NOBODY)] == [1, 0]
+
+
 def test_known_owner() -> None:
     got = event.decode(record(owner())).json(1_000_000, "table", "never used")
     assert got == {
         "schema": 1, "ts_ns": 1_005_000, "kind": "rto", "family": "inet", "saddr": "10.0.0.1", "sport": 40034,
-        "daddr": "10.0.0.2", "dport": 9000, "netns": 4026531840, "ifindex": 3, "state": "ESTABLISHED", "pid": 94, "tid": 95,
-        "comm": "python3", "start_ns": 1111, "how": "send", "age_ns": 3_000, "reason": None, "interrupted_pid": 77,
-        "ambiguous": 3, "certain": None, "doubt": None, "offsets": "table", "found": "sock", "opener_pid": 90, "opener_comm": "parent",
+        "daddr": "10.0.0.2", "dport": 9000, "netns": 4026531840, "ifindex": 3, "state": "ESTABLISHED",
+        "pid": 94, "tid": 95, "comm": "python3", "start_ns": 1111, "how": "send", "age_ns": 3_000, "reason": None,
+        "interrupted_pid": 77,
+        "ambiguous": 3, "certain": None, "doubt": None, "offsets": "table", "found": "sock",
+        "opener_pid": 90, "opener_comm": "parent",
         "opener_how": "connect", "cgroup_id": 7, "inode": 4711, "err": 0, "seq": 100, "end_seq": 148, "srtt_us": 25,
         "snd_cwnd": 10, "total_retrans": 7, "retransmits": 2, "ulp": "tls",
     }  # fmt: skip

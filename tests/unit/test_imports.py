@@ -31,6 +31,7 @@ READS_KERNEL_FILES = {
     "capability",
     "deaf",
     "descriptors",
+    "exercise",
     "hooks",  # names one
     "keep",
     "kernel",
@@ -48,6 +49,7 @@ READS_KERNEL_FILES = {
     "selfcheck",
     "survey",
     "tracefs",
+    "witness",
     "workers",
 }
 FOREIGN = {"sock_diag": {"pyroute2"}}
