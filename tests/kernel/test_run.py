@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sockpid.deaf import Pair, drop_everything
+from sockpid.socket_tuple import SocketTuple
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid, trace
 
@@ -103,13 +104,17 @@ def network_namespace() -> Any:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+def name_of(document: dict[str, Any]) -> SocketTuple:
+    return SocketTuple(*(document[member] for member in SocketTuple._fields))
+
+
 def test_sockets_older_than_the_probe_are_seeded() -> None:
     pair = Pair("inet")
     try:
         probe = Probe("--json")
         pair.send()
         time.sleep(0.5)
-        events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
     finally:
         pair.close()
     assert len(events) >= 2
@@ -125,11 +130,11 @@ def test_a_seed_alone_names_the_owner() -> None:
         pair.send()
         probe = Probe("--json")
         time.sleep(3)
-        events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
     finally:
         pair.close()
     assert events
-    assert {(e["pid"], e["how"], e["found"], e["reason"]) for e in events} == {(os.getpid(), "seed", "tuple", None)}
+    assert {(e["pid"], e["how"], e["found"], e["reason"]) for e in events} == {(os.getpid(), "seed", "inode", None)}
 
 
 def test_without_seeding_the_reason_is_given() -> None:
@@ -138,7 +143,7 @@ def test_without_seeding_the_reason_is_given() -> None:
         pair.send()
         probe = Probe("--json", "--no-seed")
         time.sleep(2)
-        events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
     finally:
         pair.close()
     assert events
