@@ -88,7 +88,8 @@ def _tell(
 
         outputs = Outputs.open(what.outputs, start.say)
     try:
-        waiting = tracer.inherited() + start.begin(tracer, what.seed)
+        begun = start.begin(tracer, what.seed)
+        waiting = [tracer.resolve(seen) for seen in tracer.inherited()] + begun
         if settings:  # not before: the self-check reads records of its own sockets
             tracer.collection.replace_events(settings)
         if pins is not None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,6 +225,20 @@ def test_count_sums_what_run_lists() -> None:
     assert len(known) == 6
     assert known <= set(listed)
     assert {key: sums[key] for key in known} == {key: listed[key] for key in known}
+
+
+def test_count_names_the_owner_of_an_older_socket() -> None:
+    pair = Pair("inet")
+    try:
+        pair.send()
+        probe = Probe("--json", "--count", "0.5")
+        time.sleep(3)
+        rows = [row for line in probe.finish() for row in line["counts"] if name_of(row) == pair.tuple]
+    finally:
+        pair.close()
+    comm = Path("/proc/self/comm").read_text().rstrip("\n")
+    assert rows
+    assert {(row["pid"], row["comm"], row["ambiguous"]) for row in rows} == {(os.getpid(), comm, 1)}
 
 
 def test_an_exited_owner_is_named_as_such() -> None:
