@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from . import netns, proc
+from . import kernel, netns, proc
 from .named import NamedTuple
+from .uapi import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ ASKED_MAX = 4096
 """So many sockets are asked for their namespace at most."""
 
 
+def missing_capabilities() -> List[str]:
+    """What we lack to see what processes of other users have open."""
+    ours = kernel.effective_capabilities()
+    reads = ours >> CAP_DAC_OVERRIDE & 1 or ours >> CAP_DAC_READ_SEARCH & 1
+    return ([] if ours >> CAP_SYS_PTRACE & 1 else ["CAP_SYS_PTRACE"]) + ([] if reads else ["CAP_DAC_READ_SEARCH"])
+
+
 class Opened(NamedTuple):
     """holders: who has a socket open, by its inode, the oldest first. places: one descriptor of it, by inode: path.
     namespaces: network namespaces that somebody has a descriptor of: inode -> path."""
@@ -33,8 +41,8 @@ class Opened(NamedTuple):
 
 
 def look() -> Opened:
-    """Passes over all processes. Those that end meanwhile or may not be looked into (another user's, without
-    CAP_SYS_PTRACE) are passed over."""
+    """Passes over all processes. Those that end meanwhile or may not be looked into are passed over, see
+    missing_capabilities()."""
     found: Dict[int, List[proc.Holder]] = {}
     places: Dict[int, str] = {}
     namespaces: Dict[int, str] = {}

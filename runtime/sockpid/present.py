@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from . import event, kernel, proc, seed
+from . import descriptors, event, proc, seed
 from .sight import Sight
 from .socket_owner import SocketOwner
 from .socket_tuple import SocketTuple
-from .uapi import CAP_SYS_PTRACE
 
 
 class Entry(NamedTuple):
@@ -30,7 +29,7 @@ class Present:
     """The sockets of a network namespace, or of all, and their holders."""
 
     def __init__(self, netns: Optional[int]) -> None:
-        self.whole = proc.in_initial_pid_namespace() and bool(kernel.effective_capabilities() >> CAP_SYS_PTRACE & 1)
+        self.whole = proc.in_initial_pid_namespace() and not descriptors.missing_capabilities()
         """May we look at all processes? The holders that we see without would be some."""
         self.names: Dict[SocketTuple, List[int]] = {}
         """Inodes of the sockets of a name; 0 for one that nobody has open."""

@@ -11,16 +11,15 @@ may have at the same time (SO_REUSEPORT; another device) or later.
 
 from __future__ import annotations
 
-from . import event, kernel, proc, socket_owner, socket_tuple
+from . import descriptors, event, proc, socket_owner, socket_tuple
 from .inet_sock import TCP_LISTEN, InetSock, is_link_local
 from .named import NamedTuple
 from .sight import Sight
 from .socket_owner import SocketOwner
-from .uapi import CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+    from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
     from .descriptors import Holders
     from .socket_tuple import SocketTuple
@@ -61,9 +60,11 @@ class Seeds:
         self._inodes: Dict[bytes, int] = {}
         self._holders: Dict[int, Holders] = {}
         self._owners: Dict[proc.Holder, event.Process] = {}
-        self._devices_told = True
+        self._without_devices: Set[int] = set()
+        """Namespaces of whose sockets it is not known what device they are bound to."""
         for sock in listed:
-            self._devices_told &= sock.device_told
+            if not sock.device_told:
+                self._without_devices.add(sock.tuple.netns)
             before = self._inodes.get(sock.key, sock.inode)
             self._inodes[sock.key] = sock.inode if sock.inode == before else SEVERAL
             if sock.inode:
@@ -150,7 +151,7 @@ class Seeds:
     def _inode_of(self, named: SocketTuple) -> Optional[int]:
         """What was listed under a name: an inode, 0 if nobody had it open, or SEVERAL; None: nothing was."""
         found = self._inodes.get(socket_tuple.pack(named))
-        if found is None and not self._devices_told:
+        if found is None and named.netns in self._without_devices:
             found = self._inodes.get(socket_tuple.pack(named._replace(ifindex=0)))
         return found
 
@@ -175,8 +176,11 @@ def seed(update: Optional[Update], remove: Remove, room: int) -> SeedResult:
     if not proc.in_initial_pid_namespace():
         return SeedResult(Seeds(), 0, ["sockets older than the probe stay unknown: not in the initial pid namespace"])
     warnings: List[str] = []
-    if not kernel.effective_capabilities() >> CAP_SYS_PTRACE & 1:
-        warnings.append("sockets of other users that are older than the probe stay unknown: needs CAP_SYS_PTRACE")
+    missing = descriptors.missing_capabilities()
+    if missing:
+        warnings.append(
+            f"sockets of other users that are older than the probe may stay unknown: needs {' and '.join(missing)}"
+        )
     published = 0
     with Sight() as sight:
         listed = sight.sockets()

@@ -23,6 +23,7 @@ from sockpid import (
     sock_diag,
     socket_owner,
     socket_tuple,
+    uapi,
 )
 from sockpid.errors import SyscallError
 from sockpid.inet_sock import InetSock, is_link_local
@@ -158,6 +159,16 @@ def test_twins_on_two_devices(host: Host, told: bool) -> None:
         assert seeds.by_tuple(name) == (found if told else None)
 
 
+def test_devices_that_are_told_are_believed(host: Host) -> None:
+    """Though in another namespace they are not."""
+    elsewhere = sock(SocketTuple(78, "inet", 1, 2, "10.0.0.1", "10.0.0.2"), 1, 8, False)
+    host.listings = [[CONNECTED, elsewhere]]
+    host.held[8] = (OTHER,)
+    seeds = seed.seed(None, never, 1).seeds
+    assert seeds.by_tuple(elsewhere.tuple._replace(ifindex=3)) is not None
+    assert seeds.by_tuple(CONNECTED.tuple._replace(ifindex=3)) is None
+
+
 def test_a_socket_on_a_link_is_not_published_without_its_device(host: Host) -> None:
     """The programs would not find it at its end: they know the device."""
     name = SocketTuple(77, "inet6", 80, 9000, "fe80::1", "fe80::2")
@@ -242,6 +253,22 @@ def test_outside_the_initial_pid_namespace_nothing_is_seeded(monkeypatch: pytest
     )
     assert len(result.seeds) == result.published == 0
     assert "pid namespace" in result.warnings[0]
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize(
+    ("lacks", "needed"),
+    [
+        ({uapi.CAP_SYS_PTRACE}, "needs CAP_SYS_PTRACE"),
+        ({uapi.CAP_DAC_OVERRIDE}, None),
+        ({uapi.CAP_DAC_OVERRIDE, uapi.CAP_DAC_READ_SEARCH}, "needs CAP_DAC_READ_SEARCH"),
+        (set(range(64)), "needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH"),
+    ],
+)
+def test_what_may_not_be_seen_is_told(monkeypatch: pytest.MonkeyPatch, lacks: set[int], needed: str | None) -> None:
+    monkeypatch.setattr(kernel, "effective_capabilities", lambda: sum(1 << n for n in range(64) if n not in lacks))
+    warnings = seed.seed(None, never, 1).warnings
+    assert [line.rpartition(": ")[2] for line in warnings] == ([needed] if needed else [])
 
 
 def namespaces(*inodes: int) -> list[netns.Namespace]:
