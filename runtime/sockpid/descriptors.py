@@ -71,33 +71,34 @@ def look() -> Opened:
     return Opened(holders, places, namespaces)
 
 
-def namespaces_of(opened: Opened, listed: AbstractSet[int], known: Set[int]) -> List[Tuple[netns.Namespace, int]]:
-    """Namespaces that only sockets hold: those of open TCP sockets that no namespace has listed, but those `known`.
-
-    Each with a descriptor of ours that the caller closes when it is done with it. None before Linux 5.6.
-    """
+def namespaces_of(
+    opened: Opened, listed: AbstractSet[int], known: AbstractSet[int]
+) -> Tuple[List[Tuple[netns.Namespace, int]], int]:
+    """Where the open TCP sockets are that no namespace has listed: namespaces but those `known`, each with a descriptor
+    of ours that the caller closes when it is done with it. And how many sockets could not be asked: before Linux 5.6
+    all of them."""
     found: List[Tuple[netns.Namespace, int]] = []
-    asked = 0
+    asked = silent = 0
     seen = set(known)
     for inode, path in opened.places.items():
         if inode in listed or not _is_tcp(path):
             continue
-        asked += 1
-        if asked > ASKED_MAX:
-            break
         parts = path.split("/")
-        if len(parts) != 5:  # of a thread with a table of its own, which only newer kernels can be asked for
+        asked += 1
+        if asked > ASKED_MAX or len(parts) != 5:  # a thread's own table: only newer kernels can be asked for that
+            silent += 1
             continue
         try:
             namespace, fd = netns.of_socket(int(parts[2]), int(parts[4]))
         except OSError:
+            silent += 1
             continue
         if namespace in seen:
             os.close(fd)
         else:
             seen.add(namespace)
             found.append((netns.Namespace(namespace, [], f"/proc/self/fd/{fd}"), fd))
-    return found
+    return found, silent
 
 
 def _is_tcp(path: str) -> bool:

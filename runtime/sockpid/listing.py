@@ -14,7 +14,7 @@ from .inet_sock import TCP_SYN_RECV, InetSock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Iterable, Iterator, List
+    from typing import Callable, Dict, Iterable, Iterator, List, Optional, Set
 
     Source = Callable[[netns.Namespace], Iterable[InetSock]]
 
@@ -44,14 +44,20 @@ class Listing:
                 if sock.inode or sock.state != TCP_SYN_RECV:
                     yield sock
 
-    def warnings(self) -> List[str]:
-        """A line for each thing that the user should know; none for what costs nothing."""
+    def unread(self) -> Set[int]:
+        """The namespaces that could not be read."""
+        return {inode for inodes in self._unread.values() for inode in inodes}
+
+    def warnings(self, matter: Optional[Set[int]] = None) -> List[str]:
+        """A line for each thing that the user should know; none for what costs nothing. matter: the namespaces in which
+        somebody is known to have sockets; None: any may be such."""
         lines = list(self._given_up)
-        for why, inodes in self._unread.items():
+        for why, unread in self._unread.items():
+            inodes = [inode for inode in unread if matter is None or inode in matter]
             which = ", ".join(map(str, inodes[:3])) + (", ..." if len(inodes) > 3 else "")
-            one = len(inodes) == 1
-            number = f"network namespace {which}" if one else f"{len(inodes)} network namespaces ({which})"
-            lines.append(f"{number} cannot be read, so older sockets there may stay unknown: {why}")
+            if inodes:
+                number = "network namespace" if len(inodes) == 1 else f"{len(inodes)} network namespaces:"
+                lines.append(f"{number} {which} cannot be read, so older sockets there may stay unknown: {why}")
         if len(self._sources) == 1 and not lines and self._seconds >= SLOW_SECONDS:
             lines.append(
                 f"to list the sockets that were there took {self._seconds:.1f} s; it takes less with pyroute2 installed"
@@ -74,7 +80,9 @@ class Listing:
                         self._given_up.append(
                             f"sockets are listed by /proc/net/tcp, slower and without their devices: {error}"
                         )
-        self._unread.setdefault(str(refusal), []).append(namespace.inode)
+        unread = self._unread.setdefault(str(refusal), [])
+        if namespace.inode not in unread:
+            unread.append(namespace.inode)
         return []
 
 

@@ -10,7 +10,7 @@ from .listing import Listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional
+    from typing import List, Optional, Set
 
     from .inet_sock import InetSock
 
@@ -30,6 +30,8 @@ class Sight:
         self.opened = descriptors.look()
         self.looked_ns = time.monotonic_ns()
         self._namespaces = [each for each in netns.find(self.opened.namespaces) if only in (None, each.inode)]
+        self._in_use: Optional[Set[int]] = set()
+        """Namespaces in which somebody has sockets that are not listed; None: perhaps any."""
         self._searched = False
 
     def sockets(self) -> List[InetSock]:
@@ -37,16 +39,21 @@ class Sight:
         found = list(self._listing.sockets(self._namespaces))
         if not self._searched and (self._only is None or not self._namespaces):
             self._searched = True
-            known = {each.inode for each in self._namespaces}
-            for namespace, fd in descriptors.namespaces_of(self.opened, {sock.inode for sock in found}, known):
-                self._kept.append(fd)
-                if self._only in (None, namespace.inode):
-                    self._namespaces.append(namespace)
-                    found += self._listing.sockets([namespace])
+            found += self._search({sock.inode for sock in found})
         return found
 
+    def _search(self, listed: Set[int]) -> List[InetSock]:
+        unread = self._listing.unread()
+        known = {each.inode for each in self._namespaces} - unread
+        held, silent = descriptors.namespaces_of(self.opened, listed, known)
+        self._in_use = None if silent else {namespace.inode for namespace, _ in held}
+        self._kept += [fd for _, fd in held]
+        more = [one for one, _ in held if one.inode not in unread and self._only in (None, one.inode)]
+        self._namespaces += more
+        return list(self._listing.sockets(more))
+
     def warnings(self) -> List[str]:
-        return self._listing.warnings()
+        return self._listing.warnings(self._in_use)
 
     def close(self) -> None:
         while self._kept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import socket
@@ -294,6 +295,23 @@ def test_a_namespace_that_only_a_descriptor_or_a_socket_holds(
         if by == "descriptor":
             os.close(fd)
     assert source
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_namespace_that_may_not_be_entered_is_told_if_somebody_has_sockets_there(
+    used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are not worth a word at each start."""
+    if not pidfd_getfd_works():
+        pytest.skip("this kernel gives no duplicates of descriptors")
+    with namespaces.bound(tmp_path) as namespace, contextlib.ExitStack() as stack:
+        if used:
+            opened = netns.run_in(namespace, lambda: socket.create_server(("127.0.0.1", 0)))
+            stack.callback(opened.close)
+        refusal = SyscallError("setns", errno.EPERM)
+        monkeypatch.setattr(syscall, "setns", lambda _fd, _kind: (_ for _ in ()).throw(refusal))
+        warnings = seed.seed(None, lambda _key: None, 1).warnings
+        assert any(str(namespace.inode) in line for line in warnings) is used, warnings
 
 
 def pidfd_getfd_works() -> bool:

@@ -306,7 +306,9 @@ def test_a_namespace_that_may_not_be_entered_costs_no_source(monkeypatch: pytest
     (warning,) = made.warnings()
     assert warning.startswith("network namespace 79 cannot be read, ")
     assert list(made.sockets(namespaces(79))) == []
-    assert len(made.warnings()) == 1
+    assert made.warnings() == made.warnings({78, 79}) == [warning]
+    assert made.warnings({78}) == []
+    assert made.unread() == {79}
 
 
 NAMESPACES = """
