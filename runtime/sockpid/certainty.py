@@ -97,10 +97,8 @@ class Certainty:
         if not seen.inode or witness is None:
             return Settled(seen, doubt is None, doubt)
         if seen.kind == "synack":
-            seen = _shared(seen, witness.holders(seen.inode, seen.ts_ns - RECENT_NS))
-        ended_ns = self._tracer.ended_ns(owner.pid, owner.start_ns)
-        is_gone = ended_ns is not None and ended_ns < seen.ts_ns
-        held = False if is_gone else witness.holds(owner.pid, owner.start_ns, seen.inode)
+            return self._listening(seen, owner, doubt, witness)
+        held = witness.holds(owner.pid, owner.start_ns, seen.inode)
         if held and doubt is None:
             self.confirmed += 1
             return Settled(seen, True, None)
@@ -109,18 +107,31 @@ class Certainty:
             self.confirmed += 1
             alone = witness.whole and holders is not None and [holder.pid for holder in holders] == [owner.pid]
             return Settled(seen, alone, None if alone else doubt)
-        if held is False and holders is None and not is_gone:
-            self.unchecked += 1
-            return Settled(seen, False, "not-held")
-        if held is None or not holders or any(holder.pid == owner.pid for holder in holders):
-            # There was no time to look, or the socket is closed by now: it may have been the owner's until then.
+        if held is None:  # it has ended since it used the socket, or there was no time to look
             self.unchecked += 1
             return Settled(seen, doubt is None, doubt)
-        if is_gone and witness.whole and len(holders) == 1:
-            self.confirmed += 1
-            return Settled(_held_by(seen, holders, owner), True, None)
-        self.contradicted += not is_gone
-        return Settled(_held_by(seen, holders, owner), False, "not-held")
+        if holders is None:
+            self.unchecked += 1
+            return Settled(seen, False, "not-held")
+        if not holders or any(holder.pid == owner.pid for holder in holders):
+            # The socket is closed by now: it may have been the owner's until then.
+            self.unchecked += 1
+            return Settled(seen, doubt is None, doubt)
+        self.contradicted += 1
+        # What is retransmitted was sent by who was seen to send it, though it may have closed the socket since. Who was
+        # never seen to do so has handed it on.
+        return Settled(seen if owner.how == "send" else _held_by(seen, holders, owner), False, "not-held")
+
+    def _listening(self, seen: event.Event, owner: event.Process, doubt: Optional[str], witness: Witness) -> Settled:
+        """An event of a listening socket: whoever has it open may answer, and who made it may be gone or not serve."""
+        holders = witness.holders(seen.inode, seen.ts_ns - RECENT_NS)
+        if not holders:
+            self.unchecked += 1
+            return Settled(seen, doubt is None, doubt)
+        self.confirmed += 1
+        if any(holder.pid == owner.pid for holder in holders):
+            return Settled(seen._replace(users=max(seen.users, len(holders))), True, None)
+        return Settled(_held_by(seen, holders, owner), True, None)
 
     def _stale(self, when_ns: int) -> Optional[str]:
         if when_ns < self._tracer.inherited_at_ns:
@@ -147,10 +158,3 @@ def _held_by(seen: event.Event, holders: Tuple[proc.Holder, ...], used_by: Optio
     return seen._replace(
         owner=owner, first=first, late=first is None, users=max(seen.users, len(holders)), found="inode"
     )
-
-
-def _shared(seen: event.Event, holders: Optional[Tuple[proc.Holder, ...]]) -> event.Event:
-    """An event of a listening socket: any of those that have it open may answer."""
-    if holders is None or len(holders) <= seen.users:
-        return seen
-    return seen._replace(users=len(holders))

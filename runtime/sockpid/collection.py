@@ -237,6 +237,20 @@ class Collection:
         link.close()
         return False
 
+    def attach_again(self, index: int) -> Optional[str]:
+        """Attaches a hook that does not fire any more by what does, if there is something. Returns how, or None.
+
+        Raises SockpidError where that is not permitted any more.
+        """
+        before = self.hooks[index]
+        attached = self._attach(before.hook)
+        if attached.link is None:
+            return None
+        self.hooks[index] = attached
+        if before.link is not None:
+            before.link.close()
+        return f"{attached.link.mechanism} {attached.link.target}"
+
     def fired(self, hook: Hook) -> int:
         """How often the program of a hook ran for what it is there for."""
         return self.counter(COUNTER_FIRED + self._numbers[hook.prog])

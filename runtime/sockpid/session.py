@@ -13,6 +13,7 @@ from .errors import SockpidError
 from .event import Event
 from .event_lines import EventLines
 from .filters import Filter
+from .hook_watch import HookWatch
 from .notify import Notifier
 from .outputs import Gone, Outputs
 from .signals import Signals
@@ -52,6 +53,7 @@ class Session:
         self._what = what
         self._outputs = outputs
         self._certainty = Certainty(tracer, Witness() if what.witness else None)
+        self._hooks = HookWatch(tracer)
         self._describer = Describer(tracer, what.sharers, what.labels)
         self._name_host()
         self._lines = self._event_lines()
@@ -82,6 +84,7 @@ class Session:
             status = error.exit_code
         finally:
             self._notifier.stopping()
+            self._hooks.close()
             self._outputs.close()
             self._tell_health("ended")
         lost = self._tracer.lost()
@@ -96,6 +99,8 @@ class Session:
             if last:
                 break
             self._watch_evictions()
+            for line in self._hooks.look():
+                say(line)
             self._report_status()
             self._notifier.alive()
             if signals.reload():
@@ -143,6 +148,8 @@ class Session:
 
     def _tell(self, seen: List[Event]) -> None:
         what = self._what
+        if self._hooks.provokes:
+            seen = [each for each in seen if not self._hooks.is_ours(each)]
         if self._outputs.want_documents or what.sharers or what.summary or what.filter != Filter():
             self._outputs.offer([document for document in map(self._told, seen) if document is not None])
             return

@@ -51,6 +51,8 @@ class Tracer:
         self.missed_at_ns = time.monotonic_ns()
         """CLOCK_MONOTONIC: what was learnt before may be outdated, for a run of a hook that learns was passed over."""
         collection.unsettle()
+        self.is_blind = False
+        """A hook that learns owners is known not to fire any more."""
         self.inherited_at_ns = time.monotonic_ns() if collection.base else 0
         """CLOCK_MONOTONIC, when the owners of an instance before were taken over; 0: there were none."""
         self._room = Room(collection)
@@ -132,7 +134,7 @@ class Tracer:
         these may be another by now. The next use of every socket is looked at in full.
         """
         misses = self.collection.misses()
-        if misses > self.misses:
+        if misses > self.misses or self.is_blind:
             self.misses, self.missed_at_ns = misses, time.monotonic_ns()
             self.collection.unsettle()
 

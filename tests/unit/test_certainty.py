@@ -37,11 +37,8 @@ def settle(
     seen: event.Event | None = None,
     missed: int = 0,
     inherited: int = 0,
-    ended: int | None = None,
 ) -> tuple[Any, Certainty]:
-    tracer: Any = SimpleNamespace(
-        missed_at_ns=missed, inherited_at_ns=inherited, misses=0, ended_ns=lambda _pid, _start: ended
-    )
+    tracer: Any = SimpleNamespace(missed_at_ns=missed, inherited_at_ns=inherited, misses=0)
     certainty = Certainty(tracer, witness)  # type: ignore[arg-type] # it says the same
     return certainty.settle(seen or event.decode(record(owner()))), certainty
 
@@ -52,8 +49,11 @@ def test_confirmed() -> None:
     assert dict(counts.counts()) == {"confirmed": 1, "contradicted": 0, "unchecked": 0, "uncertain": 0, "missed": 0}
 
 
+RECEIVED = event.decode(record(owner(how=4)))
+
+
 def test_a_living_process_that_does_not_have_the_socket_is_not_named_but_who_has_it() -> None:
-    settled, counts = settle(Witness(False, (OTHER,)))
+    settled, counts = settle(Witness(False, (OTHER,)), RECEIVED)
     seen = settled.seen
     assert (seen.owner.pid, seen.owner.comm, seen.owner.how) == (50, "child", "holder")
     assert (settled.certain, settled.doubt, seen.first.pid) == (False, "not-held", 90)
@@ -61,7 +61,7 @@ def test_a_living_process_that_does_not_have_the_socket_is_not_named_but_who_has
 
 
 def test_who_was_seen_to_use_a_socket_late_stays_as_its_opener() -> None:
-    late = event.decode(record(owner(flags=event.OWNER_LATE)))
+    late = event.decode(record(owner(how=4, flags=event.OWNER_LATE)))
     settled, _ = settle(Witness(False, (OTHER,)), late)
     assert (settled.seen.first.pid, settled.seen.late) == (NAMED, False)
 
@@ -99,15 +99,18 @@ def test_a_use_that_was_seen_since_needs_nobody_to_lift_a_doubt() -> None:
     assert (settled.certain, settled.doubt) == (True, None)
 
 
-def test_an_owner_that_ended_before_the_event_left_the_socket_to_somebody() -> None:
-    settled, _ = settle(Witness(None, (OTHER,)), ended=4_999)
-    assert (settled.seen.owner.pid, settled.certain) == (50, True)
-    settled, _ = settle(Witness(None, (OTHER, proc.Holder(51, "child", 9))), ended=4_999)
-    assert (settled.seen.owner.pid, settled.certain, settled.seen.users) == (50, False, 3)
-    settled, _ = settle(Witness(None, ()), ended=4_999)
-    assert (settled.seen.owner.pid, settled.certain) == (NAMED, True)
-    settled, _ = settle(Witness(True, None), ended=5_001)
-    assert (settled.seen.owner.pid, settled.certain) == (NAMED, True)
+def test_who_sent_what_is_retransmitted_stays_its_owner_in_doubt() -> None:
+    """It may have closed the socket since, which another has open."""
+    settled, counts = settle(Witness(False, (OTHER,)))
+    assert (settled.seen.owner.pid, settled.seen.owner.how) == (NAMED, "send")
+    assert (settled.certain, settled.doubt, counts.contradicted) == (False, "not-held", 1)
+
+
+def test_an_owner_that_ended_was_the_owner() -> None:
+    """Its parent, say, has the socket open still; who sent last is the one that ended."""
+    settled, counts = settle(Witness(None, (OTHER,)))
+    assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, True, None)
+    assert (counts.unchecked, counts.contradicted) == (1, 0)
 
 
 def test_a_socket_that_nobody_was_seen_to_use_belongs_to_who_has_it_open() -> None:
@@ -132,6 +135,11 @@ def test_without_an_inode_there_is_nothing_to_ask() -> None:
 
 
 def test_whoever_has_a_listening_socket_may_answer() -> None:
-    synack = event.decode(record(owner()))._replace(kind="synack", users=1)
+    synack = event.decode(record(owner(how=5)))._replace(kind="synack", users=1)
     settled, _ = settle(Witness(True, (SELF, OTHER)), synack)
     assert (settled.seen.owner.pid, settled.seen.users, settled.certain) == (NAMED, 2, True)
+    settled, _ = settle(Witness(False, (OTHER,)), synack)
+    assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", True)
+    for holders in ((), None):
+        settled, counts = settle(Witness(False, holders), synack)
+        assert (settled.seen.owner.pid, settled.certain, counts.unchecked) == (NAMED, True, 1)

@@ -18,7 +18,7 @@ from .test_sockpid import SOCKPID, shard
 __all__ = ["shard"]  # the fixture
 
 COMMAND = " ".join(SOCKPID)
-MECHANISMS = ("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs")
+MECHANISMS = ("lsm", "fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs")
 HELPERS = "ringbuf,probe_read_kernel,task_btf,cgroup_id,lru_hash,obj_name"
 
 
