@@ -22,6 +22,7 @@
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define PF_KTHREAD 0x00200000
+#define SK_USER_DATA_BPF 2 /* include/net/sock.h: a place in a group of SO_REUSEPORT sockets */
 
 /* What the loader decides. The values here are never used: each is a relocation, and the loader has no default. */
 enum setting {
@@ -468,6 +469,7 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	__u64 is_process, is_known, is_same, is_new, moved;
 	struct socket_tuple tuple = {};
 	struct owner owner;
+	__u64 lent = 0;
 	__u32 flags = 0;
 	__u8 state = 0;
 
@@ -497,6 +499,12 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	owner.entry.inode = inode;
 	if (!setting(BEGINS))
 		owner.entry.flags |= (1 - is_known) * OWNER_LATE;
+	owner.entry.flags &= ~OWNER_LENT;
+	/* Here data of another socket comes by, too, that a BPF program sends on by this one (sockmap). */
+	if (setting(LOCKED) && !setting(BEGINS)) {
+		read_field(&lent, (const struct sock *)sk, sk_user_data);
+		owner.entry.flags |= differ(lent & ~(__u64)SK_USER_DATA_BPF, 0) * OWNER_LENT;
+	}
 	/* Which of its threads the kernel used is no answer to who owns the socket. */
 	owner.entry.latest.pid_tgid = pid_tgid & -is_process;
 	owner.entry.latest.start_ns = start_ns;

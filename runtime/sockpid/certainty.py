@@ -4,6 +4,7 @@ An owner is certain unless something speaks against it. What does is told as `do
 
 - "not-held": somebody has the socket open, and the process that was seen to use it lives and does not.
 - "missed": a run of a hook that learns owners was passed over since this one was seen to use the socket.
+- "lent": the kernel puts data of other sockets into this one (sockmap): who made it do so need not have the socket.
 - "inherited": it was learnt by the instance before this one, and not seen to use the socket since.
 
 Who alone has a socket open is its owner, whatever was missed.
@@ -92,7 +93,7 @@ class Certainty:
         return Settled(_held_by(seen, holders, None), True, None)
 
     def _checked(self, seen: event.Event, owner: event.Process) -> Settled:
-        doubt = self._stale(owner.when_ns)
+        doubt = "lent" if seen.lent else self._stale(owner.when_ns)
         witness = self.witness
         if not seen.inode or witness is None:
             return Settled(seen, doubt is None, doubt)
@@ -107,6 +108,9 @@ class Certainty:
             self.confirmed += 1
             alone = witness.whole and holders is not None and [holder.pid for holder in holders] == [owner.pid]
             return Settled(seen, alone, None if alone else doubt)
+        if seen.lent and holders:
+            alone = witness.whole and len(holders) == 1
+            return Settled(_held_by(seen, holders, owner), alone, None if alone else doubt)
         if held is None:  # it has ended since it used the socket, or there was no time to look
             self.unchecked += 1
             return Settled(seen, doubt is None, doubt)

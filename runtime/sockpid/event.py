@@ -40,7 +40,7 @@ INODE_AT = EVENT_SIZE - 64
 FOUND_AT = EVENT_SIZE - 23
 """Where in a record the inode is, and the byte that tells whether the probe found an owner."""
 
-OWNER_LATE = 1
+OWNER_LATE, OWNER_LENT = 1, 4
 
 EVENT_SYNACK = 1
 
@@ -68,9 +68,9 @@ class Opener(NamedTuple):
 
 
 FIELDS = (
-    "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "late", "found", "interrupted_pid", "inode",
-    "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending", "kern",
-    "stale", "ulp",
+    "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "late", "lent", "found", "interrupted_pid",
+    "inode", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending",
+    "kern", "stale", "ulp",
 )  # fmt: skip
 """Of an Event."""
 
@@ -80,13 +80,14 @@ class Event:
 
     ts_ns is CLOCK_MONOTONIC; sk the address of the struct sock. owner is the process that used the socket last, first
     the one that did so first; users is how many different ones there were. late: the socket was not seen to begin, so
-    that first need not be its opener. found: "sock", "mptcp" (through the MPTCP socket above), or as the reader found
-    it afterwards. stale: an owner was there, of an earlier socket at the same address. interrupted_pid is the process
-    that the kernel happened to run: what a tool prints that asks for the current process. inode: as in /proc/PID/fd, 0
-    if no process holds the socket any more. err is 0 or the negative errno of an attempt that failed. seq, end_seq: the
-    segment's sequence numbers, the latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd:
-    segments; total_retrans: segments retransmitted in the socket's life; retransmits: timeouts in a row before this
-    one. kern: the kernel opened the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
+    that first need not be its opener. lent: the kernel puts other sockets' data into it, so that owner need not have
+    it. found: "sock", "mptcp" (through the MPTCP socket above), or as the reader found it afterwards. stale: an owner
+    was there, of an earlier socket at the same address. interrupted_pid is the process that the kernel happened to run:
+    what a tool prints that asks for the current process. inode: as in /proc/PID/fd, 0 if no process holds the socket
+    any more. err is 0 or the negative errno of an attempt that failed. seq, end_seq: the segment's sequence numbers,
+    the latter behind its last. srtt_us: smoothed round trip time in microseconds; snd_cwnd: segments; total_retrans:
+    segments retransmitted in the socket's life; retransmits: timeouts in a row before this one. kern: the kernel opened
+    the socket for itself. ulp: "tls", "mptcp", or None for plain TCP.
 
     record: what it was decoded from, None if it is no record's any more. A field is decoded when it is first asked for:
     who only needs the record pays for no more.
@@ -103,6 +104,7 @@ class Event:
     first: Optional[Opener]
     users: int
     late: bool
+    lent: bool
     found: Optional[str]
     interrupted_pid: int
     inode: int
@@ -218,6 +220,7 @@ def _fields(record: bytes) -> Dict[str, Any]:
         "first": Opener(first_tgid, first_start, HOW.get(first_how), text(first_comm)) if first_how else None,
         "users": users,
         "late": bool(flags & OWNER_LATE),
+        "lent": bool(flags & OWNER_LENT),
         "found": FOUND.get(found),
         "interrupted_pid": f[2] >> 32,
         "inode": inode,

@@ -53,6 +53,7 @@ UNSEEN: Mapping[str, str] = {
     "struct request_sock.__req_common": "the self-check has no half-open connection",
     "struct sock.__sk_common.skc_bound_dev_if": "no socket of the self-check is bound to a device: zeros look the same",
     "struct sock.sk_kern_sock": "no socket of the self-check is the kernel's own: zeros look the same",
+    "struct sock.sk_user_data": "no socket of the self-check is worked on by others: zeros look the same",
     "struct socket.sk": "only MPTCP sockets are found through it",
     "struct tcp_sock.undo_marker": "it tells one kind of retransmit, which no socket of the self-check has",
     "struct tcp_ulp_ops.name": "no socket of the self-check has an upper layer protocol",

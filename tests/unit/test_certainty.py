@@ -113,6 +113,21 @@ def test_an_owner_that_ended_was_the_owner() -> None:
     assert (counts.unchecked, counts.contradicted) == (1, 0)
 
 
+def test_who_was_made_to_send_by_the_kernel_is_a_hint_at_most() -> None:
+    lent = event.decode(record(owner(flags=event.OWNER_LENT)))
+    for held in (True, None):
+        settled, _ = settle(Witness(held, (SELF,)), lent)
+        assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, True, None)
+    for held in (False, None):
+        settled, _ = settle(Witness(held, (OTHER,)), lent)
+        assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, True, None)
+        settled, _ = settle(Witness(held, (OTHER, proc.Holder(51, "heir", 9))), lent)
+        assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, False, "lent")
+        settled, _ = settle(Witness(held, ()), lent)
+        assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, False, "lent")
+    assert settle(None, lent)[0].doubt == "lent"
+
+
 def test_a_socket_that_nobody_was_seen_to_use_belongs_to_who_has_it_open() -> None:
     nobody = event.decode(record(NOBODY))
     settled, _ = settle(Witness(None, (OTHER, SELF)), nobody)
