@@ -30,8 +30,8 @@ def document(**changes: Any) -> dict[str, Any]:
     name = SocketTuple(4026531840, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2")
     opener = event.Opener(owner.pid, owner.start_ns, owner.how, owner.comm)
     fields: tuple[Any, ...] = (
-        5_000, 1, "rto", name, "ESTABLISHED", owner, opener, 1, False, False, "sock", 0, 99, 0, 100, 1548, 250, 10, 7, 2,
-        4, 0, False, False, None,
+        5_000, 1, "rto", name, "ESTABLISHED", owner, opener, 1, False, False, "sock", 0, 99, 0, 100, 1548, 250, 10, 7,
+        2, 4, 0, False, False, None,
     )  # fmt: skip
     seen = event.Event(**dict(zip(event.FIELDS, fields, strict=True)))
     made: dict[str, Any] = seen.json(START_NS, "table", None)
