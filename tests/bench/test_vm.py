@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from tests.vm import packages
+from tests.vm.kernels import Kernel
 from tests.vm.qemu import GuestError, GuestPanic
 
-from . import peers, report, vm
+from . import machine, peers, report, vm
 from .machine import Job
+
+PACKAGE = packages.KernelPackage("linux-image-6.1.0-1-test", "6.1.1-1", "6.1.0-1-test", "6.1", "cloud-amd64")
 
 
 def played(jobs: list[Job], *_: Any, **__: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -29,6 +33,8 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(vm, "play", played)
     monkeypatch.setattr(report, "write", lambda: None)
     monkeypatch.setattr(peers, "versions", dict)
+    monkeypatch.setattr(machine, "kernel", lambda: Kernel("bookworm", "amd64", "cloud-amd64", "6.1"))
+    monkeypatch.setattr(packages, "find_kernel", lambda *_: PACKAGE)
     return tmp_path / "bench/vm.json"
 
 

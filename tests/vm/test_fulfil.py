@@ -14,9 +14,7 @@ from sockpid_gen import shard as shards
 from sockpid_gen.cli import load
 from sockpid_gen.entry import KernelEntry, extract
 
-from . import cache
 from .kernels import Guest
-from .test_loop import series_path
 
 OTHER = "ff" * 20
 
@@ -26,16 +24,20 @@ def found(guest: Guest) -> KernelEntry:
     return extract(guest.kernel.deb())
 
 
-def tables(directory: Path, guest: Guest, *more: KernelEntry) -> Path:
-    """The published table of the guest's series without its kernel, and with more builds."""
-    path = directory / series_path(guest).partition("/")[2]
-    _, arch, name = series_path(guest).split("/")
-    document = shards.read(cache.CHECKOUT / series_path(guest), arch, Path(name).stem)
-    document["kernels"] = [k for k in document["kernels"] if k["release"] != guest.kernel.package.release]
-    for entry in more:
-        shards.merge(document, entry, name)
+def tables(directory: Path, guest: Guest, *builds: KernelEntry) -> None:
+    """A table of these builds alone, in place of the published one: that is another one every few days."""
+    path = directory / guest.kernel.shard
+    document = shards.empty(path.parent.name, path.stem)
+    for entry in builds:
+        shards.merge(document, entry, path.name)
     shards.save(path, document)
-    return directory
+
+
+def build(found: KernelEntry, guest: Guest, version: str, build_id: str) -> KernelEntry:
+    """The same kernel, as if it had been packaged as another version."""
+    banner = str(found.banner).replace(f"Debian {guest.kernel.package.version}", f"Debian {version}")
+    assert version in banner
+    return found._replace(build_id=build_id, banner=banner)
 
 
 def fulfil(asked: KernelEntry, directory: Path, *arguments: str) -> Result:
@@ -50,7 +52,7 @@ def fulfil(asked: KernelEntry, directory: Path, *arguments: str) -> Result:
 
 @pytest.mark.guests("6.1/amd64")
 def test_apt_has_a_kernel_that_the_tables_lack(guest: Guest, found: KernelEntry, tmp_path: Path) -> None:
-    tables(tmp_path / "offsets", guest)
+    tables(tmp_path / "offsets", guest, build(found, guest, f"{guest.kernel.series}.1-1", "dd" * 20))
     suites = [word for s in (guest.kernel.suite, f"{guest.kernel.suite}-security") for word in ("--suite", s)]
     result = fulfil(found, tmp_path, "--cache", str(tmp_path / "apt"), *suites)
     assert result.exit_code == 0, result
@@ -65,21 +67,22 @@ def test_apt_has_a_kernel_that_the_tables_lack(guest: Guest, found: KernelEntry,
 
 @pytest.mark.guests("6.1/amd64")
 def test_another_build_is_taken_only_between_equal_ones(guest: Guest, found: KernelEntry, tmp_path: Path) -> None:
-    """The package there is of another build. The build before is a published one, the build after is made up."""
+    """The package there is of another build. The builds before and after it are made up."""
     asked = found._replace(build_id=OTHER)
     package = ["--no-apt", "--from", str(guest.kernel.deb())]
-    tables(tmp_path / "offsets", guest)
+    earlier = build(found, guest, f"{guest.kernel.series}.1-1", "dd" * 20)
+    tables(tmp_path / "offsets", guest, earlier)
     refused = fulfil(asked, tmp_path, *package)
     assert isinstance(refused.exception, SourceError)
     assert "not proven equal: the tables have no build of flavour cloud-amd64 after" in str(refused.exception)
     assert not (tmp_path / "host.json").exists()
-    banner = str(found.banner).replace(f"Debian {guest.kernel.package.version}", "Debian 6.1.999-1")
-    later = found._replace(build_id="ee" * 20, banner=banner)
-    tables(tmp_path / "offsets", guest, later)
+    later = build(found, guest, f"{guest.kernel.series}.999-1", "ee" * 20)
+    tables(tmp_path / "offsets", guest, earlier, later)
     taken = fulfil(asked, tmp_path, *package)
     assert taken.exit_code == 0, taken
     note = json.loads(taken.stdout)["note"]
-    assert "6.1.999-1, the builds before and after it, are equal in every field" in note
+    beside = f"{guest.kernel.series}.1-1 and {guest.kernel.series}.999-1"
+    assert f"{beside}, the builds before and after it, are equal in every field" in note
     assert str(found.build_id) in note
     shard = table.parse_shard((tmp_path / "host.json").read_bytes(), "host.json")
     entry = shard.find(OTHER, found.release, str(found.banner))

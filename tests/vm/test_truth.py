@@ -21,33 +21,37 @@ from sockpid_gen.extraction import extract
 from sockpid_gen.source import KernelSource, open_source
 from tests.kernel_wanted import wanted
 
-from . import packages, unpack
+from . import catalogue, packages, unpack
+from .kernels import Kernel
 
 pytestmark = [pytest.mark.vm, pytest.mark.download]
 
 
 @pytest.fixture(scope="module")
-def kernel() -> packages.KernelPackage:
+def kernel() -> Kernel:
     try:
-        return packages.find_kernel("bookworm", "amd64", "cloud-amd64", "6.1")
+        return catalogue.find("6.1/amd64")
     except packages.PackageError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
-def image(kernel: packages.KernelPackage) -> Iterator[KernelSource]:
-    with open_source(packages.fetch(kernel.name, "bookworm", "amd64")) as source:
+def image(kernel: Kernel) -> Iterator[KernelSource]:
+    with open_source(kernel.deb()) as source:
         yield source
 
 
 @pytest.fixture(scope="module")
-def debug(kernel: packages.KernelPackage) -> Iterator[KernelSource]:
-    package = f"linux-image-{kernel.release}-dbg"
+def debug_package(kernel: Kernel) -> Path:
     try:
-        path = packages.fetch(package, "bookworm", "amd64")
+        return packages.fetch(f"linux-image-{kernel.package.release}-dbg", kernel.suite, kernel.arch)
     except packages.PackageError as error:
         pytest.skip(str(error))
-    with open_source(path) as source:
+
+
+@pytest.fixture(scope="module")
+def debug(debug_package: Path) -> Iterator[KernelSource]:
+    with open_source(debug_package) as source:
         yield source
 
 
@@ -84,20 +88,19 @@ def test_a_debug_package_makes_the_same_entry(image: KernelSource, debug: Kernel
     assert extract(debug, fields)._replace(tools={}) == extract(image, fields)._replace(tools={})
 
 
-def test_image_debug_package_and_table_are_verified_together(image: KernelSource, debug: KernelSource) -> None:
+def test_image_debug_package_and_table_are_verified_together(image: KernelSource, debug_package: Path) -> None:
     entry = entry_of(image, extract(image, wanted(image.arch)))
-    verdict = verify.verify_dwarf(entry, packages.fetch(f"linux-image-{image.release}-dbg", "bookworm", "amd64"))
+    verdict = verify.verify_dwarf(entry, debug_package)
     assert (verdict.disagreements, verdict.independent) == ((), True)
     assert verdict.fields > 100
 
 
-def test_an_rpm_of_the_same_kernel_says_the_same(image: KernelSource, tmp_path: Path) -> None:
+def test_an_rpm_of_the_same_kernel_says_the_same(kernel: Kernel, image: KernelSource, tmp_path: Path) -> None:
     """The real vmlinuz, packed as Fedora packs it: by rpmbuild, in /lib/modules, with zstd."""
     if shutil.which("rpmbuild") is None:
         pytest.skip("rpmbuild is not installed")
-    deb = packages.fetch(f"linux-image-{image.release}", "bookworm", "amd64")
     vmlinuz = tmp_path / "vmlinuz"
-    ((_, entry),) = unpack.members(deb, r"boot/vmlinuz-.*")
+    ((_, entry),) = unpack.members(kernel.deb(), r"boot/vmlinuz-.*")
     vmlinuz.write_bytes(entry.content)
     inside = f"/lib/modules/{image.release}/vmlinuz"
     spec = tmp_path / "kernel-core.spec"
