@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from sockpid.socket_tuple import SocketTuple
 
 
 class Verdict(NamedTuple):
@@ -22,6 +25,12 @@ def parse_lines(text: str) -> list[dict[str, Any]]:
 
 def key(value: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(value[name] for name in ("netns", "family", "saddr", "sport", "daddr", "dport"))
+
+
+def of(socket: SocketTuple, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events of one socket. A port alone may be another's, in another namespace or at another address."""
+    wanted = key(socket._asdict())
+    return [event for event in events if key(event) == wanted]
 
 
 def judge(events: list[dict[str, Any]], truth: list[dict[str, Any]]) -> Verdict:

@@ -29,6 +29,14 @@ def sets(pid: int) -> dict[str, set[str]]:
     return found
 
 
+ON_OWN_PROC = """
+umount -l /proc
+mount -t proc -o "hidepid=$1" proc /proc
+shift
+exec "$@"
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
@@ -37,10 +45,15 @@ def sets(pid: int) -> dict[str, set[str]]:
         (("--summary",), frozenset({uapi.CAP_SYS_PTRACE, uapi.CAP_SYS_ADMIN})),
     ],
 )
-def test_capabilities_are_gone_and_events_still_come(arguments: tuple[str, ...], more: frozenset[int]) -> None:
-    with subprocess.Popen(
-        [*RUNTIME, "run", "--json", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as probe:
+@pytest.mark.parametrize("hidepid", [0, 2])
+def test_capabilities_are_gone_and_events_still_come(
+    arguments: tuple[str, ...], more: frozenset[int], hidepid: int
+) -> None:
+    """With a /proc of its own, be this machine's as it may."""
+    command = ["unshare", "--mount", "sh", "-c", ON_OWN_PROC, "sh", str(hidepid), *RUNTIME, "run", "--json", *arguments]
+    if hidepid:
+        more |= {uapi.CAP_SYS_PTRACE}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe:
         assert probe.stderr is not None
         while "sockpid: offsets from" not in (line := probe.stderr.readline()):
             assert line

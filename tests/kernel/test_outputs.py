@@ -56,7 +56,7 @@ def test_every_output_tells_the_same_events(tmp_path: Path) -> None:
         events = probe.finish()
     finally:
         pair.close()
-    ours = [e for e in events if e["sport"] == pair.tuple.sport]
+    ours = truth.of(pair.tuple, events)
     assert len(ours) >= 2
     for event in events:
         SCHEMA.validate(event)

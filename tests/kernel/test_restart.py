@@ -103,7 +103,7 @@ def test_owners_outlive_their_daemon(directory: str, number: int) -> None:
     assert verdict.unknown == []
     after = truth.judge(late, true)
     assert (after.wrong, after.unknown, after.owners) == ([], [], 5)
-    lost = [e for e in late if e["sport"] == orphan.tuple.sport]
+    lost = truth.of(orphan.tuple, late)
     assert lost
     assert {e["pid"] for e in lost} == {os.getpid()}
     stolen = [e for e in late if (e["saddr"], e["sport"], e["dport"]) == (local[0], local[1], remote[1])]
@@ -149,10 +149,10 @@ def test_an_event_that_a_killed_daemon_did_not_read_is_told_by_the_next(director
         os.kill(first.process.pid, signal.SIGSTOP)
         pair.send()
         time.sleep(1.0)
-        assert not [e for e in first.end(signal.SIGKILL) if e["sport"] == pair.tuple.sport]
+        assert not truth.of(pair.tuple, first.end(signal.SIGKILL))
         second = Daemon(directory)
         gap = status(directory, running=True)["gap"]
-        events = [e for e in second.end(signal.SIGTERM) if e["sport"] == pair.tuple.sport]
+        events = truth.of(pair.tuple, second.end(signal.SIGTERM))
         assert gap["waiting"] >= 2
         assert sorted(e["total_retrans"] for e in events)[:2] == [1, 2]
         assert {e["pid"] for e in events} == {os.getpid()}
@@ -190,7 +190,7 @@ def test_another_probe_looks_owners_up_anew(directory: str, arguments: list[str]
         assert "took over" not in second.said
         pair.send()
         time.sleep(0.8)
-        events = [e for e in second.end(signal.SIGTERM) if e["sport"] == pair.tuple.sport]
+        events = truth.of(pair.tuple, second.end(signal.SIGTERM))
         assert {e["pid"] for e in events} == {os.getpid()}
     finally:
         pair.close()

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
+from sockpid import kernel
+from sockpid import tracer as tracer_module
+from sockpid.collection import Options
 from sockpid.deaf import Pair, drop_everything
-from sockpid.socket_tuple import SocketTuple
+from sockpid.socket_tuple import SocketTuple, unpack
+from sockpid.tracer import Tracer
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid, trace
 
@@ -115,7 +119,7 @@ def test_sockets_older_than_the_probe_are_seeded() -> None:
         probe = Probe("--json")
         pair.send()
         time.sleep(0.5)
-        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
+        events = truth.of(pair.tuple, probe.finish())
     finally:
         pair.close()
     assert len(events) >= 2
@@ -131,7 +135,7 @@ def test_a_seed_alone_names_the_owner() -> None:
         pair.send()
         probe = Probe("--json")
         time.sleep(3)
-        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
+        events = truth.of(pair.tuple, probe.finish())
     finally:
         pair.close()
     assert events
@@ -144,7 +148,7 @@ def test_without_seeding_the_reason_is_given() -> None:
         pair.send()
         probe = Probe("--json", "--no-seed")
         time.sleep(2)
-        events = [e for e in probe.finish() if name_of(e) == pair.tuple]
+        events = truth.of(pair.tuple, probe.finish())
     finally:
         pair.close()
     assert events
@@ -165,16 +169,24 @@ def test_filters(arguments: list[str], field: str, value: str) -> None:
 
 def test_filters_in_the_kernel() -> None:
     first, second = Pair("inet"), Pair("inet")
+    port, pid = first.tuple.sport, os.getpid()
     try:
-        for arguments in (["--port", str(first.tuple.sport)], ["--pid", str(os.getpid()), "--cidr", first.tuple.saddr]):
+        for arguments in (["--port", str(port)], ["--pid", str(pid), "--cidr", first.tuple.saddr]):
             probe = Probe("--json", *arguments)
             first.send()
             second.send()
             time.sleep(0.5)
-            assert {e["sport"] for e in probe.finish()} == {first.tuple.sport}
-        probe = Probe("--json", "--pid", "1")
-        time.sleep(1)
-        assert probe.finish() == []
+            events = probe.finish()
+            assert truth.of(first.tuple, events)
+            assert not truth.of(second.tuple, events)
+            for event in events:  # others may have sockets with that port
+                assert port in (event["sport"], event["dport"])
+                assert arguments[0] == "--port" or event["pid"] == pid
+        with subprocess.Popen(["sleep", "60"]) as idle:
+            probe = Probe("--json", "--pid", str(idle.pid))
+            time.sleep(1)
+            assert probe.finish() == []
+            idle.kill()
     finally:
         first.close()
         second.close()
@@ -206,7 +218,7 @@ def test_control_group_filter() -> None:
             probe = Probe("--json", "--cgroup", path)
             pair.send()
             time.sleep(0.5)
-            events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+            events = truth.of(pair.tuple, probe.finish())
         finally:
             pair.close()
         assert bool(events) is there
@@ -245,18 +257,19 @@ def test_an_exited_owner_is_named_as_such() -> None:
     probe = Probe("--json")
     script = (
         "import sys, os; sys.path.insert(0, sys.argv[1]); from sockpid.deaf import Pair; p = Pair('inet'); "
-        "p.send(); print(os.getpid(), p.tuple.sport, flush=True); os._exit(0)"
+        "p.send(); print(os.getpid(), *p.tuple, flush=True); os._exit(0)"
     )
     # The receiver dies too, and its reset would end it all: keep that end open in a child that does nothing.
     script = script.replace("os._exit(0)", "os.fork() and os._exit(0); p.sender.close(); __import__('time').sleep(2)")
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, str(ROOT / "runtime")], stdout=subprocess.PIPE, text=True, check=True
     )
-    pid, sport = (int(word) for word in done.stdout.split())
-    events = [e for e in probe.finish() if e["sport"] == sport]
+    pid, netns, family, sport, dport, saddr, daddr = done.stdout.split()[:7]
+    known = SocketTuple(int(netns), family, int(sport), int(dport), saddr, daddr)
+    events = truth.of(known, probe.finish())
     late = [e for e in events if e["state"] != "ESTABLISHED"]
     assert late
-    assert {(e["pid"], e["comm"]) for e in late} == {(pid, os.path.basename(sys.executable)[:15])}
+    assert {(e["pid"], e["comm"]) for e in late} == {(int(pid), os.path.basename(sys.executable)[:15])}
     # The first comes milliseconds after the exit, or before it. What was seen then is believed for a second.
     assert late[-1]["ts_ns"] - late[0]["ts_ns"] > 1.1e9
     assert late[-1]["exited"]
@@ -272,7 +285,7 @@ def test_sharers_are_listed() -> None:
     try:
         pair.send()
         time.sleep(0.8)
-        events = [e for e in probe.finish() if e["sport"] == pair.tuple.sport]
+        events = truth.of(pair.tuple, probe.finish())
     finally:
         os.waitpid(child, 0)
         pair.close()
@@ -307,28 +320,35 @@ def test_max_sockets_in_the_millions() -> None:
     assert maps["owner_by_sock"]["bytes"] > 2_000_000 * 100
 
 
-def test_refused_connects_leave_nothing_in_the_maps() -> None:
-    from sockpid.collection import Options
-    from sockpid.tracer import Tracer
+def owned(tracer: Tracer, port: int) -> list[SocketTuple]:
+    """The sockets of our network namespace with this port at either end whose owner the programs know."""
+    image = tracer_module.load_image(tracer.kernel.arch.byte_order)
+    offset, size = image.abi["struct owner"]["members"]["tuple"]
+    owners, found = tracer.collection.maps["owner_by_sock"], []
+    for key in set(owners.keys()):
+        if value := owners.lookup(key):
+            name = unpack(value[offset : offset + size])
+            if name.netns == kernel.netns_inode() and port in (name.sport, name.dport):
+                found.append(name)
+    return found
 
+
+def test_refused_connects_leave_nothing_in_the_maps() -> None:
     with Tracer.open(Options()) as tracer, socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        before = tracer.living()
+        port = closed.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+            assert owned(tracer, listening.getsockname()[1])
         for _ in range(1200):
             with socket.socket() as refused, pytest.raises(ConnectionRefusedError):
                 refused.connect(closed.getsockname())
-        assert tracer.living() - before < 50
-        port = closed.getsockname()[1]
-        from sockpid.socket_tuple import unpack
-
-        assert not [k for k in set(tracer.collection.maps["socket_to_pid"].keys()) if unpack(k).dport == port]
+        assert len(owned(tracer, port)) < 50
+        keys = set(tracer.collection.maps["socket_to_pid"].keys())
+        assert not [k for k in keys if unpack(k)[:2] == (kernel.netns_inode(), "inet") and unpack(k).dport == port]
 
 
 def test_mptcp_sockets_are_forgotten() -> None:
     """They are destroyed in a way of their own; an entry that stayed would name a wrong owner of the next one."""
-    from sockpid.collection import Options
-    from sockpid.tracer import Tracer
-
     mptcp = getattr(socket, "IPPROTO_MPTCP", 262)
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, mptcp).close()
@@ -337,24 +357,24 @@ def test_mptcp_sockets_are_forgotten() -> None:
     with Tracer.open(Options()) as tracer:
         if tracer.collection.mechanisms()["mptcp"] is None:
             pytest.skip("nothing to see MPTCP sends by")
-        owners = tracer.collection.maps["owner_by_sock"]
-        before = set(owners.keys())
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, mptcp) as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(16)
+            port = listener.getsockname()[1]
             for _ in range(16):
                 client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, mptcp)
                 client.connect(listener.getsockname())
                 accepted, _ = listener.accept()
                 client.sendall(b"x")
                 assert accepted.recv(1) == b"x"
+                assert owned(tracer, port)
                 client.close()
                 accepted.close()
             assert tracer.collection.counter(2) >= 16
         deadline = time.monotonic() + 5
-        while set(owners.keys()) - before and time.monotonic() < deadline:
+        while owned(tracer, port) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert len(set(owners.keys()) - before) <= 2  # other processes have sockets too
+        assert owned(tracer, port) == []
 
 
 def test_socket_activation_names_the_service() -> None:
@@ -382,7 +402,9 @@ def test_socket_activation_names_the_service() -> None:
             activated.stdin.flush()
             time.sleep(1.5)
             assert activated.poll() is None
-            events = [e for e in probe.finish() if e["sport"] == port]
+            own = kernel.netns_inode()
+            name = SocketTuple(own, "inet", port, client.getsockname()[1], "127.0.0.1", "127.0.0.1")
+            events = truth.of(name, probe.finish())
             activated.communicate("end\n", timeout=10)
     assert events
     assert {(e["pid"], e["opener_pid"]) for e in events} == {(activated.pid, activated.pid)}

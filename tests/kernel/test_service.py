@@ -93,7 +93,7 @@ def test_it_keeps_owners_across_a_restart(service: list[str], bpffs: Path) -> No
                 events, _ = probe.communicate(timeout=30)
             assert probe.returncode == 0
             assert ("took over" in said) == (turn == 1)
-            mine = [event for event in truth.parse_lines(events) if event["sport"] == pair.tuple.sport]
+            mine = truth.of(pair.tuple, truth.parse_lines(events))
             assert mine
             assert {event["pid"] for event in mine} == {os.getpid()}
     finally:
