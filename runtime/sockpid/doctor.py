@@ -37,10 +37,12 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "capabilities": {name: bool(have >> bit & 1) for name, bit in CAPABILITIES.items()},
         "lockdown": kernel.lockdown(),
         "realtime": kernel.realtime(),
+        "preemptible": kernel.preemptible(),
         "features": [],
         "offsets": None,
         "hooks": [],
         "maps": [],
+        "max_sockets": options.max_sockets,
         "flaws": [],
         "capabilities_kept": None,
         "capabilities_dropped": None,
@@ -59,6 +61,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
                 "hook": a.hook.name,
                 "what": a.hook.what,
                 "attached": f"{a.link.mechanism} {a.link.target}" if a.link else None,
+                "seen_to_run": a.seen,
                 "refused": [{"mechanism": where, "reason": reason} for where, reason in a.refused],
             }
             for a in collection.hooks
@@ -66,8 +69,9 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         document["maps"] = [
             {"map": name, "max_entries": m.spec.max_entries, "bytes": m.memory()} for name, m in collection.maps.items()
         ]
+        document["max_sockets"] = options.max_sockets
         document["flaws"] = collection.flaws()
-        needed = capability.for_run(sharers=False, environ=False, summary=False)
+        needed = capability.for_run(sharers=True, environ=False, summary=False)  # what the second witness needs
         needed |= capability.for_maps(lambda: collection.counter(0))
         kept = kernel.capability_sets().permitted & sum(1 << number for number in needed)
         document["capabilities_kept"] = capability.names(kept)
@@ -94,14 +98,20 @@ def _lines(document: Dict[str, Any]) -> List[str]:
     ]
     lines += [f"locked down   for {document['lockdown']}"] if document["lockdown"] else []
     lines += ["real time     PREEMPT_RT"] if document["realtime"] else []
+    lines += ["preemption    tasks can be taken off their CPU inside a program"] if document["preemptible"] else []
     for f in document["features"]:
         state = f["state"] if f["state"] == "present" else f"{f['state']}, so {f['without']}: {f['reason']}"
         lines.append(f"{f['name']:<17} {state} ({f['what']})")
     if document["offsets"]:
         lines.append(f"offsets       {document['offsets']['origin']}: {document['offsets']['source']}")
     for hook in document["hooks"]:
-        lines.append(f"{hook['hook']:<13} {hook['attached'] or 'NOT attached'} ({hook['what']})")
+        unseen = ", not seen to run: no occasion" if hook["attached"] and hook["seen_to_run"] is None else ""
+        lines.append(f"{hook['hook']:<14} {hook['attached'] or 'NOT attached'} ({hook['what']}{unseen})")
         lines += [f"              not {r['mechanism']}: {r['reason']}" for r in hook["refused"]]
+    if document["maps"]:
+        lines.append(
+            f"room          for {document['max_sockets']} sockets; CPUs keep some entries of a map to themselves"
+        )
     for m in document["maps"]:
         size = "" if m["bytes"] is None else f", {m['bytes'] / 2**20:.1f} MiB"
         lines.append(f"{m['map']:<13} {m['max_entries']} entries{size}")
@@ -111,6 +121,6 @@ def _lines(document: Dict[str, Any]) -> List[str]:
         lines.append(
             f"after attaching, run keeps {', '.join(kept) or 'no capability'} and gives up {len(dropped)} more"
         )
-        lines.append("  (with --sharers, --summary: those that these need as well)")
+        lines.append("  (with --summary: what that needs as well; with --no-witness: none)")
     lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
     return lines
