@@ -85,7 +85,8 @@ def merge(kernels: Iterable[Kernel]) -> List[Kernel]:
     """Kernels in the archive's order, each once, with all sources it was found in.
 
     Of a kernel that was read in several ways, BTF counts more than DWARF. Raises TableError, naming both sources, if
-    two say different things about a field that the images read: one of them is not what it says it is.
+    two say different things about a field that the images read, the number of a function, or who the kernel is: one of
+    them is not what it says it is.
     """
     found: Dict[Tuple[str, ...], Kernel] = {}
     for kernel in sorted(kernels, key=lambda k: (k["kind"], k["sources"])):
@@ -94,24 +95,38 @@ def merge(kernels: Iterable[Kernel]) -> List[Kernel]:
         if known is None:
             found[key] = kernel
             continue
-        if known["types"] is not kernel["types"] and known["types"] != kernel["types"]:
-            _agree(known, kernel)
+        _agree(known, kernel)
         sources = sorted({tuple(source) for source in known["sources"] + kernel["sources"]})
         found[key] = {**known, "sources": [list(source) for source in sources]}
     return sorted(found.values(), key=lambda k: (k["release"], k["build_id"] or "", k["banner"] or ""))
 
 
 def _agree(one: Kernel, other: Kernel) -> None:
-    arch = of_machine(one["arch"])
-    left, right = (layout_of(kernel["types"], arch.name)[0] for kernel in (one, other))
-    differences = compare(left, right)
-    if differences:
-        field, value, other_value = differences[0].field, words(differences[0].one), words(differences[0].other)
+    conflict = _conflict(one, other)
+    if conflict is not None:
+        where, value, other_value = conflict
         raise TableError(
-            f"kernel {one['release']} (build-id {one['build_id']}) is described in two ways, first in {field}: {value} "
+            f"kernel {one['release']} (build-id {one['build_id']}) is described in two ways, first in {where}: {value} "
             f"in {one['sources'][0][0]} (sha256 {one['sources'][0][1]}), {other_value} in {other['sources'][0][0]} "
             f"(sha256 {other['sources'][0][1]})"
         )
+
+
+def _conflict(one: Kernel, other: Kernel) -> Optional[Tuple[str, str, str]]:
+    """What two records of a kernel differ in, and what each says."""
+    for key in ("release", "banner"):
+        if one[key] != other[key]:
+            return f"its {key}", repr(one[key]), repr(other[key])
+    mine, theirs = one["functions"] or {}, other["functions"] or {}
+    for name in sorted(mine.keys() & theirs.keys()):
+        if mine[name] != theirs[name]:
+            return f"the BTF id of {name}", mine[name], theirs[name]
+    if one["types"] is other["types"] or one["types"] == other["types"]:
+        return None
+    arch = of_machine(one["arch"])
+    left, right = (layout_of(kernel["types"], arch.name)[0] for kernel in (one, other))
+    differences = compare(left, right)
+    return (differences[0].field, words(differences[0].one), words(differences[0].other)) if differences else None
 
 
 def layout_of(types: Rows, arch_name: str) -> Tuple[Mapping[str, Any], List[str]]:

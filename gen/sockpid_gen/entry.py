@@ -9,6 +9,7 @@ from typing import Any, Dict, Generator, Mapping, NamedTuple, Optional, Sequence
 
 from sockpid.errors import ConflictError
 from sockpid.layout import Layout, Wanted
+from sockpid.table import is_measured
 
 from . import extraction, source
 from .difference import compare, words
@@ -39,21 +40,44 @@ class KernelEntry(NamedTuple):
         p = self.provenance
         return f"{str(p.get('kind')).upper()} of {p.get('source')} (sha256 {p.get('sha256')})"
 
+    @property
+    def measured(self) -> bool:
+        """Whether it was read from that very kernel's debug information; only then it may speak for others."""
+        return is_measured(self.provenance)
+
     def agree(self, other: KernelEntry, where: str) -> None:
-        """Raises ConflictError, citing both sources, if another entry for this kernel says something else of it."""
-        differences = compare(self.layout, other.layout)
-        if self.banner != other.banner:
-            what, value, other_value = "another banner", repr(self.banner), repr(other.banner)
-        elif differences:
-            what = f"other offsets; first difference in {differences[0].field}"
-            value, other_value = words(differences[0].one), words(differences[0].other)
-        else:
+        """Raises ConflictError, citing both sources, if another entry for this kernel says something else of it: of
+        who it is, where a field lies, or what number a function has."""
+        conflict = self._conflict(other)
+        if conflict is None:
             return
+        what, value, other_value = conflict
         message = (
             f"{where}: kernel {self.identity} is there with {what}: "
             f"{value} from {self.cited}; {other_value} from {other.cited}"
         )
         raise ConflictError(message, [message])
+
+    def _conflict(self, other: KernelEntry) -> Optional[Tuple[str, str, str]]:
+        """What the two differ in, and what each says."""
+        if self.release != other.release:
+            return "another release", repr(self.release), repr(other.release)
+        if self.banner != other.banner:
+            return "another banner", repr(self.banner), repr(other.banner)
+        if None not in (self.distribution, other.distribution) and self.distribution != other.distribution:
+            return "another distribution", repr(self.distribution), repr(other.distribution)
+        differences = compare(self.layout, other.layout)
+        if differences:
+            field, one, another = differences[0]
+            return f"other offsets; first difference in {field}", words(one), words(another)
+        mine, theirs = self.btf_ids or {}, other.btf_ids or {}
+        common = sorted(mine.keys() & theirs.keys())
+        for name in common:
+            if mine[name] != theirs[name]:
+                return f"another BTF id of {name}", str(mine[name]), str(theirs[name])
+        if mine and theirs and not common:
+            return "BTF ids of other functions alone", ", ".join(sorted(mine)), ", ".join(sorted(theirs))
+        return None
 
     @property
     def key(self) -> Tuple[str, ...]:
@@ -112,8 +136,8 @@ def entry_of(kernel: source.KernelSource, found: extraction.Extraction) -> Kerne
         "sha256": kernel.sha256,
         "tools": found.tools,
     }
-    if kernel.note:
-        provenance["note"] = kernel.note
+    if kernel.debug:
+        provenance["debug"] = kernel.debug
     return KernelEntry(
         kernel.arch.name,
         kernel.build_id,

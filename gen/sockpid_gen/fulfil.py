@@ -18,7 +18,6 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 
 from sockpid import table
 from sockpid.arch import of_machine
-from sockpid.consensus import is_measured
 from sockpid.errors import SockpidError, SourceError
 from sockpid.request import Request
 
@@ -108,7 +107,7 @@ def _known(request: Request, offsets: Path) -> List[KernelEntry]:
     if not path.exists():
         return []
     known = table.parse_shard(path.read_bytes(), str(path))
-    return [shard.kernel_of(known, e, known.layout(e)) for e in known.entries if is_measured(e)]
+    return [shard.kernel_of(known, e, known.layout(e)) for e in known.entries if table.is_measured(e.provenance)]
 
 
 def _answer(build: KernelEntry, where: str, note: Optional[str]) -> Answer:

@@ -29,8 +29,9 @@ class Refreshed(NamedTuple):
 def refresh(archived: Path, offsets: Path) -> List[Refreshed]:
     """Brings the shards below `offsets` up to date with an archive; each is replaced whole or not at all.
 
-    Raises TableError, SchemaError for damaged files, ConflictError if a shard and the archive place a field of a kernel
-    differently.
+    A kernel that the archive does not have keeps its entry, and whatever says that this was concluded. Raises
+    TableError, SchemaError for damaged files, ConflictError if a shard and the archive contradict each other about a
+    kernel: in a field, the number of a function, or who it is.
     """
     results: List[Refreshed] = []
     for (arch, series), kernels in _groups(archived):
@@ -42,7 +43,6 @@ def refresh(archived: Path, offsets: Path) -> List[Refreshed]:
         for kernel, (layout, missing) in zip(kernels, _layouts(arch, kernels), strict=True):
             entry = entry_of(kernel, layout)
             entries[entry.key] = entry
-            _put(document, entry)
             for name in missing:
                 lacking.setdefault(name, []).append(kernel["sources"][0][0])
         others = 0
@@ -50,10 +50,15 @@ def refresh(archived: Path, offsets: Path) -> List[Refreshed]:
         for one in known.entries:
             entry = shard.kernel_of(known, one, known.layout(one))
             if entry.key in entries:
-                entry.agree(entries[entry.key], str(path))
+                archived_entry = entries[entry.key]
+                entry.agree(archived_entry, str(path))
+                if archived_entry.btf_ids is None:
+                    entries[entry.key] = archived_entry._replace(btf_ids=entry.btf_ids)
             else:
                 others += 1
-                _put(document, entry)
+                entries[entry.key] = entry
+        for entry in entries.values():
+            _put(document, entry)
         results.append(Refreshed(path, shard.save(path, document), len(kernels), others, lacking))
     return results
 

@@ -19,6 +19,9 @@ from .entry import KernelEntry
 
 Document = table_writer.Document
 
+_KEPT = ("kind", "note")
+"""What of an entry's provenance is in the shard itself."""
+
 
 def read(path: Path, arch: str, series: str) -> Document:
     """The document in a file, or an empty one if there is no such file. Raises TableError, SchemaError."""
@@ -34,14 +37,15 @@ def read(path: Path, arch: str, series: str) -> Document:
     document = decode(shard)
     sources = read_sources(path)
     for kernel in document["kernels"]:
-        kernel["provenance"] = {**kernel["provenance"], **sources.get(_key(kernel), {})}
+        # What the shard says has a digest; so it counts more.
+        kernel["provenance"] = {**sources.get(source_key(kernel), {}), **kernel["provenance"]}
     return document
 
 
 def decode(shard: table.Shard) -> Document:
-    """The document of a decoded shard."""
+    """The document of a decoded shard, in its schema; every entry of it has been verified."""
     return {
-        "schema": "{}.{}".format(*table.SCHEMA),
+        "schema": "{}.{}".format(*shard.schema),
         "producer": shard.producer,
         "arch": shard.arch,
         "series": shard.series,
@@ -53,12 +57,19 @@ def decode(shard: table.Shard) -> Document:
 
 def read_sources(path: Path) -> Dict[str, Any]:
     """Provenance by kernel, from the file beside a shard; empty if there is none. Raises TableError."""
+    file = path.with_suffix(".sources")
     try:
-        sources: Dict[str, Any] = json.loads(path.with_suffix(".sources").read_bytes())["sources"]
+        document: Dict[str, Any] = json.loads(file.read_bytes())
+        sources: Dict[str, Any] = document["sources"]
+        if (document["arch"], document["series"]) != (path.parent.name, path.stem):
+            raise TableError(f"{file} is for {document['arch']} {document['series']}, which its path does not say")
+        for kernel, provenance in sources.items():
+            if not isinstance(provenance, dict) or "kind" in provenance:
+                raise ValueError(f"{kernel} has no provenance")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TableError(f"{path.with_suffix('.sources')}: damaged: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TableError(f"{file}: damaged: {error}") from None
     return sources
 
 
@@ -70,10 +81,14 @@ def empty(arch: str, series: str) -> Document:
 def save(path: Path, document: Document) -> bool:
     """Writes a document to its file and its provenance to the file beside it. False if both were like that before.
 
+    The shard itself keeps what decides about who believes an entry: its kind, and the note of one that was concluded.
     Raises TableError if it is not as the schema says.
     """
-    kernels = [{**k, "provenance": {"kind": k["provenance"]["kind"]}} for k in document["kernels"]]
-    content = canonical({**document, "kernels": kernels})
+    kernels = [
+        {**k, "provenance": {key: value for key, value in k["provenance"].items() if key in _KEPT}}
+        for k in document["kernels"]
+    ]
+    content = canonical({**document, "schema": "{}.{}".format(*table.SCHEMA), "kernels": kernels})
     validate(json.loads(content), str(path))
     changed = False
     # Sources first: at no time is there a kernel of which nobody knows where it is from.
@@ -85,17 +100,17 @@ def save(path: Path, document: Document) -> bool:
 
 
 def sources(document: Document) -> bytes:
-    """The content of the file beside a shard: all provenance but its kind, a line per kernel."""
+    """The content of the file beside a shard: all provenance that is not in the shard itself, a line per kernel."""
     lines = [
-        f"{json.dumps(_key(kernel))}: "
-        + json.dumps({k: v for k, v in kernel["provenance"].items() if k != "kind"}, sort_keys=True)
+        f"{json.dumps(source_key(kernel))}: "
+        + json.dumps({k: v for k, v in kernel["provenance"].items() if k not in _KEPT}, sort_keys=True)
         for kernel in sorted(document["kernels"], key=table_writer.order)
     ]
     head = f'{{"arch": "{document["arch"]}", "series": "{document["series"]}", "sources": {{\n'
     return (head + ",\n".join(lines) + "\n}}\n").encode("ascii")
 
 
-def _key(kernel: Document) -> str:
+def source_key(kernel: Document) -> str:
     """What a kernel is called in the file of sources."""
     return kernel["build_id"] or f"{kernel['release']} {kernel['banner']}"
 
@@ -118,22 +133,33 @@ def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
     """Adds a kernel to a document, or brings its entry up to date. `name` is the shard's, for messages.
 
     Fields that the images no longer read go, new ones come. Another source that says the same changes nothing; then
-    the result is False. Raises ConflictError, naming both sources, if the kernel is there with other offsets: one of
-    the two is not what it says it is.
+    the result is False. What was measured takes the place of what was found by trying or concluded, never the other way
+    round. Raises ConflictError, naming both sources, if the kernel is there and anything that is said of it differs:
+    one of the two is not what it says it is.
     """
     entry: Document = kernel._asdict()
     del entry["arch"], entry["layout"]
     kernels: List[Document] = document["kernels"]
-    known = _find(kernels, entry)
-    if known is not None:
+    known: Optional[Document] = None
+    if kernels:
         shard = table.parse_shard(canonical(document), name)
-        there = next(e for e in shard.entries if _same(e._asdict(), known))
-        kernel_of(shard, there, shard.layout(there)).agree(kernel, name)
-        if entry["btf_ids"] is None:
-            entry["btf_ids"] = known["btf_ids"]
+        for one, there in zip(sorted(kernels, key=table_writer.order), shard.entries):
+            found = kernel_of(shard, there, {})._replace(provenance=one["provenance"])
+            if found.key == kernel.key:
+                known = one
+            elif not found.is_same_kernel(kernel):
+                continue
+            found._replace(layout=shard.layout(there)).agree(kernel, name)
+    if known is not None:
+        if table.is_measured(known["provenance"]) and not kernel.measured:
+            return False
+        # A source without BTF, or with that of fewer functions, takes no ids away.
+        both = {**(known["btf_ids"] or {}), **(entry["btf_ids"] or {})}
+        entry["btf_ids"] = both if both or known["btf_ids"] is not None else entry["btf_ids"]
         kernels.remove(known)
     complete = table_writer.add(document, entry, kernel.layout)
-    if known is not None and {**complete, "provenance": known["provenance"]} == known:
+    alike = known is not None and kernel.measured == table.is_measured(known["provenance"])
+    if known is not None and alike and {**complete, "provenance": known["provenance"]} == known:
         kernels[-1] = known
         return False
     document["producer"] = _producer()
@@ -153,13 +179,14 @@ def trim(content: bytes, keep: Callable[[table.Entry], bool], name: str) -> byte
 
 
 def validate(document: Document, name: str) -> None:
-    """Checks a shard, as JSON has it, against the JSON Schema. Raises TableError, naming the place."""
+    """Checks a shard, as JSON has it, against the JSON Schema of its version. Raises TableError, naming the place."""
     import jsonschema.exceptions
     import jsonschema.validators
 
-    schema = data.read(f"offsets/schema-{table.SCHEMA[0]}.json")
+    version = str(document.get("schema", "")).partition(".")[0]
+    schema = data.read(f"offsets/schema-{version}.json") if version in map(str, table.READ) else None
     if schema is None:
-        raise TableError(f"offsets/schema-{table.SCHEMA[0]}.json is not part of this installation")
+        raise TableError(f"{name}: offsets/schema-{version[:9]}.json is not part of this installation")
     validator = jsonschema.validators.Draft202012Validator(json.loads(schema))
     error = jsonschema.exceptions.best_match(validator.iter_errors(document))
     if error is not None:
@@ -170,16 +197,6 @@ def write(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Replaces a file whole or not at all; its directory is made if need be. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole_file.write(str(path), content, mode)
-
-
-def _find(kernels: List[Document], entry: Document) -> Optional[Document]:
-    return next((kernel for kernel in kernels if _same(kernel, entry)), None)
-
-
-def _same(one: Document, other: Document) -> bool:
-    """Whether two entries are of the same kernel: by build-id, and among kernels without, by release and banner."""
-    keys = ("build_id",) if one["build_id"] is not None else ("build_id", "release", "banner")
-    return all(one[key] == other[key] for key in keys)
 
 
 def _producer() -> str:

@@ -44,7 +44,7 @@ NOTHING_GIVEN = Given()
 class KernelSource(NamedTuple):
     """One kernel, opened. file: name without directory; sha256: of that file. dwarf: an ELF file with DWARF.
 
-    note: what else there is to say about where the description is from.
+    debug: name of the file that the DWARF is from, if it was found elsewhere by the kernel's build-id.
     """
 
     arch: Arch
@@ -56,7 +56,7 @@ class KernelSource(NamedTuple):
     dwarf: Optional[IO[bytes]]
     file: str
     sha256: str
-    note: Optional[str] = None
+    debug: Optional[str] = None
 
 
 @contextlib.contextmanager
@@ -106,17 +106,17 @@ def each_source(
             outer = stack.enter_context(path.open("rb"))
             for facts, file in _kernels(path, outer, given, tick):
                 with contextlib.ExitStack() as opened:
-                    dwarf, note = file if facts.dwarf else None, None
+                    dwarf, debug = file if facts.dwarf else None, None
                     if facts.btf is None and dwarf is None and facts.build_id and finders:
                         dwarf = debuginfo.find(facts.build_id, facts.arch, finders)
                         if dwarf is not None:
                             opened.enter_context(dwarf)
-                            note = f"DWARF from {os.path.basename(dwarf.name)}, found by its build-id"
+                            debug = os.path.basename(dwarf.name)
                     # Of a package, only after its kernel was read: what is no package or damaged ends sooner.
                     if sha256 is None:
                         with path.open("rb") as whole:
                             sha256 = sha256_of(whole)
-                    yield _identified(path, facts, dwarf, given, sha256)._replace(note=note)
+                    yield _identified(path, facts, dwarf, given, sha256)._replace(debug=debug)
         except OSError as error:
             raise SourceError(f"{path}: {error.strerror or error}") from None
         except SourceError as error:

@@ -82,7 +82,8 @@ class Table:
     def merge(self, other: Table) -> int:
         """Takes over every kernel of another table; returns how many entries that changed.
 
-        Of two entries for one kernel that agree, the one that speaks of more fields stays. Raises ConflictError with
+        Of two entries for one kernel that agree, the one that was measured stays, of two that were the one that speaks
+        of more fields; what was concluded or found by trying stays marked as that. Raises ConflictError with
         every kernel on which the two tables differ, each with the first field and both sources; then nothing is
         changed.
         """
@@ -104,7 +105,7 @@ class Table:
 
     def _take(self, entry: KernelEntry) -> bool:
         known = next((k for k in self.of(entry.arch, table.series_of(entry.release)) if k.key == entry.key), None)
-        if known is not None:
+        if known is not None and known.measured == entry.measured:
             ours, theirs = facts(known.layout), facts(entry.layout)
             if theirs <= ours:
                 known.agree(entry, f"{entry.arch}/{table.series_of(entry.release)}.json")

@@ -7,20 +7,20 @@ here may only be used when it was asked for (--consensus), and the self-check on
 from __future__ import annotations
 
 import re
-from typing import Dict, Mapping, Optional, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Set, Tuple, Union
 
 from .arch import Arch
 from .errors import ConsensusError
 from .image import Image
 from .layout import Field, Layout, Struct, Wanted
-from .table import Entry, Shard
+from .table import Entry, Shard, is_measured
 
 MINIMUM = 2
 """Builds that must agree: one alone says nothing about what changes from build to build."""
 
 
 def agree(shard: Shard, image: Image, arch: Arch, banner: str) -> Tuple[Layout, int]:
-    """The layout on which the builds in `shard` agree, and how many they are.
+    """The layout on which the builds in `shard` agree, and how many different ones they are.
 
     Builds with and without PREEMPT_RT have different layouts by their configuration, and a kernel's banner says which
     it is: only builds of the kind of `banner` are asked. All of these must agree, whoever built them and however they
@@ -28,10 +28,11 @@ def agree(shard: Shard, image: Image, arch: Arch, banner: str) -> Tuple[Layout, 
     that differ, or what is missing; TableError for damaged rows.
     """
     rt = is_rt("", banner)
-    alike = [e for e in shard.entries if is_rt(e.release, e.banner) == rt and is_measured(e)]
-    if len(alike) < MINIMUM:
+    alike = [e for e in shard.entries if is_rt(e.release, e.banner) == rt and is_measured(e.provenance)]
+    builds = count_builds(alike)
+    if builds < MINIMUM:
         raise ConsensusError(
-            f"{shard.name} has {len(alike)} build{'' if len(alike) == 1 else 's'} of {shard.series} "
+            f"{shard.name} has {builds} build{'' if builds == 1 else 's'} of {shard.series} "
             f"{'with' if rt else 'without'} PREEMPT_RT; a consensus takes at least {MINIMUM}",
             None,
         )
@@ -51,7 +52,7 @@ def agree(shard: Shard, image: Image, arch: Arch, banner: str) -> Tuple[Layout, 
                     f"{_name(entry)}",
                     field,
                 )
-    return layout, len(alike)
+    return layout, builds
 
 
 def is_rt(release: str, banner: Optional[str]) -> bool:
@@ -64,9 +65,23 @@ def is_rt(release: str, banner: Optional[str]) -> bool:
     return "PREEMPT_RT" in banner or "PREEMPT RT" in banner
 
 
-def is_measured(entry: Entry) -> bool:
-    """Whether an entry was read from that very kernel's debug information: neither concluded nor found by trying."""
-    return entry.provenance.get("kind") in ("btf", "dwarf") and "note" not in entry.provenance
+def count_builds(entries: List[Entry]) -> int:
+    """How many different builds these entries surely are of.
+
+    One build may be there twice, with its build-id and without. What is known by its release alone may be any build of
+    that release.
+    """
+    builds = 0
+    seen: Set[Tuple[Optional[str], ...]] = set()
+    # Those with a build-id first, those with a release alone last.
+    for entry in sorted(entries, key=lambda e: (e.build_id is None, e.banner is None)):
+        names: List[Tuple[Optional[str], ...]] = [(entry.build_id,)] if entry.build_id is not None else []
+        if entry.banner is not None:
+            names.append((entry.release, entry.banner))
+        new = seen.isdisjoint(names or [(entry.release, None)])
+        builds += new
+        seen.update(names, [(entry.release, None)])
+    return builds
 
 
 def _values(layout: Layout, wanted: Wanted) -> Dict[str, Union[Field, int, None]]:

@@ -68,7 +68,7 @@ def find(
     name = f"offsets/{kernel.arch.name}/{table.series_of(kernel.release)}.json"
     content = data.read(name)
     shard = None if content is None else table.parse_shard(content, name)
-    entry = None if shard is None else shard.find(kernel.build_id, kernel.release, kernel.banner)
+    entry = None if shard is None else _entry(shard, kernel)
     if shard is not None and entry is not None:
         return _of(shard, entry, deny)
     btf_reason = "live BTF denied by option"
@@ -106,12 +106,22 @@ def _by_consensus(
     lines = [
         f"no offsets are known for this kernel: {key}",
         f"  table: {name} has " + (f"only {', '.join(nearest)}" if nearest else "not been made"),
+        *_namesakes(kernel, shard),
         f"  BTF: {btf_reason}",
         f"  --consensus {advice}",
         "  to make an entry: `sockpid doctor --request > host.req`, then elsewhere `sockpid-gen fulfil host.req`",
         "  where that is not possible, `sockpid calibrate` looks for the offsets on this host",
     ]
     raise UnknownKernelError("\n".join(lines), nearest)
+
+
+def _namesakes(kernel: Identity, shard: Optional[table.Shard]) -> List[str]:
+    """A line for an entry that has this kernel's build-id and is another kernel's all the same."""
+    return [
+        f"    of these, {e.release} has this build-id, but says {e.banner}; this kernel says {kernel.banner}"
+        for e in (() if shard is None else shard.entries)
+        if kernel.build_id is not None and e.build_id == kernel.build_id
+    ]
 
 
 def _local(kernel: Identity, deny: FrozenSet[str]) -> List[Offsets]:
@@ -170,6 +180,8 @@ def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets
 
         return Offsets(complete(layout, unused()), "calibrated", shard.name, no_id)
     live = None if "live-btf" in deny else lambda: live_btf()[0]
+    if not table.is_measured(entry.provenance):
+        return Offsets(layout, "consensus", shard.name, no_id)  # concluded from other builds
     return Offsets(layout, "table", shard.name, function_ids(entry.btf_ids or {}, live))
 
 

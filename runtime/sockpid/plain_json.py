@@ -31,13 +31,15 @@ def _refuse(value: object) -> Any:
 
 _scan: Any
 _encode: Any
+_encode_spaced: Any
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
 
     _scan = make_scanner(_Settings)  # type: ignore[arg-type] # it asks for attributes, of whatever
     _encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", True, False, True)
+    _encode_spaced = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", True, False, True)
 except (ImportError, AttributeError, TypeError):
-    _scan = _encode = None
+    _scan = _encode = _encode_spaced = None
 
 
 def loads(text: bytes) -> Any:
@@ -63,3 +65,12 @@ def canonical(value: object) -> str:
     import json
 
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def spaced(value: object) -> str:
+    """As canonical(), with a blank after each comma and colon: how tables have it in their lines."""
+    if _encode_spaced is not None:
+        return "".join(_encode_spaced(value, 0))
+    import json
+
+    return json.dumps(value, sort_keys=True)

@@ -7,7 +7,7 @@ from .errors import TableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, Dict, Iterator, KeysView, List, Mapping, Optional, Sequence, Tuple
+    from typing import Any, Callable, Collection, Dict, Iterator, KeysView, List, Mapping, Optional, Sequence, Tuple
 
 
 class Rows:
@@ -19,15 +19,22 @@ class Rows:
     def __init__(self, name: str, what: str, lines: Sequence[bytes]) -> None:
         self._name, self._what = name, what
         # A line is: "0123456789abcdef": {...}
+        ids = [line[1:17] for line in lines]
+        for one, other in zip(ids, ids[1:]):
+            if one >= other:
+                shown = other.decode("ascii", "replace")
+                raise TableError(f"{name}: {what} {shown} is there twice, or not in its order")
         self._lines = {line[1:17].decode("ascii", "replace"): line for line in lines}
         self._decoded: Dict[str, Mapping[str, Any]] = {}
 
     def __getitem__(self, key: str) -> Mapping[str, Any]:
         if key not in self._decoded:
             line = self._lines[key]
-            if line[17:20] != b'": ':
+            if line[:1] != b'"' or line[17:20] != b'": ':
                 raise TableError(f"{self._name}: {self._what} {key} is malformed")
-            self._decoded[key] = Object(self._name, f"{self._what} {key}", loads(self._name, line[20:])).value
+            row = Object(self._name, f"{self._what} {key}", parse(self._name, line[20:]))
+            row.demand_form(line[20:])
+            self._decoded[key] = row.value
         return self._decoded[key]
 
     def __contains__(self, key: object) -> bool:
@@ -52,7 +59,7 @@ class Rows:
         return ((key, self[key]) for key in self._lines)
 
 
-def loads(name: str, data: bytes) -> object:
+def parse(name: str, data: bytes) -> object:
     """The value of a JSON document of file `name`. Raises TableError."""
     try:
         return plain_json.loads(data)
@@ -69,6 +76,19 @@ class Object:
             raise TableError(f"{name}: {what} is not an object")
         self._name, self._what = name, what
         self.value: Dict[str, Any] = value
+
+    def demand_keys(self, keys: Collection[str]) -> None:
+        """Raises TableError unless these are its keys."""
+        for key in keys:
+            self.get(key, lambda value: value)
+        if len(self.value) > len(keys):
+            unknown = ", ".join(sorted(map(repr, self.value.keys() - set(keys))))
+            raise TableError(f"{self._name}: {self._what} has unknown keys: {unknown}")
+
+    def demand_form(self, line: bytes) -> None:
+        """Raises TableError unless `line` is what is written of it: in this form no key is there twice."""
+        if plain_json.spaced(self.value).encode("ascii") != line:
+            raise TableError(f"{self._name}: {self._what} is not in the form in which sockpid-gen writes it")
 
     def get(self, key: str, check: Callable[[Any], Any]) -> Any:
         """Raises TableError if the key is not there, or what it holds is not what it has to be."""
@@ -104,12 +124,18 @@ def mapping(value: object) -> Dict[str, Any]:
     return value
 
 
-def strings(value: object) -> List[str]:
-    return [string(item) for item in array(value)]
+def sorted_names(value: object) -> List[str]:
+    names = [string(item) for item in array(value)]
+    if names != sorted(set(names)):
+        raise TypeError("an array of names in their order")
+    return names
 
 
-def integers_or_nulls(value: object) -> List[Optional[int]]:
-    return [None if item is None else integer(item) for item in array(value)]
+def ids_or_nulls(value: object) -> List[Optional[int]]:
+    ids = [None if item is None else integer(item) for item in array(value)]
+    if any(item is not None and not 0 < item < 1 << 32 for item in ids):
+        raise TypeError("an array of type ids")
+    return ids
 
 
 def optional(check: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -1,31 +1,46 @@
 """The offset table: reads one shard, `offsets/<arch>/<series>.json`, as docs/offsets-format.md defines it.
 
 A shard has a line for each kernel and row, and only the lines that are asked for are decoded: looking up a kernel takes
-about as long in a shard of ten kernels as in one of a thousand. What is used is checked: form and types of the lines,
-content ids of the rows. The generator checks every shard against the JSON Schema as well.
+about as long in a shard of ten kernels as in one of a thousand. What is used is checked, by the same rules for whoever
+reads: written form of the lines, types, digests of entries, content ids of rows, and that fields lie in their structs.
+The generator reads every line in this way, and holds every shard against the JSON Schema as well.
 """
 
 from __future__ import annotations
 
 from . import plain_json
 from .errors import SchemaError, TableError
-from .layout import Enum, Field, Layout, Struct, Type
+from .layout import Layout, Type
 from .named import NamedTuple
-from .rows import Object, Rows, integer, integers_or_nulls, loads, mapping, optional, string, strings
+from .rows import Object, Rows, ids_or_nulls, mapping, optional, parse, sorted_names, string
 from .sha256 import sha256
+from .table_types import type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator, List, Mapping, NoReturn, Optional, Tuple
+    from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Tuple
 
-SCHEMA = (2, 0)
-"""Major and minor version of the schema that this reader knows."""
+SCHEMA = (3, 0)
+"""Major and minor version of the schema in which tables are written."""
+
+READ: Dict[int, int] = {2: 0, 3: 0}
+"""What this reader knows: the highest minor version by major version. Entries have digests from 3 on."""
+
+MEASURED = ("btf", "dwarf")
+KINDS = (*MEASURED, "calibrated")
+"""Where offsets are from (provenance, "kind"): of a kernel's own debug information, or found by trying."""
 
 DIGITS = "0123456789"
 """Unlike str.isdigit(), which knows those of all scripts."""
 
 _SECTIONS = (b'"kernels": [', b'"layouts": {', b'"structs": {')
 """The lines after which kernels, layouts and struct rows stand."""
+
+_HEADER = ("schema", "producer", "arch", "series", "functions")
+_ENTRY = ("build_id", "release", "banner", "distribution", "layout", "btf_ids", "provenance")
+_PROVENANCE = frozenset(("kind", "note", "source", "debug", "sha256", "also", "tools"))
+_HEX = "0123456789abcdef"
+_DIGITS_MAX = 9
 
 
 class Entry(NamedTuple):
@@ -42,6 +57,12 @@ class Entry(NamedTuple):
     btf_ids: Optional[Mapping[str, int]]
     provenance: Mapping[str, Any]
 
+    def contradicts(self, release: str, banner: str) -> bool:
+        """Whether a kernel of the same build-id cannot be this one: it has another banner, or another release."""
+        if banner and self.banner is not None:
+            return banner != self.banner
+        return release not in ("", self.release)
+
 
 class Shard:
     """One file of the table. `name` is the file's, for messages; structs and layouts are rows by id."""
@@ -55,18 +76,34 @@ class Shard:
             kernels = layouts = structs = 0
         in_form = (kernels, lines[layouts - 1], lines[structs - 1], lines[-2:]) == (1, b"],", b"},", [b"}}", b""])
         # In another form it may be a table of another schema, which is worth another message.
-        top = Object(name, "the shard", loads(name, lines[0][:-1] + b"}" if in_form else data))
-        _check_schema(name, top.get("schema", string))
-        if not in_form:
+        header = lines[0][:-1] + b"}" if in_form else data
+        top = Object(name, "the shard", parse(name, header))
+        self.schema = _schema_of(name, top.get("schema", string))
+        if not in_form or lines[0][-1:] != b",":
             raise TableError(f"{name}: not in the form in which sockpid-gen writes it")
+        top.demand_keys(_HEADER)
+        top.demand_form(header)
         self.producer: str = top.get("producer", string)
         self.arch: str = top.get("arch", string)
         self.series: str = top.get("series", string)
-        self._functions: List[str] = top.get("functions", strings)
-        self._kernels = [line.rstrip(b",") for line in lines[2 : layouts - 1]]
-        self.layouts = Rows(name, "layout", [line.rstrip(b",") for line in lines[layouts + 1 : structs - 1]])
-        self.structs = Rows(name, "struct row", [line.rstrip(b",") for line in lines[structs + 1 : -2]])
+        self._functions: List[str] = top.get("functions", sorted_names)
+        self._kernels = self._separated("kernel", lines[2 : layouts - 1])
+        self.layouts = Rows(name, "layout", self._separated("layout", lines[layouts + 1 : structs - 1]))
+        self.structs = Rows(name, "struct row", self._separated("struct row", lines[structs + 1 : -2]))
         self._entries: Optional[Tuple[Entry, ...]] = None
+        keys = list(map(_order, self._kernels))
+        for number, (one, other) in enumerate(zip(keys, keys[1:]), 1):
+            if one >= other:
+                self._fail(f"kernels {number} and {number + 1} are one kernel, or not in their order")
+
+    def _separated(self, what: str, lines: List[bytes]) -> List[bytes]:
+        """The lines of a section without the commas between them."""
+        if any(line[-1:] != b"," for line in lines[:-1]) or (lines and lines[-1][-1:] == b","):
+            self._fail(f"not in the form in which sockpid-gen writes it: a {what} does not end in its line")
+        return [line[:-1] for line in lines[:-1]] + lines[-1:]
+
+    def __len__(self) -> int:
+        return len(self._kernels)
 
     @property
     def entries(self) -> Tuple[Entry, ...]:
@@ -76,16 +113,19 @@ class Shard:
         return self._entries
 
     def find(self, build_id: Optional[str], release: str, banner: str) -> Optional[Entry]:
-        """The entry for a kernel, or None.
+        """The entry for a kernel, or None. An empty release or banner is one that is not known.
 
-        An equal build-id decides. Where either side has none, release and banner must both be equal; and if
-        several entries are, they must agree on the layout.
+        An equal build-id decides, unless the banner (or the release, where the entry has no banner) contradicts it.
+        Where either side has no build-id, release and banner must both be equal; and if several entries are, they must
+        agree on the layout. Raises TableError if the entry is damaged, or there twice.
         """
-        if build_id is not None:
-            for entry in self._mentioning(build_id):
-                if entry.build_id == build_id:
-                    return entry
         banner = banner.rstrip()
+        if build_id is not None:
+            same = [entry for entry in self._mentioning(build_id) if entry.build_id == build_id]
+            if len(same) > 1:
+                self._fail(f"build-id {build_id} is there {len(same)} times")
+            if same:
+                return None if same[0].contradicts(release, banner) else same[0]
         found = [
             entry
             for entry in self._mentioning(release)
@@ -99,19 +139,34 @@ class Shard:
         return (self._entry(line) for line in self._kernels if needle in line)
 
     def _entry(self, line: bytes) -> Entry:
-        kernel = Object(self.name, f"kernel {self._kernels.index(line) + 1}", loads(self.name, line))
-        ids = kernel.get("btf_ids", optional(integers_or_nulls))
+        kernel = Object(self.name, f"kernel {self._kernels.index(line) + 1}", parse(self.name, line))
+        ids = kernel.get("btf_ids", optional(ids_or_nulls))
         if ids is not None and len(ids) != len(self._functions):
             self._fail(f"a kernel has {len(ids)} BTF ids, but the shard names {len(self._functions)} functions")
-        return Entry(
-            kernel.get("build_id", optional(string)),
+        entry = Entry(
+            kernel.get("build_id", optional(_build_id)),
             kernel.get("release", string),
-            kernel.get("banner", optional(string)),
+            kernel.get("banner", optional(_banner)),
             kernel.get("distribution", optional(string)),
             kernel.get("layout", string),
             None if ids is None else {name: n for name, n in zip(self._functions, ids) if n is not None},
             kernel.get("provenance", mapping),
         )
+        who = f"kernel {entry.release} ({entry.build_id or 'no build-id'})"
+        kind = entry.provenance.get("kind")
+        if kind not in KINDS or not isinstance(entry.provenance.get("note", ""), str):
+            self._fail(f"{who} is from {kind!r}; this sockpid knows {', '.join(KINDS)}")
+        if not _PROVENANCE.issuperset(entry.provenance):
+            self._fail(f"{who}: unknown keys in its provenance: {', '.join(set(entry.provenance) - _PROVENANCE)}")
+        if not entry.release.startswith(self.series) or series_of(entry.release) != self.series:
+            self._fail(f"{who[:99]} does not belong to series {self.series}")
+        kernel.demand_keys(_ENTRY if self.schema[0] < 3 else (*_ENTRY, "digest"))
+        if self.schema[0] >= 3:
+            right = digest(self.arch, entry._asdict())
+            if kernel.get("digest", string) != right:
+                self._fail(f"{who} was altered: its digest is {kernel.value['digest']}, its content has {right}")
+        kernel.demand_form(line)
+        return entry
 
     def layout(self, entry: Entry) -> Layout:
         """The offsets of one kernel. Raises TableError if a row of it is missing, malformed or not what its id says."""
@@ -129,12 +184,9 @@ class Shard:
         if value.get("name") != name:
             self._fail(f"struct row {row} is called {value.get('name')!r}, but a layout refers to it as {name!r}")
         try:
-            if "values" in value:
-                values = {k: None if v is None else integer(v) for k, v in value["values"].items()}
-                return Enum(name, integer(value["size"]), values)
-            return Struct(name, integer(value["size"]), {k: _field(v) for k, v in value["fields"].items()})
-        except (KeyError, TypeError, AttributeError) as error:
-            self._fail(f"struct row {row} ({name}) is malformed ({error!r})")
+            return type_of(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._fail(f"struct row {row} ({name}) is malformed: {error}")
 
     def _verify(self, what: str, row: str, value: object) -> None:
         if row_id(value) != row:
@@ -149,13 +201,27 @@ def row_id(value: object) -> str:
     return sha256(plain_json.canonical(value).encode("ascii")).hexdigest()[:16]
 
 
+def digest(arch: str, kernel: Mapping[str, Any]) -> str:
+    """The digest of an entry, made as ids of rows are: of all that the entry says and its architecture.
+
+    kernel: the entry with its BTF ids by function name.
+    """
+    return row_id({**kernel, "arch": arch})
+
+
+def is_measured(provenance: Mapping[str, Any]) -> bool:
+    """Whether an entry was read from that very kernel's debug information: neither found by trying, nor concluded from
+    other kernels, which a note says."""
+    return provenance.get("kind") in MEASURED and "note" not in provenance
+
+
 def series_of(release: str) -> str:
     """The series that a kernel release belongs to: "6.1" of "6.1.0-50-cloud-amd64". Raises TableError if
     there is none."""
     major, _, rest = release.partition(".")
     minor = rest[: len(rest) - len(rest.lstrip(DIGITS))]
-    if not minor or not _is_number(major):
-        raise TableError(f"kernel release {release!r} does not start with a version")
+    if not _is_number(minor) or not _is_number(major):
+        raise TableError(f"kernel release {release[:99]!r} does not start with a version")
     return f"{major}.{minor}"
 
 
@@ -165,25 +231,40 @@ def parse_shard(data: bytes, name: str) -> Shard:
     return Shard(name, data)
 
 
-def _check_schema(name: str, schema: str) -> None:
+def _schema_of(name: str, schema: str) -> Tuple[int, int]:
     first, _, second = schema.partition(".")
     if not (_is_number(first) and _is_number(second)):
-        raise TableError(f"{name}: schema {schema!r} is no version")
+        raise TableError(f"{name}: schema {schema[:99]!r} is no version")
     major, minor = int(first), int(second)
-    if major != SCHEMA[0] or minor > SCHEMA[1]:
-        raise SchemaError(
-            f"{name}: offset table of schema {schema}, but this sockpid reads {SCHEMA[0]}.0 to {SCHEMA[0]}.{SCHEMA[1]}"
-        )
+    if minor > READ.get(major, -1):
+        known = " and ".join(f"{m}.0 to {m}.{n}" if n else f"{m}.0" for m, n in sorted(READ.items()))
+        raise SchemaError(f"{name}: offset table of schema {schema}, but this sockpid reads {known}")
+    return major, minor
 
 
 def _is_number(text: str) -> bool:
-    return text != "" and not text.strip(DIGITS)
+    """Whether a text is a number as the one who writes it writes it."""
+    return text != "" and not text.strip(DIGITS) and len(text) <= _DIGITS_MAX and (text[0] != "0" or text == "0")
 
 
-def _field(value: Any) -> Optional[Field]:
-    if value is None:
-        return None
-    signed = value.get("signed", False) is True
-    if "bit_size" in value:
-        return Field(integer(value["bit_offset"]), integer(value["bit_size"]), True, signed)
-    return Field(integer(value["offset"]) * 8, integer(value["size"]) * 8, False, signed)
+def _build_id(value: object) -> str:
+    text = string(value)
+    if not text or text.strip(_HEX) or len(text) % 2:
+        raise TypeError("bytes in lower-case hex")
+    return text
+
+
+def _banner(value: object) -> str:
+    text = string(value)
+    if not text.startswith("Linux version ") or text != text.rstrip():
+        raise TypeError("a version banner")
+    return text
+
+
+def _order(line: bytes) -> Tuple[bytes, bytes, bytes]:
+    """By what a kernel's line is sorted: release, build-id and banner, as they stand in it."""
+    release = line[line.rfind(b'"release": "') + 12 : -2]
+    build_id = line[line.find(b'"build_id": ') + 12 :]
+    build_id = build_id[1 : build_id.find(b'"', 1)] if build_id[:1] == b'"' else b""
+    banner = line[12 : line.find(b'", "btf_ids": ')] if line[11:12] == b'"' else b""
+    return release, build_id, banner

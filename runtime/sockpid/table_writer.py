@@ -9,7 +9,7 @@ import json
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .layout import Enum, Field, Layout, Type
-from .table import SCHEMA, row_id
+from .table import SCHEMA, digest, row_id
 
 Document = Dict[str, Any]
 """A shard in memory: schema, producer, arch, series; structs and layouts by id; kernels, a list of entries.
@@ -43,7 +43,7 @@ def add(document: Document, entry: Mapping[str, Any], layout: Layout) -> Documen
 
 
 def encode(document: Document) -> bytes:
-    """The bytes of a shard file. Rows that no kernel uses are left out."""
+    """The bytes of a shard file, in the document's schema. Rows that no kernel uses are left out."""
     kernels = sorted(document["kernels"], key=order)
     used = {kernel["layout"] for kernel in kernels}
     layouts = {key: row for key, row in document["layouts"].items() if key in used}
@@ -57,7 +57,7 @@ def encode(document: Document) -> bytes:
         "functions": functions,
     }
     lines = [_line(header)[:-1] + ",", '"kernels": [']
-    lines += _separated([_line(_entry(kernel, functions)) for kernel in kernels])
+    lines += _separated([_line(_entry(kernel, functions, document)) for kernel in kernels])
     for what, rows in (("layouts", layouts), ("structs", document["structs"])):
         lines += ["]," if what == "layouts" else "},", f'"{what}": {{']
         lines += _separated(
@@ -68,12 +68,16 @@ def encode(document: Document) -> bytes:
 
 def order(kernel: Mapping[str, Any]) -> Tuple[str, str, str]:
     """The key by which kernels of a shard are sorted."""
-    return kernel["release"], kernel["build_id"] or "", kernel["banner"] or ""
+    release, build_id, banner = (kernel[key] or "" for key in ("release", "build_id", "banner"))
+    return json.dumps(release)[1:-1], build_id, json.dumps(banner)[1:-1]
 
 
-def _entry(kernel: Mapping[str, Any], functions: List[str]) -> Document:
+def _entry(kernel: Mapping[str, Any], functions: List[str], document: Document) -> Document:
     ids = kernel["btf_ids"]
-    return {**kernel, "btf_ids": None if ids is None else [ids.get(name) for name in functions]}
+    entry = {**kernel, "btf_ids": None if ids is None else [ids.get(name) for name in functions]}
+    if not document["schema"].startswith("2."):
+        entry["digest"] = digest(document["arch"], kernel)
+    return entry
 
 
 def _line(value: Any) -> str:

@@ -118,12 +118,12 @@ def test_a_row_that_is_not_what_its_id_says(document: dict[str, Any], tmp_path: 
 
 def test_table_of_another_kernel(document: dict[str, Any], tmp_path: Path) -> None:
     for entry in document["kernels"]:
-        entry.update(build_id="00" * 20, release="6.18.0-other")
-    refused(run_with(document, tmp_path), errors.OtherKernelError, "6.18.0-other", kernel.identify().build_id or "")
+        entry.update(build_id="00" * 20, release=f"{document['series']}.0-other")
+    refused(run_with(document, tmp_path), errors.OtherKernelError, ".0-other", kernel.identify().build_id or "")
 
 
 def test_schema_from_the_future(document: dict[str, Any], tmp_path: Path) -> None:
-    for future in ("3.0", "2.99"):
+    for future in ("4.0", "2.99"):
         document["schema"] = future
         refused(run_with(document, tmp_path), errors.SchemaError, future, "2.0")
 

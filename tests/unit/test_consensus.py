@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import table, table_writer
+from sockpid import offsets, table, table_writer
 from sockpid.arch import ARCHES
 from sockpid.consensus import agree
 from sockpid.errors import ConsensusError, UnknownKernelError
@@ -35,7 +35,8 @@ def moved(name: str, path: str) -> Layout:
     return rows
 
 
-def shard(*builds: tuple[Layout, str, str]) -> table.Shard:
+def shard(*builds: tuple[Layout, str, str], **changes: Any) -> table.Shard:
+    """changes: of the entry with this number, "e51"."""
     document = table_writer.empty("x86_64", "6.1", "sockpid-gen 0")
     for number, (rows, banner, kind) in enumerate(builds, 50):
         entry: dict[str, Any] = {
@@ -46,7 +47,7 @@ def shard(*builds: tuple[Layout, str, str]) -> table.Shard:
             "btf_ids": None,
             "provenance": {"kind": kind, "source": "x.deb", "sha256": "0" * 64, "tools": {}},
         }
-        table_writer.add(document, entry, rows)
+        table_writer.add(document, {**entry, **changes.get(f"e{number}", {})}, rows)
     return table.parse_shard(table_writer.encode(document), "offsets/x86_64/6.1.json")
 
 
@@ -107,3 +108,37 @@ def test_an_absent_field_differs_from_one_that_is_there() -> None:
     rows = {**layout(), "struct tcp_ulp_ops": None}
     with pytest.raises(ConsensusError, match="struct tcp_ulp_ops"):
         agree(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")), IMAGE, ARCH, PLAIN)
+
+
+def test_what_was_concluded_is_no_witness() -> None:
+    note = {"provenance": {"kind": "btf", "note": "equal on both sides"}}
+    with pytest.raises(ConsensusError, match="1 build "):
+        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=note), IMAGE, ARCH, PLAIN)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        {"build_id": None, "release": "6.1.0-50", "banner": PLAIN.format(50, 50)},
+        {"release": "6.1.0-50", "banner": PLAIN.format(50, 50)},
+        {"build_id": f"{50:040x}", "release": "6.1.0-50", "banner": None},
+        {"build_id": None, "release": "6.1.0-50", "banner": None},
+    ],
+)
+def test_one_build_that_is_there_twice_is_one_witness(twin: dict[str, Any]) -> None:
+    with pytest.raises(ConsensusError, match=r"has 1 build of 6\.1 "):
+        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=twin), IMAGE, ARCH, PLAIN)
+
+
+def test_kernels_that_only_their_release_tells_apart_count_once_each() -> None:
+    alone = {"build_id": None, "banner": None}
+    three = [(layout(), PLAIN, "btf")] * 3
+    assert agree(shard(*three, e50=alone, e51=alone, e52=alone), IMAGE, ARCH, PLAIN)[1] == 3
+
+
+def test_a_concluded_entry_has_to_be_proven_where_it_is_used() -> None:
+    note = {"provenance": {"kind": "btf", "note": "equal on both sides"}}
+    builds = shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=note)
+    for entry, origin in zip(builds.entries, ("table", "consensus"), strict=True):
+        found = offsets._of(builds, entry)
+        assert (found.origin, found.needs_proof) == (origin, origin != "table")

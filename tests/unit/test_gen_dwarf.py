@@ -123,7 +123,8 @@ def test_a_debuginfod_server_has_the_dwarf(tmp_path: Path) -> None:
     (entry,) = Table.load(offsets)
     assert entry.build_id == build_id
     assert entry.provenance["kind"] == "dwarf"
-    assert "found by its build-id" in entry.provenance["note"]
+    assert entry.provenance["debug"] == "debuginfo"
+    assert entry.measured
     row = entry.layout["struct sock"]
     assert isinstance(row, Struct)
     assert row.size == 24

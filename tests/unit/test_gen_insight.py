@@ -26,7 +26,7 @@ def kernel(release: str, build_id: str, protocol: Optional[Field] = AT_540, arch
     """A kernel with every field the images want; all but sk_protocol in the same place."""
     rows: Dict[str, Any] = {}
     for name, paths in wanted_fields(ARCHES[arch]).items():
-        rows[name] = Struct(name, 64, {path: Field(0, 64) for path in paths})
+        rows[name] = Struct(name, 768, {path: Field(0, 64) for path in paths})
     sizes = {r.type + "." + r.path: r.size for p in image_for(ARCHES[arch]).programs.values() for r in p.relocations}
     where: Layout = {
         name: row._replace(fields={p: Field(0, 8 * sizes.get(f"{name}.{p}", 8) or 64) for p in row.fields})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -111,11 +112,13 @@ def test_canonical_form_does_not_depend_on_order(document: shard.Document, tmp_p
 def test_canonical_form_to_the_letter(document: shard.Document) -> None:
     shard.merge(document, entry(layout={"struct é": None}), NAME)
     row = table.row_id({"struct é": None})
-    assert shard.canonical(document).decode("ascii") == (
-        '{"arch": "x86_64", "functions": ["tcp_connect"], "producer": "sockpid-gen 0.1.0", "schema": "2.0", '
+    content = json.dumps({**entry()._asdict(), "layout": row}, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+    assert shard.canonical(document).decode("ascii").replace(digest, "DIGEST") == (
+        '{"arch": "x86_64", "functions": ["tcp_connect"], "producer": "sockpid-gen 0.1.0", "schema": "3.0", '
         '"series": "6.1",\n"kernels": [\n'
-        '{"banner": "Linux version 6.1.0-1 (x) #1", "btf_ids": [7], "build_id": "aa", "distribution": "debian", '
-        f'"layout": "{row}", "provenance": {{"kind": "btf", "sha256": "{"0" * 64}", "source": "a.deb", '
+        '{"banner": "Linux version 6.1.0-1 (x) #1", "btf_ids": [7], "build_id": "aa", "digest": "DIGEST", '
+        f'"distribution": "debian", "layout": "{row}", "provenance": {{"kind": "btf", "sha256": "{"0" * 64}", "source": "a.deb", '
         '"tools": {"drgn": "0.3.0"}}, "release": "6.1.0-1"}\n'
         f'],\n"layouts": {{\n"{row}": {{"struct \\u00e9": null}}\n}},\n"structs": {{\n}}}}\n'
     )
@@ -215,7 +218,8 @@ def test_check_finds_nothing_wrong(complete: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('": ', '":', 1), "not in canonical form"),
+        (lambda text: text.replace('": ', '":', 1), "not in the form in which sockpid-gen writes it"),
+        (lambda text: text.replace('["tcp_connect"]', '["tcp_connect", "unused"]'), "1 BTF ids, but the shard names 2"),
         (lambda text: text + "\n", "not in the form in which sockpid-gen writes it"),
         (lambda text: text.replace('"size": 64', '"size": 65', 1), "altered"),
         (lambda text: text.replace('"x86_64"', '"aarch64"'), "which its path does not say"),
@@ -241,8 +245,10 @@ def test_check_names_fields_that_the_image_wants_in_vain(complete: Path) -> None
 def test_check_finds_rows_that_nothing_uses(complete: Path) -> None:
     row = {"name": "struct unused", "size": 0, "fields": {}}
     content = (complete / NAME).read_bytes()
-    line = f',\n"{table.row_id(row)}": {json.dumps(row, sort_keys=True)}'.encode()
-    (complete / NAME).write_bytes(content[:-4] + line + content[-4:])
+    start, rows = content[:-4].split(b'"structs": {\n')
+    line = f'"{table.row_id(row)}": {json.dumps(row, sort_keys=True)}'.encode()
+    lines = sorted([*rows.split(b",\n"), line])
+    (complete / NAME).write_bytes(start + b'"structs": {\n' + b",\n".join(lines) + content[-4:])
     assert f"struct row {table.row_id(row)} is not in use" in problems(complete)
 
 

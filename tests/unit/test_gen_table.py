@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Any, Callable, Dict, Optional
 
 import pytest
 
@@ -144,7 +144,7 @@ def test_kernels_are_found_as_people_name_them() -> None:
 
 def test_kernels_come_from_old_to_new() -> None:
     versions = ["6.9.1", "6.12.0-9-amd64", "6.12.0-10-amd64", "7.3-rc7-amd64", "7.3-amd64", "7.3.1-amd64"]
-    known = table(*(kernel(f"aa00{n}", version) for n, version in enumerate(reversed(versions))))
+    known = table(*(kernel(f"aa000{n}", version) for n, version in enumerate(reversed(versions))))
     assert [k.release for k in known] == versions
 
 
@@ -189,3 +189,85 @@ def test_a_release_alone_makes_no_two_kernels_the_same() -> None:
     assert not bare.is_same_kernel(kernel(None))
     assert not bare.is_same_kernel(bare)
     assert not kernel().is_same_kernel(kernel("ff"))
+
+
+NOTE = "no package of this build was found; the builds before and after it are equal in every field"
+
+
+def concluded(one: KernelEntry) -> KernelEntry:
+    return one._replace(btf_ids=None, provenance={**one.provenance, "note": NOTE})
+
+
+def calibrated(one: KernelEntry) -> KernelEntry:
+    return one._replace(btf_ids=None, provenance={"kind": "calibrated", "source": "running kernel", "sha256": None})
+
+
+@pytest.mark.parametrize("how", ["add", "merge"])
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"btf_ids": {"tcp_connect": 8}},
+            r"another BTF id of tcp_connect: 7 from BTF of a\.deb .*; 8 from BTF of b\.deb",
+        ),
+        ({"btf_ids": {"tcp_close": 7}}, "BTF ids of other functions alone: tcp_connect from .*; tcp_close from"),
+        ({"release": "6.1.0-2-amd64"}, "another release: '6.1.0-1-amd64' from .*; '6.1.0-2-amd64' from"),
+        ({"banner": None}, "another banner: 'Linux version .*; None from"),
+        ({"distribution": "ubuntu"}, "another distribution: 'debian' from .*; 'ubuntu' from"),
+        ({"layout": layout(544)}, r"other offsets; first difference in struct sock\.sk_protocol: 540 .*; 544"),
+        ({"layout": {"struct sock": None}}, r"other offsets; first difference in struct sock: there .*; absent"),
+    ],
+)
+def test_whatever_two_sources_differ_in_is_a_conflict(how: str, changes: Dict[str, Any], what: str) -> None:
+    ours = table(kernel())
+    theirs = kernel(source="b.deb")._replace(**changes)
+    with pytest.raises(ConflictError, match=what):
+        ours.merge(table(theirs)) if how == "merge" else ours.add(theirs)
+    assert list(ours) == [kernel()]
+
+
+def test_one_kernel_with_and_without_build_id_must_agree() -> None:
+    ours = table(kernel())
+    with pytest.raises(ConflictError, match=r"first difference in struct sock\.sk_protocol"):
+        ours.add(kernel(None, source="b.deb", where=layout(544)))
+    assert ours.add(kernel(None, source="b.deb"))
+    assert len(ours) == 2
+
+
+def test_function_ids_are_joined_where_they_agree() -> None:
+    ours = table(kernel()._replace(btf_ids={"tcp_connect": 7, "tcp_close": 9}))
+    assert ours.add(kernel()._replace(btf_ids={"tcp_connect": 7, "tcp_sendmsg": 5}))
+    assert next(iter(ours)).btf_ids == {"tcp_connect": 7, "tcp_close": 9, "tcp_sendmsg": 5}
+
+
+@pytest.mark.parametrize("mark", [concluded, calibrated])
+def test_what_was_not_measured_stays_so(mark: Callable[[KernelEntry], KernelEntry], tmp_path: Path) -> None:
+    """Through saving, loading, merging, and without the file of sources, which no host has."""
+    believed = mark(kernel())
+    table(believed).save(tmp_path)
+    again = Table.load(tmp_path)
+    assert list(again) == [believed]
+    merged = table(kernel("aabb02"))
+    merged.merge(again)
+    merged.save(tmp_path / "merged")
+    for path in (tmp_path, tmp_path / "merged"):
+        (path / "x86_64/6.1.sources").unlink()
+        (found,) = (k for k in Table.load(path) if k.build_id == "aabb01")
+        assert not found.measured
+        assert found.provenance.get("note") == believed.provenance.get("note")
+
+
+@pytest.mark.parametrize("mark", [concluded, calibrated])
+def test_what_was_measured_takes_its_place_and_never_the_other_way_round(
+    mark: Callable[[KernelEntry], KernelEntry],
+) -> None:
+    for first, second, changed in ((mark(kernel()), kernel(), True), (kernel(), mark(kernel()), False)):
+        added, merged = table(first), table(first)
+        assert added.add(second) is changed
+        assert merged.merge(table(second)) == changed
+        assert list(added) == list(merged) == [kernel()]
+    wider = mark(kernel(where=layout(sk_type=None)))
+    for entry in (kernel(), wider):
+        ours = table(entry)
+        ours.merge(table(wider if entry is not wider else kernel()))
+        assert list(ours) == [kernel()]

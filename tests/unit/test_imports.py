@@ -16,7 +16,7 @@ PURE = {
     "bundle", "calibration", "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters",
     "findings", "hooks", "image", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog",
     "plain_json", "qr", "relocate", "request", "rows", "scanned", "sha256", "signature", "socket_tuple", "table",
-    "table_writer", "uapi", "whole_file", "words",
+    "table_types", "table_writer", "uapi", "whole_file", "words",
     "top.__init__", "top.columns", "top.model", "top.state", "top.view",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip
