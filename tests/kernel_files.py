@@ -18,12 +18,21 @@ BUILD_ID = "0123456789abcdef0123456789abcdef01234567"
 BANNERS = b"\0Linux version 6.1.0-1-test (no build number)\0" + BANNER.encode() + b"\n\0"
 """As in .rodata of Linux 6.1 and later: of the two, the one with the build number is right."""
 
+ALWAYS = frozenset(
+    (
+        "inet_connection_sock", "inet_sock", "net", "pt_regs", "request_sock", "sk_buff", "sock", "socket",
+        "socket_alloc", "task_struct", "tcp_skb_cb", "tcp_sock",
+    )
+)  # fmt: skip
+"""Structs that every kernel has."""
+
 X86_64 = 62
 S390X = 22
 
 
 def btf(byte_order: str = "little", at: int = 0) -> bytes:
-    """BTF of one struct: struct sock { unsigned short sk_protocol; unsigned char state : 5; }, in four bytes.
+    """BTF of struct sock { unsigned short sk_protocol; unsigned char state : 5; }, in four bytes, and of empty structs
+    in place of all others that no kernel is without.
 
     at: the byte, 0 or 1, that sk_protocol begins at.
     """
@@ -31,6 +40,8 @@ def btf(byte_order: str = "little", at: int = 0) -> bytes:
     u16, u8 = b.integer("unsigned short", 2), b.integer("unsigned char", 1)
     b.bitfield_struct("sock", 4, ("sk_protocol", u16, at * 8, 0), ("state", u8, at * 8 + 16, 5))
     b.record(12, "tcp_connect", b.record(13, "", 0))
+    for name in sorted(ALWAYS - {"sock"}):
+        b.struct(name, 0)
     return b.build()
 
 

@@ -11,13 +11,15 @@ from sockpid.arch import Arch
 from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError
 
-from . import btf_finder, dwarf
+from . import btf_finder, dwarf, dwarf_names
 from .archive import Kernel
-from .archive_names import FUNCTIONS
-from .archive_types import describe, describe_btf
-from .extraction import dwarf_program
+from .archive_names import FUNCTIONS, ROOTS
+from .archive_rows import Rows
+from .archive_types import describe_btf, describe_dwarf
+from .extraction import ALWAYS, dwarf_program
 from .nameless import Nameless
 from .source import KernelSource
+from .wanted import wanted_fields
 
 
 def record_of(kernel: KernelSource) -> Kernel:
@@ -34,12 +36,21 @@ def record_of(kernel: KernelSource) -> Kernel:
     }
     if kernel.btf is not None:
         return _of_btf(identity, kernel.arch, bytes(kernel.btf), kernel.file)
-    if kernel.dwarf is not None and dwarf.is_split(kernel.dwarf):
-        raise SourceError(f"{kernel.file}: its DWARF is split, so types may be missing from it unnoticed")
+    if kernel.dwarf is None:
+        raise SourceError(f"{kernel.file}: neither BTF nor DWARF")
     try:
-        rows = describe(dwarf_program(kernel))
+        if dwarf.is_split(kernel.dwarf):
+            raise SourceError("its DWARF is split, so types may be missing from it unnoticed")
+        prog = dwarf_program(kernel)
+        rows = describe_dwarf(prog, dwarf_names.Definitions(prog, kernel.dwarf), wanted_fields(kernel.arch))
+        missing = [name for name, row in rows.items() if row is None]
+        for name in dwarf.doubts(kernel.dwarf, missing) if missing else ():
+            del rows[name]  # not looked for, as far as anybody can tell
+        _demand_always(rows)
     except drgn.FaultError as error:
         raise SourceError(f"{kernel.file}: DWARF cannot be read: {error}") from None
+    except SourceError as error:
+        raise SourceError(f"{kernel.file}: {error}") from None
     return {**identity, "arch": kernel.arch.name, "kind": "dwarf", "tools": _tools(), "functions": None, "types": rows}
 
 
@@ -58,11 +69,18 @@ def record_of_nameless(kernel: Nameless, file: str, sha256: str) -> Kernel:
 def _of_btf(identity: Mapping[str, Any], arch: Arch, content: bytes, file: str) -> Kernel:
     try:
         btf = Btf(content)
-        rows = describe_btf(btf_finder.program(btf, arch), btf, arch.pointer_size)
+        rows = describe_btf(btf_finder.BtfTypes(content, arch).prog, btf, arch.pointer_size)
+        _demand_always(rows)
         functions = btf.func_ids(FUNCTIONS)
-    except BtfError as error:
-        raise BtfError(f"{file}: {error}") from None
+    except (BtfError, SourceError) as error:
+        raise type(error)(f"{file}: {error}") from None
     return {**identity, "arch": arch.name, "kind": "btf", "tools": _tools(), "functions": functions, "types": rows}
+
+
+def _demand_always(rows: Rows) -> None:
+    missing = [name for name in ALWAYS if name in ROOTS and rows.get(name) is None]
+    if missing:
+        raise SourceError(f"it has no {missing[0]} that could be told, which every kernel has")
 
 
 def _tools() -> Dict[str, str]:

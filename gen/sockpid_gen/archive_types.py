@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Collection, FrozenSet, Iterable, List
+from typing import Any, Collection, Container, FrozenSet, Iterable, List
 
 import drgn
 
 from sockpid.btf import KEYWORDS, Btf
-from sockpid.errors import BtfError
+from sockpid.errors import BtfError, SourceError
 
 from .archive_names import ROOTS
 from .archive_rows import Archived, Row, Rows, members
+from .drgn_layout import Namesakes, demand_whole
 
 _PREFIX = {drgn.TypeKind.STRUCT: "struct", drgn.TypeKind.UNION: "union"}
 
@@ -19,6 +20,8 @@ def describe(prog: drgn.Program, roots: Iterable[str] = ROOTS, shared: Collectio
     """Rows of `roots` and of all named types in them by value, according to the types of `prog`, BTF or DWARF.
 
     `shared`: type names that several types have. They get no row; where one lies in another type, it is spelled out.
+    What is only declared gets no row either: whether the kernel has it cannot be told. Raises SourceError if members
+    were left out of a type.
     """
     rows: Rows = {}
     walk = _Walk(rows, frozenset(shared))
@@ -31,8 +34,8 @@ def describe(prog: drgn.Program, roots: Iterable[str] = ROOTS, shared: Collectio
             rows.setdefault(name, None)
             continue
         if not found.is_complete():
-            rows.setdefault(name, None)
-        elif found.kind == drgn.TypeKind.ENUM:
+            continue
+        if found.kind == drgn.TypeKind.ENUM:
             values = {e.name: e.value for e in found.enumerators or ()}
             rows[name] = {"name": name, "size": drgn.sizeof(found), "values": values}
         else:
@@ -56,6 +59,35 @@ def shared_names(btf: Btf, rows: Rows, pointer_size: int) -> FrozenSet[str]:
                 except BtfError:
                     shared.add(name)
     return frozenset(shared)
+
+
+def describe_dwarf(
+    prog: drgn.Program, namesakes: Namesakes, wanted: Container[str], roots: Iterable[str] = ROOTS
+) -> Rows:
+    """Rows out of DWARF. namesakes: all definitions of a type, looked at for the wanted ones; where they differ, nothing
+    tells which one is meant."""
+    shared: FrozenSet[str] = frozenset()
+    while True:
+        rows = describe(prog, roots, shared)
+        more = {
+            name
+            for name, row in rows.items()
+            if row is not None
+            and name in wanted
+            and any(_described(other) != _described(prog.type(name)) for other in namesakes(name))
+        }
+        if not more:
+            return rows
+        shared |= more
+
+
+def _described(kind: drgn.Type) -> Any:
+    """A type alone, for comparison with another of its name."""
+    if kind.kind == drgn.TypeKind.ENUM:
+        return drgn.sizeof(kind), {e.name: e.value for e in kind.enumerators or ()}
+    rows: Rows = {}
+    name = _Walk(rows, frozenset()).type(kind)
+    return rows[name]
 
 
 def describe_btf(prog: drgn.Program, btf: Btf, pointer_size: int, roots: Iterable[str] = ROOTS) -> Rows:
@@ -104,11 +136,14 @@ class _Walk:
         return f"{'i' if signed else 'u'}{drgn.sizeof(kind)}"
 
     def _struct(self, kind: drgn.Type) -> Any:
+        if not kind.is_complete():
+            raise SourceError(f"{kind.type_name()} lies in another type, and is only declared")
         name = f"{_PREFIX[kind.kind]} {kind.tag}" if kind.tag else ""
         if not name or name in self._shared:
             union = {"union": True} if kind.kind == drgn.TypeKind.UNION else {}
             return {"size": kind.size, "members": self._members(kind), **union}
         if name not in self._rows:
+            demand_whole(kind)
             row: Row = {"name": name, "size": kind.size}
             self._rows[name] = row
             row["members"] = self._members(kind)

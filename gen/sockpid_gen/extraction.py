@@ -23,6 +23,25 @@ if TYPE_CHECKING:
     import drgn
 
 
+ALWAYS = (
+    "struct inet_connection_sock",
+    "struct inet_sock",
+    "struct net",
+    "struct pt_regs",
+    "struct request_sock",
+    "struct sk_buff",
+    "struct sock",
+    "struct socket",
+    "struct socket_alloc",
+    "struct task_struct",
+    "struct tcp_skb_cb",
+    "struct tcp_sock",
+)
+"""Types that every kernel with TCP has. Where one of them is missing, nothing can be said to be absent."""
+
+_NOT_WANTED = object()
+
+
 class Extraction(NamedTuple):
     """What a kernel's description says. layout: of exactly the wanted fields; the rest as in a table's kernel entry."""
 
@@ -72,27 +91,40 @@ def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hoo
 
 def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[Btf]]:
     """The answers, and the BTF. DWARF is read before it, and gone then: together they would need more memory."""
-    from . import btf_finder, drgn_layout
+    from . import btf_finder, drgn_layout, dwarf_names
 
     found: List[Answer] = []
-    if kernel.dwarf is not None:
-        layout = drgn_layout.extract(dwarf_program(kernel), wanted)
-        missing = [name for name, row in layout.items() if row is None]
-        if missing and dwarf.is_split(kernel.dwarf):
-            raise SourceError(
-                f"{kernel.file}: its DWARF is split, and {missing[0]} was not found: are all its .dwo files there, or "
-                "the .dwp beside it? (They are not found for a vmlinux in a package.)"
-            )
-        found.append(Answer("DWARF read by drgn", layout))
-    if kernel.btf is None:
-        return found, None
     try:
+        if kernel.dwarf is not None:
+            prog = dwarf_program(kernel)
+            # To look at all definitions takes ten times as long as all else; of those in BTF, BTF tells as well.
+            every = dwarf_names.Definitions(prog, kernel.dwarf) if kernel.btf is None else lambda _: ()
+            layout = drgn_layout.extract(prog, wanted, every)
+            missing = [name for name, row in layout.items() if row is None]
+            doubts = dwarf.doubts(kernel.dwarf, missing) if missing else {}
+            for name, why in doubts.items():
+                raise SourceError(f"{name} was not found in the DWARF, but may be in the kernel: {why}")
+            found.append(Answer("DWARF read by drgn", layout))
+        if kernel.btf is None:
+            return _of_a_kernel(found), None
         btf = Btf(bytes(kernel.btf))
+        types = btf_finder.BtfTypes(btf.data, kernel.arch)
+        theirs = drgn_layout.extract(types.prog, wanted, types.namesakes)
         ours = btf.extract(wanted, kernel.arch.pointer_size)
-        theirs = drgn_layout.extract(btf_finder.program(btf, kernel.arch), wanted)
-    except BtfError as error:
-        raise BtfError(f"{kernel.file}: {error}") from None
-    return [Answer("BTF read by sockpid", ours), Answer("BTF read by drgn", theirs), *found], btf
+        return _of_a_kernel([Answer("BTF read by sockpid", ours), Answer("BTF read by drgn", theirs), *found]), btf
+    except (BtfError, SourceError) as error:
+        raise type(error)(
+            f"{kernel.file}: {error}".replace(f"{kernel.file}: {kernel.file}: ", f"{kernel.file}: ")
+        ) from None
+
+
+def _of_a_kernel(found: List[Answer]) -> List[Answer]:
+    """Raises SourceError unless each has the types that no kernel is without, as far as they are wanted."""
+    for reader, layout in found:
+        missing = [name for name in ALWAYS if layout.get(name, _NOT_WANTED) is None]
+        if missing:
+            raise SourceError(f"{reader} has no {missing[0]}, which every kernel has: it is not that of a whole kernel")
+    return found
 
 
 def dwarf_program(kernel: KernelSource) -> drgn.Program:

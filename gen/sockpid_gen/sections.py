@@ -19,6 +19,8 @@ ELF_MAGIC = b"\x7fELF"
 IDENTITY = 20
 """Bytes from the start of an ELF header to the end of e_machine."""
 
+_ELFCOMPRESS_ZSTD = 2
+
 _COMPRESSED_MAX = 256 << 20
 """Bytes that a compressed section may have when it is decompressed."""
 
@@ -52,6 +54,15 @@ def content(file: IO[bytes], section: Any) -> bytes:
         raise SourceError(f"damaged ELF file: section {section.name} reaches past its end")
     if section.compressed and section.data_size > _COMPRESSED_MAX:
         raise SourceError(f"section {section.name} has more than {_COMPRESSED_MAX >> 20} MiB in it")
+    if section.compressed:
+        header = section.structs.Elf_Chdr.sizeof()
+        file.seek(offset)
+        (kind,) = struct.unpack("<I" if section.elffile.little_endian else ">I", file.read(4))
+        if kind == _ELFCOMPRESS_ZSTD:  # which pyelftools does not know
+            from .decompress import decompress
+
+            file.seek(offset + header)
+            return decompress(file.read(size - header), _COMPRESSED_MAX)
     return bytes(section.data())
 
 

@@ -38,7 +38,6 @@ KEYWORDS: Dict[str, FrozenSet[int]] = {
 """The C keyword of a type name, and the kinds it stands for."""
 
 _TAGGED = frozenset().union(*KEYWORDS.values())
-_NEAR = 1 << 15
 _VOID = memoryview(bytes(12)).cast("I")
 
 
@@ -61,7 +60,7 @@ class Btf:
         self._first_id: int = 1 if base is None else base._first_id + len(base)
         self._first_string: int = 0 if base is None else base._first_string + base._strings_size
         # The sections stay where they are in the blob: copying megabytes costs as much as half of reading them.
-        self._data = data
+        self.data = data
         self._types: slice = sections.types
         self._text: int = sections.strings.start
         self._strings_size: int = sections.strings.stop - self._text
@@ -86,7 +85,7 @@ class Btf:
         start = offset - self._first_string
         if 0 <= start < self._strings_size:
             start += self._text
-            return self._data[start : self._data.find(b"\0", start)].decode("utf-8", "backslashreplace")
+            return self.data[start : self.data.find(b"\0", start)].decode("utf-8", "backslashreplace")
         if self._base is not None and offset < self._first_string:
             return self._base.string(offset)
         raise BtfError(f"BTF name offset {offset} is past the end of the string section")
@@ -95,7 +94,7 @@ class Btf:
         """The strings at many offsets, as they are in the blob."""
         offsets = list(offsets)
         if self._base is None and offsets and max(offsets) < self._strings_size:
-            data, text, end_of = self._data, self._text, self._data.find
+            data, text, end_of = self.data, self._text, self.data.find
             return [data[text + offset : end_of(b"\0", text + offset)] for offset in offsets]
         return [self.string(offset).encode("utf-8", "surrogateescape") for offset in offsets]
 
@@ -170,28 +169,28 @@ class Btf:
         return layout
 
     def _name_offsets(self, names: Iterable[str]) -> Dict[int, str]:
-        # Every producer of BTF writes each string once, so an occurrence is the only one. Names that sort together are
-        # mostly of one subsystem, and then lie together: the surroundings of the last one are looked at first.
+        # A string may be there more than once, and may be the end of another: each place where a name ends is one.
         offsets: Dict[int, str] = {}
-        find, start, end = self._data.find, self._text, self._text + self._strings_size
-        at = start
-        for name in sorted(names):
-            encoded = name.encode("utf-8", "surrogateescape") + b"\0"
-            here = find(b"\0" + encoded, max(start, at - _NEAR), min(end, at + _NEAR))
-            if here < 0:
-                here = find(b"\0" + encoded, start, end)
-            if here >= 0:
-                at = here + 1
-                offsets[self._first_string + at - start] = name
-            elif self._data[start : start + len(encoded)] == encoded:
-                offsets[self._first_string] = name
+        data, start, end = self.data, self._text, self._text + self._strings_size
+        encoded = {name: name.encode("utf-8", "surrogateescape") + b"\0" for name in names}
+        for shortest in encoded.values():
+            if any(other is not shortest and shortest.endswith(other) for other in encoded.values()):
+                continue  # it is looked for where that one is
+            family = [(name, text) for name, text in encoded.items() if text.endswith(shortest)]
+            at = data.find(shortest, start, end)
+            while at >= 0:
+                for name, text in family:
+                    here = at + len(shortest) - len(text)
+                    if here >= start and (text is shortest or data[here:at] == text[: at - here]):
+                        offsets[self._first_string + here - start] = name
+                at = data.find(shortest, at + 1, end)
         if self._base is not None:
             offsets.update(self._base._name_offsets(names))
         return offsets
 
     def _index(self) -> Index:
         if self._indexed is None:
-            data, start, end = self._data, self._types.start, self._types.stop
+            data, start, end = self.data, self._types.start, self._types.stop
             if self.byte_order != sys.byteorder:
                 from array import array
 

@@ -116,7 +116,7 @@ def btf(path: Path, program: Path, runs: int) -> Dict[str, Any]:
     def with_drgn() -> None:
         blob = Btf(data)
         blob.extract(wanted, machine.pointer_size)
-        drgn_layout.extract(btf_finder.program(blob, machine), wanted)
+        drgn_layout.extract(btf_finder.BtfTypes(blob.data, machine).prog, wanted)
 
     with tempfile.TemporaryDirectory() as directory:
         small = os.path.join(directory, "min.btf")

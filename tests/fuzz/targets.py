@@ -36,7 +36,7 @@ def btf(data: bytes) -> None:
     blob.func_ids(["tcp_connect", "sock"])
     for type_id in blob.ids()[:200]:
         blob.type(type_id)
-    theirs = drgn_layout.extract(btf_finder.program(blob, ARCHES["x86_64"]), WANTED)
+    theirs = drgn_layout.extract(btf_finder.BtfTypes(data, ARCHES["x86_64"]).prog, WANTED)
     assert layout.keys() == theirs.keys()
 
 

@@ -44,7 +44,7 @@ def machine() -> arch.Arch:
 def test_our_reader_and_drgn_agree(btf: Btf, machine: arch.Arch) -> None:
     fields = wanted(machine)
     ours = btf.extract(fields, machine.pointer_size)
-    assert compare(ours, drgn_layout.extract(btf_finder.program(btf, machine), fields)) == []
+    assert compare(ours, drgn_layout.extract(btf_finder.BtfTypes(btf.data, machine).prog, fields)) == []
     sock = ours["struct sock"]
     assert isinstance(sock, Struct)
     assert sock.fields["__sk_common.skc_daddr"] is not None

@@ -309,3 +309,42 @@ def test_malformed_paths(path: str) -> None:
 def test_malformed_type_names(name: str) -> None:
     with pytest.raises(ValueError, match="does not start with"):
         Btf(sample().build()).extract({name: frozenset()}, 8)
+
+
+@ORDERS
+@pytest.mark.parametrize("order", ["copy first", "tail first"])
+def test_a_name_may_be_there_twice_and_be_the_end_of_another(byte_order: str, order: str) -> None:
+    """Types whose names are the first copy, the second copy, and the end of a longer string, are all found."""
+
+    def named(*places: str) -> bytes:
+        b = BtfBuilder(byte_order)
+        u32 = b.integer("unsigned int", 4)
+        texts = ["tcp_sock", "sock", "x"] if order == "tail first" else ["sock", "tcp_sock", "x"]
+        offsets = {}
+        for text in [*texts, "sock"]:
+            offsets["second" if text in offsets else text] = len(b.strings)
+            b.strings += text.encode() + b"\0"
+        offsets["tail"] = offsets["tcp_sock"] + 4
+        for number, place in enumerate(places):
+            b.record(4, offsets[place], 8, (offsets["x"], u32, 32 * (number % 2)), vlen=1)
+        return b.build()
+
+    for place in ("sock", "second", "tail"):
+        assert field(named(place), "x", "struct sock") == Field(0, 32)
+        assert field(named(place, "tcp_sock"), "x", "struct tcp_sock") == Field(32, 32)
+    for one, other in (("sock", "second"), ("sock", "tail"), ("tail", "second"), ("second", "sock")):
+        with pytest.raises(BtfError, match="several different types called 'struct sock'"):
+            field(named(one, other), "x", "struct sock")
+
+
+def test_a_function_whose_name_is_there_twice_has_no_id() -> None:
+    b = BtfBuilder()
+    proto = b.record(13, "", 0)
+    one = len(b.strings)
+    b.strings += b"tcp_connect\0"
+    other = len(b.strings)
+    b.strings += b"__tcp_connect\0"
+    found = b.record(12, other + 2, proto)
+    assert Btf(b.build()).func_ids(["tcp_connect"]) == {"tcp_connect": found}
+    b.record(12, one, proto)
+    assert Btf(b.build()).func_ids(["tcp_connect"]) == {}

@@ -64,7 +64,6 @@ RICH = {
     ),
     "struct flags": frozenset(["b", "e"]),
     "struct inner": frozenset(("u",)),
-    "struct declared": frozenset(("x",)),
     "enum negative": frozenset(("N", "gone")),
     "enum wide": frozenset(("W",)),
 }
@@ -75,7 +74,7 @@ def test_both_readers_agree(arch: str) -> None:
     machine = ARCHES[arch]
     btf = Btf(rich_btf(machine.byte_order))
     ours = btf.extract(RICH, machine.pointer_size)
-    assert compare(ours, drgn_layout.extract(btf_finder.program(btf, machine), RICH)) == []
+    assert compare(ours, drgn_layout.extract(btf_finder.BtfTypes(btf.data, machine).prog, RICH)) == []
     row = ours["struct s"]
     assert isinstance(row, Struct)
     assert row.fields["p"] == Field(0, machine.pointer_size * 8)
@@ -85,7 +84,7 @@ def test_both_readers_agree(arch: str) -> None:
 
 def test_every_type_can_be_made() -> None:
     btf = Btf(rich_btf("little"))
-    types = btf_finder.BtfTypes(btf_finder.program(btf, ARCHES["x86_64"]), btf)
+    types = btf_finder.BtfTypes(btf.data, ARCHES["x86_64"])
     for type_id in btf.ids():
         assert isinstance(types.type(type_id), drgn.Type)
 
@@ -95,7 +94,7 @@ def test_finder_refuses_what_is_no_type_and_cycles() -> None:
     func = b.record(12, "f", b.record(13, "", 0))
     cycle = b.record(10, "", b.next_id)
     btf = Btf(b.build())
-    types = btf_finder.BtfTypes(btf_finder.program(btf, ARCHES["x86_64"]), btf)
+    types = btf_finder.BtfTypes(btf.data, ARCHES["x86_64"])
     with pytest.raises(BtfError, match="is not a type"):
         types.type(func)
     with pytest.raises(BtfError, match="reference cycle"):
@@ -107,7 +106,7 @@ def test_what_drgn_refuses_is_damaged_btf() -> None:
     pointer = b.pointer(0)
     b.bitfield_struct("s", 8, ("p", pointer, 0, 3))
     b.struct("t", 8, ("f", b.record(7, "declared", 0), 0))
-    prog = btf_finder.program(Btf(b.build()), ARCHES["x86_64"])
+    prog = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"]).prog
     with pytest.raises(BtfError, match="BTF type 1 as a bit field of 3: bit field must be integer"):
         drgn_layout.extract(prog, {"struct s": frozenset("p")})
     with pytest.raises(SourceError, match="struct t is damaged: cannot get size of incomplete structure"):
@@ -115,7 +114,7 @@ def test_what_drgn_refuses_is_damaged_btf() -> None:
 
 
 def test_finder_knows_no_files() -> None:
-    prog = btf_finder.program(Btf(make.btf()), ARCHES["x86_64"])
+    prog = btf_finder.BtfTypes(make.btf(), ARCHES["x86_64"]).prog
     assert prog.type("struct sock").size == 4
     with pytest.raises(LookupError):
         prog.type("struct sock", "net/core/sock.c")
@@ -215,7 +214,7 @@ def test_btf_agrees_with_dwarf_of_the_same_c(tmp_path: Path, arch: str, bpf: str
     dwarf = drgn.Program(btf_finder.platform(ARCHES[arch]))
     dwarf.extra_module("s", create=True).try_file(str(tmp_path / "dwarf.o"), force=True)
     expected = drgn_layout.extract(dwarf, wanted)
-    assert compare(drgn_layout.extract(btf_finder.program(btf, ARCHES[arch]), wanted), expected) == []
+    assert compare(drgn_layout.extract(btf_finder.BtfTypes(btf.data, ARCHES[arch]).prog, wanted), expected) == []
     assert compare(btf.extract(wanted, 8), expected) == []
     row = expected["struct s"]
     assert isinstance(row, Struct)

@@ -118,8 +118,8 @@ def test_canonical_form_to_the_letter(document: shard.Document) -> None:
         '{"arch": "x86_64", "functions": ["tcp_connect"], "producer": "sockpid-gen 0.1.0", "schema": "3.0", '
         '"series": "6.1",\n"kernels": [\n'
         '{"banner": "Linux version 6.1.0-1 (x) #1", "btf_ids": [7], "build_id": "aa", "digest": "DIGEST", '
-        f'"distribution": "debian", "layout": "{row}", "provenance": {{"kind": "btf", "sha256": "{"0" * 64}", "source": "a.deb", '
-        '"tools": {"drgn": "0.3.0"}}, "release": "6.1.0-1"}\n'
+        f'"distribution": "debian", "layout": "{row}", "provenance": {{"kind": "btf", "sha256": "{"0" * 64}", '
+        '"source": "a.deb", "tools": {"drgn": "0.3.0"}}, "release": "6.1.0-1"}\n'
         f'],\n"layouts": {{\n"{row}": {{"struct \\u00e9": null}}\n}},\n"structs": {{\n}}}}\n'
     )
 

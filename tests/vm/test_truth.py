@@ -74,7 +74,7 @@ def test_btf_and_dwarf_agree_in_every_field(image: KernelSource, debug: KernelSo
     assert dwarf.kind == "dwarf"
     btf = Btf(bytes(image.btf))
     by_sockpid = btf.extract(fields, image.arch.pointer_size)
-    by_drgn = drgn_layout.extract(btf_finder.program(btf, image.arch), fields)
+    by_drgn = drgn_layout.extract(btf_finder.BtfTypes(btf.data, image.arch).prog, fields)
     assert compare(by_sockpid, dwarf.layout) == []
     assert compare(by_drgn, dwarf.layout) == []
     rows = [row for row in dwarf.layout.values() if row is not None]
