@@ -26,13 +26,18 @@ ALWAYS = frozenset(
 )  # fmt: skip
 """Structs that every kernel has."""
 
+C_OTHERS = (
+    "struct pt_regs { unsigned long regs[8], gprs[8], gpr[8], uregs[8], di, si, dx, cx, a0, a1, a2, a3; } pt_regs;\n"
+)
+C_OTHERS += "".join(f"struct {name} {{}} {name};\n" for name in sorted(ALWAYS - {"sock", "pt_regs"}))
+"""All of them but struct sock, in C."""
+
 X86_64 = 62
 S390X = 22
 
 
 def btf(byte_order: str = "little", at: int = 0) -> bytes:
-    """BTF of struct sock { unsigned short sk_protocol; unsigned char state : 5; }, in four bytes, and of empty structs
-    in place of all others that no kernel is without.
+    """BTF of struct sock { unsigned short sk_protocol; unsigned char state : 5; }, in four bytes, and of others().
 
     at: the byte, 0 or 1, that sk_protocol begins at.
     """
@@ -40,9 +45,18 @@ def btf(byte_order: str = "little", at: int = 0) -> bytes:
     u16, u8 = b.integer("unsigned short", 2), b.integer("unsigned char", 1)
     b.bitfield_struct("sock", 4, ("sk_protocol", u16, at * 8, 0), ("state", u8, at * 8 + 16, 5))
     b.record(12, "tcp_connect", b.record(13, "", 0))
-    for name in sorted(ALWAYS - {"sock"}):
-        b.struct(name, 0)
+    others(b)
     return b.build()
+
+
+def others(b: BtfBuilder) -> None:
+    """All structs that every kernel has, but for struct sock: one of registers for each architecture, and empty ones."""
+    for name in sorted(ALWAYS - {"sock", "pt_regs"}):
+        b.struct(name, 0)
+    u64 = b.integer("u64", 8)
+    arrays = [(name, b.array(u64, 8), 512 * n) for n, name in enumerate(("regs", "gprs", "gpr", "uregs"))]
+    registers = [(name, u64, 2048 + 64 * n) for n, name in enumerate(("di", "si", "dx", "cx", "a0", "a1", "a2", "a3"))]
+    b.struct("pt_regs", 320, *arrays, *registers)
 
 
 def build_id_note(byte_order: str = "little", build_id: str = BUILD_ID) -> bytes:

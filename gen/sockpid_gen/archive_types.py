@@ -64,8 +64,10 @@ def shared_names(btf: Btf, rows: Rows, pointer_size: int) -> FrozenSet[str]:
 def describe_dwarf(
     prog: drgn.Program, namesakes: Namesakes, wanted: Container[str], roots: Iterable[str] = ROOTS
 ) -> Rows:
-    """Rows out of DWARF. namesakes: all definitions of a type, looked at for the wanted ones; where they differ, nothing
-    tells which one is meant."""
+    """Rows out of DWARF. namesakes: all definitions of a type, looked at for the wanted ones.
+
+    Where they differ, nothing tells which one is meant.
+    """
     shared: FrozenSet[str] = frozenset()
     while True:
         rows = describe(prog, roots, shared)

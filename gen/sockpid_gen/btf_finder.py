@@ -125,7 +125,7 @@ class BtfTypes:
             make = prog.struct_type if r.kind == "struct" else prog.union_type
             return make(r.name or None, r.size, [self._member(m) for m in self._stream.members(r)])
         if r.kind in ("enum", "enum64"):
-            if not r.count:
+            if not r.length:
                 return prog.enum_type(r.name or None)
             compatible = prog.int_type("int" if r.flag else "unsigned int", r.size, r.flag)
             values = [drgn.TypeEnumerator(*value) for value in self._stream.values(r)]

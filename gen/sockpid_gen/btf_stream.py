@@ -1,7 +1,7 @@
 """BTF read from its first record to its last, with every name looked up where its record says it is.
 
-The second reader: it shares nothing with sockpid.btf, which looks for records and names in ways of its own. What the two
-agree on was found in two ways. (Linux: Documentation/bpf/btf.rst, include/uapi/linux/btf.h)
+The second reader: it shares nothing with sockpid.btf, which looks for records and names in ways of its own. What the
+two agree on was found in two ways. (Linux: Documentation/bpf/btf.rst, include/uapi/linux/btf.h)
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WORDS_OF_C = ("long", "long int", "unsigned long", "long unsigned int")
 
 
 class Record(NamedTuple):
-    """One record. size: or the id of the type that it refers to. flag: kind_flag. rest: the words after the third."""
+    """One record. size: or the id of the type that it refers to. length: number of elements. flag: kind_flag. rest: the words after the third."""
 
     kind: str
     name: str
     size: int
-    count: int
+    length: int
     flag: bool
     rest: Tuple[int, ...]
 

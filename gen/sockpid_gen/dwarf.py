@@ -159,7 +159,7 @@ def _part(file: IO[bytes], elf: ELFFile, name: str) -> _Part:
 
 def _c_files(elf: ELFFile) -> Iterator[str]:
     """The C sources that the symbol table names: the linker keeps the name of each object's."""
-    table = elf.get_section_by_name(".symtab")
+    table: Any = elf.get_section_by_name(".symtab")
     for symbol in table.iter_symbols() if table is not None else ():
         if symbol["st_info"]["type"] == "STT_FILE" and symbol.name.endswith(".c"):
             yield os.path.basename(symbol.name)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional, Tu
 import sockpid
 from sockpid import hooks
 from sockpid.btf import Btf
+from sockpid.arch import Arch
 from sockpid.errors import BtfError, SourceError
-from sockpid.layout import Layout, Wanted
+from sockpid.layout import Layout, Struct, Wanted
 
 from . import dwarf
 from .difference import compare, words
@@ -106,21 +107,27 @@ def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[
                 raise SourceError(f"{name} was not found in the DWARF, but may be in the kernel: {why}")
             found.append(Answer("DWARF read by drgn", layout))
         if kernel.btf is None:
-            return _of_a_kernel(found), None
+            return _of_a_kernel(kernel.arch, found), None
         btf = Btf(bytes(kernel.btf))
         types = btf_finder.BtfTypes(btf.data, kernel.arch)
         theirs = drgn_layout.extract(types.prog, wanted, types.namesakes)
         ours = btf.extract(wanted, kernel.arch.pointer_size)
-        return _of_a_kernel([Answer("BTF read by sockpid", ours), Answer("BTF read by drgn", theirs), *found]), btf
+        return _of_a_kernel(
+            kernel.arch, [Answer("BTF read by sockpid", ours), Answer("BTF read by drgn", theirs), *found]
+        ), btf
     except (BtfError, SourceError) as error:
         raise type(error)(
             f"{kernel.file}: {error}".replace(f"{kernel.file}: {kernel.file}: ", f"{kernel.file}: ")
         ) from None
 
 
-def _of_a_kernel(found: List[Answer]) -> List[Answer]:
-    """Raises SourceError unless each has the types that no kernel is without, as far as they are wanted."""
+def _of_a_kernel(arch: Arch, found: List[Answer]) -> List[Answer]:
+    """Raises SourceError unless each has the types that no kernel of the architecture is without, as far as they are
+    wanted."""
     for reader, layout in found:
+        registers = layout.get("struct pt_regs")
+        if isinstance(registers, Struct) and any(registers.fields.get(name, _NOT_WANTED) is None for name in arch.args):
+            raise SourceError(f"{reader} has a struct pt_regs that is not that of {arch.name}")
         missing = [name for name in ALWAYS if layout.get(name, _NOT_WANTED) is None]
         if missing:
             raise SourceError(f"{reader} has no {missing[0]}, which every kernel has: it is not that of a whole kernel")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-from typing import IO, BinaryIO, Iterator, NamedTuple, Optional, Union, cast
+from typing import IO, BinaryIO, Dict, Iterator, NamedTuple, Optional, Union, cast
 
 from sockpid import notes
 from sockpid.arch import Arch
@@ -80,21 +80,20 @@ def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:
     pieces = itertools.islice(iter(lambda: kernel.read(_STEP), b""), KERNEL_MAX // _STEP)
     window = bytearray()
     """What was read last: of what comes before, the banner is all that is needed."""
-    banner = None
+    banners: Dict[str, None] = {}
     for piece in pieces:
         window += piece
         until = len(window) - _REACH
         if until <= 0:
             continue
-        if banner is None:
-            banner = vmlinux.banner_in(window, until)
+        banners.update(dict.fromkeys(vmlinux.banners_in(window, until)))
         for found in _candidates(window, until, arch.byte_order):
             for more in itertools.islice(pieces, max(0, -((len(window) - found.btf - found.size) // _STEP))):
                 window += more
             btf = bytes(window[found.btf : found.btf + found.size])
             Btf(btf)  # checks header and sections, and that all of it is there
             build_id = notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
-            return None if banner is None else vmlinux.Facts(arch, banner, build_id, btf, False)
+            return vmlinux.Facts(arch, *banners, build_id, btf, False) if len(banners) == 1 else None
         del window[:until]
     return None
 

@@ -1,12 +1,13 @@
 """Answers a request: finds the package of a kernel that a host asked about, and makes a table file of that one kernel.
 
-A package is that kernel's if its build-id is; where there is none to compare, if its version banner is. All else is
-refused, but for one case: the tables have a build before and a build after the wanted one, and these and the package
+A package is that kernel's if build-id, release and version banner all are; where there is no build-id to compare, if
+the others are. What has the build-id and another banner is refused by name. All else is refused, but for one case: the tables have a build before and a build after the wanted one, and these and the package
 that was found are equal in every field. That is said in the entry.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 
 from sockpid import table
 from sockpid.arch import of_machine
-from sockpid.errors import SockpidError, SourceError
+from sockpid.errors import RequestError, SockpidError, SourceError
 from sockpid.request import Request
 
 from . import apt, shard
@@ -57,14 +58,18 @@ class Answer(NamedTuple):
 def fulfil(request: Request, places: Places, say: Say = lambda _: None, tick: Tick = lambda _: None) -> Answer:
     """The answer to a request. `say` is told what is looked at, `tick` of bytes read.
 
-    Raises SourceError that names everything that was looked at, if nothing fits; UnsupportedArchError.
+    Raises SourceError that names everything that was looked at, if nothing fits; RequestError if the request contradicts
+    itself; UnsupportedArchError.
     """
     arch = of_machine(request.arch)
+    _demand_sense(request)
     known = _known(request, places.offsets)
+    refused: List[str] = []
     for build in known:
         if _is_same(request, build):
             return _answer(build, "the table", None)
-    refused: List[str] = []
+        if _has_build_id(request, build):
+            refused.append(f"the table: {_contradiction(request, build)}")
     strangers: List[KernelEntry] = []
     for path in _candidates(request, places, say, refused):
         say(f"reading {path.name}")
@@ -75,6 +80,9 @@ def fulfil(request: Request, places: Places, say: Say = lambda _: None, tick: Ti
             continue
         if _is_same(request, found):
             return _answer(found, path.name, None)
+        if _has_build_id(request, found):
+            refused.append(f"{path.name}: {_contradiction(request, found)}")
+            continue
         refused.append(f"{path.name}: it is {found.identity}")
         if (found.arch, found.release) == (arch.name, request.release):
             strangers.append(found)
@@ -93,12 +101,32 @@ def fulfil(request: Request, places: Places, say: Say = lambda _: None, tick: Ti
     )
 
 
+def _demand_sense(request: Request) -> None:
+    """Raises RequestError if the parts of a request contradict each other: then no answer can be right."""
+    said = request.banner.split(" ", 3)[2:3]
+    if said != [request.release]:
+        raise RequestError(
+            f"the request contradicts itself: release {request.release}, but its banner is {request.banner}"
+        )
+
+
 def _is_same(request: Request, build: KernelEntry) -> bool:
-    if request.arch != build.arch:
+    if request.arch != build.arch or request.release != build.release:
         return False
-    if request.build_id is not None and build.build_id is not None:
-        return request.build_id == build.build_id
-    return request.release == build.release and build.banner is not None and request.is_of(build.banner)
+    if build.banner is None or not request.is_of(build.banner):
+        return False
+    return None in (request.build_id, build.build_id) or request.build_id == build.build_id
+
+
+def _has_build_id(request: Request, build: KernelEntry) -> bool:
+    return request.build_id is not None and request.build_id == build.build_id
+
+
+def _contradiction(request: Request, build: KernelEntry) -> str:
+    return (
+        f"it has the build-id {build.build_id} that is asked for, but it is {build.arch} {build.release}, {build.banner!r}; "
+        f"asked for is {request.arch} {request.release}, {request.banner!r}: one of the two is not what it says"
+    )
 
 
 def _known(request: Request, offsets: Path) -> List[KernelEntry]:
@@ -122,7 +150,7 @@ def _candidates(request: Request, places: Places, say: Say, refused: List[str]) 
     """Files that may hold the kernel, the likeliest first. Adds what could not be asked to `refused`."""
     for path in places.paths:
         if path.is_dir():
-            fitting = sorted(p for p in path.rglob(f"*{request.release}[-_.]*") if p.is_file())
+            fitting = sorted(p for p in path.rglob(f"*{glob.escape(request.release)}[-_.]*") if p.is_file())
             yield from sorted(fitting, key=lambda p: p.stat().st_size)  # debug packages last
             if not fitting:
                 refused.append(f"{path}: no file in it has {request.release} in its name")

@@ -63,7 +63,7 @@ class FileNames:
         else:
             at = self._strings(at, self._directories, 0)
             self._strings(at, self._names, 3)
-        return end
+        return int(end)
 
     def _strings(self, at: int, found: Set[Any], numbers: int) -> int:
         """A list of strings, each with so many numbers behind it, up to an empty one."""

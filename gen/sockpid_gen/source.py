@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -24,6 +25,8 @@ LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
 
 _PACKAGES = ("deb", "rpm")
+_PATH = re.compile(r"/(?:lib/modules/|boot/[A-Za-z]+-)([0-9]+\.[0-9][^/]*)")
+"""Where the path of a kernel in a package has the release."""
 _NESTED_MAX = 2
 """How many archives may be around a package or archive."""
 
@@ -144,11 +147,12 @@ def _kernels(
         return
     inside = package.kernel(file, what, tick) if what in _PACKAGES else package.sources(file, what, tick, nested > 0)
     found = False
-    for _, content in inside:
+    for name, content in inside:
         stream = front.buffered(content)
         if what in _PACKAGES and not stream.peek(len(ELF_MAGIC)).startswith(ELF_MAGIC):
             facts = front.read(stream)
             if facts is not None:
+                _demand_release(name, facts)
                 yield facts, file
                 return
             file.seek(0)
@@ -158,7 +162,9 @@ def _kernels(
             copy(stream, kernel, package.FILE_MAX)
             found = True
             if what in _PACKAGES:
-                yield _facts(path, kernel, given), kernel
+                facts = _facts(path, kernel, given)
+                _demand_release(name, facts)
+                yield facts, kernel
                 return
             yield from _kernels(path, kernel, given, lambda _: None, nested - 1)
     if not found:
@@ -166,6 +172,19 @@ def _kernels(
             "package has no kernel in it (Debian's linux-image-* packages may only depend on the one that has: "
             "linux-image-RELEASE-unsigned or linux-binary-RELEASE)"
         )
+
+
+def _demand_release(name: str, facts: vmlinux.Facts) -> None:
+    """Raises SourceError if a package calls its kernel by another release than the kernel calls itself.
+
+    One of the two may say less than the other: "6.1", or have the name of a compression behind it.
+    """
+    match = _PATH.search("/" + name)
+    if match is None or facts.banner is None:
+        return
+    shorter, longer = sorted((match.group(1), vmlinux.release_of(facts.banner)), key=len)
+    if not longer.startswith(shorter) or longer[len(shorter) :][:1].isalnum():
+        raise SourceError(f"package contradicts itself: the kernel in {name} says that it is {facts.banner}")
 
 
 def _facts(path: Path, file: BinaryIO, given: Given) -> vmlinux.Facts:
@@ -200,8 +219,6 @@ def _bare_btf(path: Path, data: bytes, given: Given) -> vmlinux.Facts:
             f"{path} is bare BTF, which does not say what kernel it describes: also give {' and '.join(missing)}"
             + ("" if given.build_id else " (and --build-id, if the kernel has one)")
         )
-    if not vmlinux.is_banner(given.banner):
-        raise UsageError(f"--banner {given.banner!r} is not what /proc/version says: 'Linux version RELEASE ... #...'")
     return vmlinux.Facts(of_machine(given.arch), given.banner, given.build_id, data, False)
 
 
@@ -209,6 +226,10 @@ def _identified(
     path: Path, facts: vmlinux.Facts, dwarf: Optional[IO[bytes]], given: Given, sha256: str
 ) -> KernelSource:
     banner = facts.banner or given.banner
+    if given.banner is not None and not vmlinux.is_banner(given.banner):
+        raise UsageError(f"--banner {given.banner!r} is not what /proc/version says: 'Linux version RELEASE ... #...'")
+    if given.build_id is not None and not re.fullmatch("([0-9a-f]{2})+", given.build_id):
+        raise UsageError(f"--build-id {given.build_id!r} is none: bytes in lower-case hex")
     if banner is None:
         raise SourceError("no version banner in it; is it a kernel?")
     banner = banner.rstrip()

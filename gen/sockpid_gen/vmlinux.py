@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from typing import IO, Any, NamedTuple, Optional, Union
+from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Union
 
 from sockpid import notes
 from sockpid.arch import Arch
+from sockpid.errors import SourceError
 
 from . import dwarf
 from .sections import IDENTITY, arch_of, content, mapped, opened
@@ -47,17 +48,20 @@ class Facts(NamedTuple):
 
 
 def read_elf(file: IO[bytes]) -> Facts:
-    """The facts of an ELF vmlinux. Raises SourceError if it is damaged, UnsupportedArchError."""
+    """The facts of an ELF vmlinux. Raises SourceError if it is damaged, or no kernel, UnsupportedArchError."""
     from elftools.elf.constants import SH_FLAGS
 
     file.seek(0)
     arch = arch_of(file.read(IDENTITY))
     build_id: Optional[str] = None
-    banner: Optional[str] = None
+    banners: Dict[str, None] = {}
     btf: Union[bytes, memoryview, None] = None
     described: Any = None
     has_dwarf = False
     with opened(file) as elf:
+        if elf["e_type"] == "ET_REL":
+            # Modules are such files, too: what is in them is not all of a kernel, and its numbers are not final.
+            raise SourceError("no linked kernel but an object file (kernel modules are such files)")
         for section in elf.iter_sections():
             kind, flags = section["sh_type"], section["sh_flags"]
             if kind == "SHT_NOBITS":
@@ -68,13 +72,13 @@ def read_elf(file: IO[bytes]) -> Facts:
                 has_dwarf = True
             elif kind == "SHT_NOTE":
                 build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
-            elif banner is None and flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
+            elif flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
                 data = content(file, section)
-                banner = banner_in(data, len(data))
+                banners.update(dict.fromkeys(banners_in(data, len(data))))
         if has_dwarf and btf and not described.compressed:
             with contextlib.suppress(OSError):
                 btf = mapped(file, described)
-    return Facts(arch, banner, build_id, btf, has_dwarf)
+    return Facts(arch, one_of(banners), build_id, btf, has_dwarf)
 
 
 def read_raw(data: bytes, arch: Arch) -> Facts:
@@ -90,7 +94,7 @@ def read_raw(data: bytes, arch: Arch) -> Facts:
         )
         if start >= 0:
             build_id = notes.build_id(data[start:at], arch.byte_order)
-    return Facts(arch, banner_in(data, len(data)), build_id, btf, False)
+    return Facts(arch, one_of(dict.fromkeys(banners_in(data, len(data)))), build_id, btf, False)
 
 
 def release_of(banner: str) -> str:
@@ -116,16 +120,23 @@ def mark(byte_order: str) -> str:
     return "<" if byte_order == "little" else ">"
 
 
-def banner_in(data: Union[bytes, bytearray], end: int) -> Optional[str]:
-    """The first version banner that starts before `end`."""
+def banners_in(data: Union[bytes, bytearray], end: int) -> Iterator[str]:
+    """The version banners that start before `end`."""
     end += len(_BANNER_START) - 1
     at = data.find(_BANNER_START, 0, end)
     while at >= 0:
         match = _BANNER.match(data, at)
         if match:
-            return match.group().decode("utf-8", "replace").rstrip()
+            yield match.group().decode("utf-8", "replace").rstrip()
         at = data.find(_BANNER_START, at + 1, end)
-    return None
+
+
+def one_of(banners: Iterable[str]) -> Optional[str]:
+    """The banner, if there is one. Raises SourceError if there are several: nothing tells which is the kernel's."""
+    found = list(banners)
+    if len(found) > 1:
+        raise SourceError(f"it has several version banners: {found[0]!r} and {found[1]!r}")
+    return found[0] if found else None
 
 
 def btf_size(data: Union[bytes, bytearray], at: int, byte_order: str) -> Optional[int]:

@@ -22,7 +22,7 @@ _PUBLIC_BUILDERS = ("debian-kernel@lists.debian.org",)
 _BUILDER = re.compile(r"\A(Linux version \S+ )\(([^()]*)\)")
 _FORMS = {
     "build-id": r"none|([0-9a-f]{2})+",
-    "release": r"[0-9]+\.[0-9]+[^ /]*",
+    "release": r"[0-9]+\.[0-9]+[!-.0-~]*",  # ASCII, no blank, no slash
     "arch": r"[a-z0-9_]+",
     "banner": r"Linux version .*",
     "banner-sha256": r"[0-9a-f]{64}",

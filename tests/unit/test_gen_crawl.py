@@ -39,6 +39,7 @@ def sock(shift: int) -> bytes:
     u16 = b.integer("unsigned short", 2)
     b.struct("sock", 64, ("sk_protocol", u16, 16 * shift), ("sk_type", u16, 16 * shift + 16))
     b.record(12, "tcp_connect", b.record(13, "", 0))
+    make.others(b)
     return b.build()
 
 
@@ -265,7 +266,7 @@ def test_apt_refuses_a_file_with_another_sum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shift", [1, 2])
 def test_new_kernels_are_held_against_the_dwarf_of_their_debug_packages(tmp_path: Path, shift: int) -> None:
     """In the image's BTF the field has moved by `shift`, in the DWARF of the same build by 1."""
-    source = "struct sock { short pad; unsigned short sk_protocol, sk_type, rest[29]; } sock;"
+    source = "struct sock { short pad; unsigned short sk_protocol, sk_type, rest[29]; } sock;\n" + make.C_OTHERS
     vmlinux = test_gen_dwarf.build(tmp_path, "-gdwarf-5", f'{source} const char linux_banner[] = "BANNER";')
     release = "6.1.0-1-test"
     debug = make.deb({f"./usr/lib/debug/boot/vmlinux-{release}": vmlinux.read_bytes()})

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import ClassVar, Dict
+from typing import Any, ClassVar, Dict
 
 import pytest
 
@@ -21,10 +21,13 @@ from sockpid_gen.source import open_source
 from tests import kernel_files as make
 
 WANTED = {"struct sock": frozenset(("state", "next[1]"))}
-SOURCE = """
+SOURCE = (
+    """
 struct sock { short type; unsigned state : 5; void *next[2]; } sock;
 const char linux_banner[] = "BANNER";
-""" + "".join(f"struct {name} {{}} {name};\n" for name in sorted(make.ALWAYS - {"sock"}))
+"""
+    + make.C_OTHERS
+)
 
 
 def build(directory: Path, form: str, source: str = SOURCE) -> Path:
@@ -141,3 +144,101 @@ def test_types_in_a_missing_file_are_not_called_absent(tmp_path: Path, form: str
         pytest.raises(SourceError, match=r"struct sock was not found .* its DWARF is split"),
     ):
         extract(kernel, WANTED)
+
+
+def refused(path: Path, message: str, wanted: Dict[str, Any] = WANTED) -> None:
+    with open_source(path) as kernel, pytest.raises(SourceError, match=message):
+        extract(kernel, wanted)
+
+
+def linked(directory: Path, compiler: str, **sources: str) -> Path:
+    """A kernel of several objects: source by name; the first word is an option of its own ("-g0")."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    objects = []
+    for name, text in {"banner": f'-g const char linux_banner[] = "{make.BANNER}";', **sources}.items():
+        options, _, source = text.partition(" ")
+        suffix = "s" if name.startswith("entry") else "c"
+        (directory / f"{name}.{suffix}").write_text(source + "\n")
+        objects.append(f"{name}.o")
+        command = [compiler, *options.split(","), "-fPIC", "-c", f"{name}.{suffix}", "-o", objects[-1]]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    command = [compiler, "-shared", "-nostdlib", "-Wl,--build-id", *objects, "-o", "vmlinux"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return directory / "vmlinux"
+
+
+COMPILERS = pytest.mark.parametrize("compiler", ["gcc", "clang-14"])
+VERSIONS = pytest.mark.parametrize("version", [4, 5])
+SOCK = (
+    "struct sock { short type; unsigned state : 5; void *next[2]; } sock; struct sock *of(struct sock *s) { return s; }"
+)
+WITH_MORE = {**WANTED, "struct more": frozenset("x")}
+
+
+@COMPILERS
+@VERSIONS
+def test_a_type_that_is_nowhere_is_absent(tmp_path: Path, compiler: str, version: int) -> None:
+    path = linked(tmp_path, compiler, main=f"-gdwarf-{version} {SOCK}")
+    with open_source(path) as kernel:
+        assert extract(kernel, WITH_MORE).layout["struct more"] is None
+
+
+@COMPILERS
+@VERSIONS
+def test_a_type_that_is_only_declared_is_not_called_absent(tmp_path: Path, compiler: str, version: int) -> None:
+    path = linked(tmp_path, compiler, main=f"-gdwarf-{version} {SOCK} struct more *more;")
+    refused(path, "struct more was not found .* it is mentioned, but nowhere defined", WITH_MORE)
+
+
+@COMPILERS
+def test_an_object_without_debug_information_is_named(tmp_path: Path, compiler: str) -> None:
+    path = linked(
+        tmp_path, compiler, main=f"-g {SOCK}", other="-g0 struct more { int x; } m; int f(void) { return m.x; }"
+    )
+    refused(path, r"struct more was not found .* no debug information: other\.c", WITH_MORE)
+
+
+def test_objects_with_few_types_are_noticed(tmp_path: Path) -> None:
+    path = linked(tmp_path, "gcc", main=f"-g {SOCK}", other="-g1 struct more { int x; } m; int f(void) { return m.x; }")
+    refused(path, "struct more was not found .* compiled with -g1, which leaves out types", WITH_MORE)
+
+
+@pytest.mark.parametrize("form", SPLIT)
+@pytest.mark.parametrize("missing", ["main.dwo", "more.dwo"])
+def test_split_behind_an_assembler_unit(tmp_path: Path, form: str, missing: str) -> None:
+    """Not the first unit tells whether DWARF is split; one file of several is missing."""
+    options = form.replace(" ", ",")
+    more = f"{options} struct more {{ int x; }} more;"
+    version = "5" if "5" in form else "4"
+    entry = f"-Wa,-gdwarf-{version} .globl entry\n entry: ret"
+    path = linked(tmp_path, "clang-14", entry=entry, main=f"{options} {SOCK}", more=more)
+    (tmp_path / missing).unlink()
+    name = "struct sock" if missing == "main.dwo" else "struct more"
+    refused(path, f"{name} was not found .* its DWARF is split", WITH_MORE)
+
+
+@COMPILERS
+@VERSIONS
+@pytest.mark.parametrize("where", ["b", "net/main"])
+def test_two_types_of_one_name_are_refused(tmp_path: Path, compiler: str, version: int, where: str) -> None:
+    """In another file, or in one of the same name in another directory."""
+    (tmp_path / "net").mkdir()
+    other = SOCK.replace("short type", "long type").replace("sock;", "sock2;").replace("*of(", "*of2(")
+    path = linked(tmp_path, compiler, **{"main": f"-gdwarf-{version} {SOCK}", where: f"-gdwarf-{version} {other}"})
+    refused(path, "several different types called 'struct sock'")
+
+
+@COMPILERS
+@VERSIONS
+def test_two_types_of_one_name_may_differ_in_what_nobody_asks(tmp_path: Path, compiler: str, version: int) -> None:
+    other = SOCK.replace("type;", "kind;").replace("sock;", "sock2;").replace("*of(", "*of2(")
+    check(linked(tmp_path, compiler, main=f"-gdwarf-{version} {SOCK}", b=f"-gdwarf-{version} {other}"))
+
+
+def test_a_kernel_without_what_every_kernel_has(tmp_path: Path) -> None:
+    path = linked(tmp_path, "gcc", main=f"-g {SOCK}")
+    wanted = {**WANTED, "struct task_struct": frozenset({"pid"})}
+    refused(path, "has no struct task_struct, which every kernel has: it is not that of a whole kernel", wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import shutil
 import struct
 import subprocess
@@ -51,7 +52,10 @@ def names(path: Path) -> List[str]:
 )
 @pytest.mark.parametrize("compression", ["xz", "gz", "bz2", ""])
 def test_rpm(tmp_path: Path, name: str, compression: str) -> None:
-    content = make.elf() if not name.endswith(".gz") else make.PACKERS["gz"](make.elf())
+    (release,) = re.findall(r"6\.[0-9.]+-[0-9a-z._-]*[0-9a-z](?=\.gz|/)", name)
+    sections = {".rodata": b"\0" + make.BANNER.replace("6.1.0-1-test", release).encode() + b"\0"}
+    content = make.elf({**sections, ".notes": make.build_id_note(), ".BTF": make.btf()})
+    content = make.PACKERS["gz"](content) if name.endswith(".gz") else content
     package = make.rpm({"./boot": None, "./boot/.vmlinuz.hmac": b"x", name: content, "./z": bytes(99)}, compression)
     kernel = read(tmp_path / "kernel.rpm", package)
     assert (kernel.build_id, kernel.btf, kernel.file) == (make.BUILD_ID, make.btf(), "kernel.rpm")
