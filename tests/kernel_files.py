@@ -50,7 +50,7 @@ def btf(byte_order: str = "little", at: int = 0) -> bytes:
 
 
 def others(b: BtfBuilder) -> None:
-    """All structs that every kernel has, but for struct sock: one of registers for each architecture, and empty ones."""
+    """All structs that every kernel has, but for struct sock: registers of each architecture, and empty ones."""
     for name in sorted(ALWAYS - {"sock", "pt_regs"}):
         b.struct(name, 0)
     u64 = b.integer("u64", 8)

@@ -31,7 +31,10 @@ _WORDS_OF_C = ("long", "long int", "unsigned long", "long unsigned int")
 
 
 class Record(NamedTuple):
-    """One record. size: or the id of the type that it refers to. length: number of elements. flag: kind_flag. rest: the words after the third."""
+    """One record. size: or the id of the type that it refers to. length: number of elements. flag: kind_flag.
+
+    rest: the words after the third.
+    """
 
     kind: str
     name: str

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional, Tu
 
 import sockpid
 from sockpid import hooks
-from sockpid.btf import Btf
 from sockpid.arch import Arch
+from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError
 from sockpid.layout import Layout, Struct, Wanted
 

@@ -93,7 +93,7 @@ def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:
             btf = bytes(window[found.btf : found.btf + found.size])
             Btf(btf)  # checks header and sections, and that all of it is there
             build_id = notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
-            return vmlinux.Facts(arch, *banners, build_id, btf, False) if len(banners) == 1 else None
+            return vmlinux.Facts(arch, next(iter(banners)), build_id, btf, False) if len(banners) == 1 else None
         del window[:until]
     return None
 

@@ -1,8 +1,9 @@
 """Answers a request: finds the package of a kernel that a host asked about, and makes a table file of that one kernel.
 
 A package is that kernel's if build-id, release and version banner all are; where there is no build-id to compare, if
-the others are. What has the build-id and another banner is refused by name. All else is refused, but for one case: the tables have a build before and a build after the wanted one, and these and the package
-that was found are equal in every field. That is said in the entry.
+the others are. What has the build-id and another banner is refused by name. All else is refused, but for one case: the
+tables have a build before and a build after the wanted one, and these and the package that was found are equal in every
+field. That is said in the entry.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Answer(NamedTuple):
 def fulfil(request: Request, places: Places, say: Say = lambda _: None, tick: Tick = lambda _: None) -> Answer:
     """The answer to a request. `say` is told what is looked at, `tick` of bytes read.
 
-    Raises SourceError that names everything that was looked at, if nothing fits; RequestError if the request contradicts
-    itself; UnsupportedArchError.
+    Raises SourceError that names everything that was looked at, if nothing fits; RequestError if the request
+    contradicts itself; UnsupportedArchError.
     """
     arch = of_machine(request.arch)
     _demand_sense(request)
@@ -124,8 +125,9 @@ def _has_build_id(request: Request, build: KernelEntry) -> bool:
 
 def _contradiction(request: Request, build: KernelEntry) -> str:
     return (
-        f"it has the build-id {build.build_id} that is asked for, but it is {build.arch} {build.release}, {build.banner!r}; "
-        f"asked for is {request.arch} {request.release}, {request.banner!r}: one of the two is not what it says"
+        f"it has the build-id {build.build_id} that is asked for, but it is {build.arch} {build.release}, "
+        f"{build.banner!r}; asked for is {request.arch} {request.release}, {request.banner!r}: "
+        "one of the two is not what it says"
     )
 
 

@@ -16,7 +16,18 @@ from sockpid.btf import Btf
 from sockpid.errors import BtfError, ConflictError, SchemaError, TableError
 from sockpid.image import Image, Relocation, parse_image
 from sockpid.layout import Wanted
-from sockpid_gen import archive, archive_names, archive_record, btf_finder, extraction, refresh, shard, source, wanted
+from sockpid_gen import (
+    Table,
+    archive,
+    archive_names,
+    archive_record,
+    btf_finder,
+    extraction,
+    refresh,
+    shard,
+    source,
+    wanted,
+)
 from sockpid_gen.archive_rows import Archived, members
 from sockpid_gen.archive_types import describe, describe_btf, shared_names
 from tests import kernel_files as make
@@ -308,3 +319,35 @@ def test_kernels_that_only_the_table_has_stay_and_contradictions_are_errors(
 
 def test_functions_of_hooks_are_archived() -> None:
     assert hooks.functions() <= set(archive_names.FUNCTIONS)
+
+
+def test_records_of_one_kernel_that_number_a_function_differently(kernel: archive.Kernel) -> None:
+    other = {**kernel, "sources": [["other.deb", "1" * 64]], "functions": {"tcp_connect": 99}}
+    with pytest.raises(TableError, match=r"first in the BTF id of tcp_connect: 99 in other\.deb .*, 5 in vmlinux"):
+        archive.merge([kernel, other])
+    for changes in ({"release": "6.1.0-2-test"}, {"banner": make.BANNER + " x"}):
+        with pytest.raises(TableError, match="is described in two ways, first in its"):
+            archive.merge([kernel, {**kernel, **changes, "sources": [["other.deb", "1" * 64]]}])
+
+
+def test_refreshing_keeps_what_was_concluded_and_refuses_other_numbers(kernel: archive.Kernel, tmp_path: Path) -> None:
+    kept, offsets = tmp_path / "archive", tmp_path / "offsets"
+    archive.save(archive.path_of(kept, "x86_64", "6.1"), archive.encode("x86_64", "6.1", [kernel]))
+    refresh.refresh(kept, offsets)
+    (read,) = Table.load(offsets)
+    note = {**read.provenance, "note": "equal on both sides"}
+    concluded = read._replace(build_id="ff", banner=f"{read.banner} x", btf_ids=None, provenance=note)
+    table = Table.load(offsets)
+    assert table.add(concluded)
+    table.save(offsets)
+    (offsets / "x86_64/6.1.sources").unlink()
+    (refreshed,) = refresh.refresh(kept, offsets)
+    assert (refreshed.archived, refreshed.others) == (1, 1)
+    (again,) = (k for k in Table.load(offsets) if k.build_id == "ff")
+    assert (again.measured, again.provenance["note"]) == (False, "equal on both sides")
+    archive.save(
+        archive.path_of(kept, "x86_64", "6.1"),
+        archive.encode("x86_64", "6.1", [{**kernel, "functions": {"tcp_connect": 99}}]),
+    )
+    with pytest.raises(ConflictError, match=r"another BTF id of tcp_connect: 5 from .*; 99 from"):
+        refresh.refresh(kept, offsets)

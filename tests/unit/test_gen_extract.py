@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,10 +14,10 @@ from elftools.elf.elffile import ELFFile
 from sockpid.arch import ARCHES
 from sockpid.btf import Btf
 from sockpid.errors import BtfError, SourceError
-from sockpid.layout import Enum, Field, Layout, Struct
+from sockpid.layout import Enum, Field, Layout, Struct, Wanted
 from sockpid_gen import btf_finder, drgn_layout, pahole
 from sockpid_gen.difference import compare
-from sockpid_gen.extraction import extract
+from sockpid_gen.extraction import ALWAYS, extract
 from sockpid_gen.source import KernelSource, open_source
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
@@ -163,6 +164,115 @@ def test_dwarf_that_is_none(tmp_path: Path) -> None:
     path.write_bytes(make.elf({".rodata": make.BANNERS, ".debug_info": b"garbage"}))
     with open_source(path) as opened, pytest.raises(SourceError, match="vmlinux: "):
         extract(opened, WANTED)
+
+
+def refused(tmp_path: Path, btf: bytes, message: str, wanted: Wanted, arch: str = "x86_64") -> None:
+    opened = kernel_of(tmp_path, btf, arch)
+    with pytest.raises((SourceError, BtfError), match=f"^vmlinux: .*{message}"):
+        extract(opened, wanted)
+
+
+IN_SOCK: Wanted = {"struct sock": frozenset({"here", "gone"})}
+
+
+@pytest.mark.parametrize("byte_order", ["little", "big"])
+def test_nothing_is_called_absent_of_a_type_that_is_not_whole(tmp_path: Path, byte_order: str) -> None:
+    """Declarations; types without members, as .BTF.base has them; types with a few, as min_core_btf leaves them."""
+    arch = "x86_64" if byte_order == "little" else "s390x"
+
+    def with_sock(*members: tuple[str, int], size: int = 776, declared: bool = False) -> bytes:
+        b = BtfBuilder(byte_order)
+        u32 = b.integer("unsigned int", 4)
+        if declared:
+            b.record(7, "sock", 0)
+        else:
+            b.struct("sock", size, *((name, u32, 8 * at) for name, at in members))
+        return b.build()
+
+    refused(tmp_path, with_sock(declared=True), "struct sock is only declared", IN_SOCK, arch)
+    refused(tmp_path, with_sock(), "struct sock: no member is known at bytes 0 to 776", IN_SOCK, arch)
+    refused(tmp_path, with_sock(size=16), "struct sock of 16 bytes has no members: they were left out", IN_SOCK, arch)
+    some = ("here", 0), ("there", 540), ("last", 772)
+    refused(tmp_path, with_sock(*some), "struct sock: no member is known at bytes 4 to 540", IN_SOCK, arch)
+    refused(tmp_path, with_sock(*some[:1]), "no member is known at bytes 4 to 776", IN_SOCK, arch)
+    # Padding is shorter than the longest cache line.
+    padded = kernel_of(tmp_path, with_sock(("here", 0), ("there", 256), size=512), arch)
+    row = extract(padded, IN_SOCK).layout["struct sock"]
+    assert isinstance(row, Struct)
+    assert row.fields == {"here": Field(0, 32), "gone": None}
+
+
+def kernel_of(tmp_path: Path, btf: bytes, arch: str) -> KernelSource:
+    machine, order = ARCHES[arch].e_machine, ARCHES[arch].byte_order
+    sections = {".rodata": make.BANNERS, ".notes": make.build_id_note(order), ".BTF": btf}
+    return kernel(tmp_path / "vmlinux", make.elf(sections, order, machine))
+
+
+def test_what_lies_in_a_type_has_to_be_whole_too(tmp_path: Path) -> None:
+    b = BtfBuilder()
+    u32 = b.integer("unsigned int", 4)
+    b.struct("sock", 20, ("in", b.struct("inner", 16), 0), ("here", u32, 128))
+    refused(tmp_path, b.build(), "struct inner of 16 bytes has no members", {"struct sock": frozenset({"in.gone"})})
+    b = BtfBuilder()
+    u32 = b.integer("unsigned int", 4)
+    b.struct("sock", 20, ("", b.struct("", 16), 0), ("here", u32, 128))
+    refused(tmp_path, b.build(), "of 16 bytes has no members", IN_SOCK)
+
+
+def test_btf_of_less_than_a_kernel(tmp_path: Path) -> None:
+    b = BtfBuilder()
+    b.integer("int", 4, signed=True)
+    message = "has no struct sock, which every kernel has: it is not that of a whole kernel"
+    refused(tmp_path, b.build(), message, IN_SOCK)
+    for name in sorted(ALWAYS):
+        refused(tmp_path, b.build(), f"has no {name}, which every kernel has", {name: frozenset({"gone"})})
+
+
+@pytest.mark.parametrize(
+    ("arch", "byte_order", "long", "registers", "message"),
+    [
+        ("x86_64", "big", 8, ["di", "si", "dx", "cx"], "the BTF is big-endian, but x86_64 is little-endian"),
+        ("s390x", "little", 8, ["gprs"], "the BTF is little-endian, but s390x is big-endian"),
+        ("x86_64", "little", 4, ["di", "si", "dx", "cx"], "the BTF is of a 32-bit kernel, but x86_64 has 64 bits"),
+        ("aarch64", "little", 8, ["di", "si", "dx", "cx"], "struct pt_regs that is not that of aarch64"),
+        ("x86_64", "little", 8, ["regs"], "struct pt_regs that is not that of x86_64"),
+    ],
+)
+def test_btf_of_another_machine(
+    tmp_path: Path, arch: str, byte_order: str, long: int, registers: list[str], message: str
+) -> None:
+    b = BtfBuilder(byte_order)
+    word = b.integer("long unsigned int", long)
+    b.struct("pt_regs", 8 * len(registers), *((name, word, 64 * n) for n, name in enumerate(registers)))
+    refused(tmp_path, b.build(), message, {"struct pt_regs": frozenset(ARCHES[arch].args)}, arch)
+
+
+@pytest.mark.parametrize("first", ["sock", "tail"])
+def test_copies_and_ends_of_strings_are_names_for_drgn_too(first: str) -> None:
+    b = BtfBuilder()
+    u32 = b.integer("unsigned int", 4)
+    x = b.name("x")
+    places = {"tail": len(b.strings) + 4, "sock": len(b.strings) + 9}
+    b.strings += b"tcp_sock\0sock\0sock\0"
+    b.record(4, places[first], 4, (x, u32, 0), vlen=1)
+    types = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"])
+    wanted = {"struct sock": frozenset("x")}
+    assert drgn_layout.extract(types.prog, wanted, types.namesakes)["struct sock"] == Struct(
+        "struct sock", 4, {"x": Field(0, 32)}
+    )
+    b.record(4, places["sock"] + 5, 8, (x, u32, 32), vlen=1)
+    types = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"])
+    with pytest.raises(SourceError, match="several different types called 'struct sock'"):
+        drgn_layout.extract(types.prog, wanted, types.namesakes)
+
+
+def test_the_two_readers_of_btf_share_nothing() -> None:
+    """What both would get wrong, they would agree on."""
+    for name in ("btf_stream", "btf_finder", "drgn_layout"):
+        tree = ast.parse((Path(btf_finder.__file__).parent / f"{name}.py").read_text())
+        modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not [module for module in modules if module and module.startswith("sockpid.btf")]
 
 
 def test_compare() -> None:

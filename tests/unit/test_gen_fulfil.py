@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sockpid import request, table
-from sockpid.errors import RequestError, SourceError
+from sockpid.errors import RequestError, SockpidError, SourceError
 from sockpid.layout import Field, Layout, Struct
-from sockpid_gen import fulfil
+from sockpid_gen import Table, fulfil
 from sockpid_gen.cli import load
 from sockpid_gen.entry import KernelEntry
 from tests import kernel_files as make
@@ -72,6 +72,58 @@ def test_without_build_id_the_whole_banner_decides(tmp_path: Path, packages: Pat
     assert run(tmp_path, nameless, "--from", str(packages)).exit_code == 0
     rebuilt = nameless._replace(banner_sha256=request.digest(make.BANNER.replace("#1", "#2")))
     assert isinstance(run(tmp_path, rebuilt, "--from", str(packages)).exception, SourceError)
+
+
+def test_an_equal_build_id_does_not_outweigh_another_banner(tmp_path: Path, packages: Path) -> None:
+    """Of a package, and of a kernel of the tables: one of the two is not what it says."""
+    other = make.BANNER.replace("#1", "#2")
+    asked = ASKED._replace(banner=request.without_builder(other), banner_sha256=request.digest(other))
+    result = run(tmp_path, asked, "--from", str(packages))
+    assert isinstance(result.exception, SourceError)
+    assert "amd64.deb: it has the build-id" in str(result.exception)
+    assert "one of the two is not what it says" in str(result.exception)
+    deb = next(packages.rglob("*test_6.1.1_amd64.deb"))
+    added = CliRunner().invoke(load(), ["add", str(deb), "--offsets", str(tmp_path / "offsets")])
+    assert added.exit_code == 0, added
+    result = run(tmp_path, asked)
+    assert isinstance(result.exception, SourceError)
+    assert "the table: it has the build-id" in str(result.exception)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_an_equal_build_id_does_not_outweigh_another_release(tmp_path: Path, packages: Path) -> None:
+    other = make.BANNER.replace("6.1.0-1-test", "6.1.0-1-test-x")
+    asked = request.Request(
+        make.BUILD_ID, "6.1.0-1-test-x", "x86_64", request.without_builder(other), request.digest(other)
+    )
+    result = run(tmp_path, asked, "--from", str(next(packages.rglob("*test_6.1.1_amd64.deb"))))
+    assert isinstance(result.exception, SourceError)
+    assert "it has the build-id" in str(result.exception)
+
+
+def test_a_request_that_contradicts_itself_has_no_answer(tmp_path: Path, packages: Path) -> None:
+    result = run(tmp_path, ASKED._replace(release="6.1.0-2-test"), "--from", str(packages))
+    assert isinstance(result.exception, RequestError)
+    assert "contradicts itself: release 6.1.0-2-test" in str(result.exception)
+
+
+@pytest.mark.parametrize("release", ["9.1**", "9.1[", "9.1?", "9.1\u00e9", "9.1\x00", "9.1" + "1" * 5000])
+def test_odd_releases_are_answered_by_an_error(tmp_path: Path, packages: Path, release: str) -> None:
+    banner = f"Linux version {release} (a@b) #1"
+    asked = request.Request(None, release, "x86_64", request.without_builder(banner), request.digest(banner))
+    result = run(tmp_path, asked, "--from", str(packages))
+    assert isinstance(result.exception, SockpidError)
+
+
+def test_what_was_concluded_says_nothing_for_others(tmp_path: Path) -> None:
+    """The answer for a build between two others, put into a table, is no neighbour of a third."""
+    noted = build(52)._replace(provenance={**build(52).provenance, "note": "concluded"})
+    made = Table()
+    for one in (build(49), noted):
+        made.add(one)
+    made.save(tmp_path)
+    asked = request.Request("ff" * 20, build(50).release, "x86_64", str(build(50).banner), "0" * 64)
+    assert [k.release for k in fulfil._known(asked, tmp_path)] == [build(49).release]
 
 
 def test_a_damaged_request_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:

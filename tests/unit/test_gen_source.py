@@ -248,3 +248,74 @@ def test_given_identity_must_not_contradict_the_kernel(file: Path, given: Given)
 )
 def test_distribution(banner: str, distribution: Optional[str]) -> None:
     assert vmlinux.distribution_of(banner) == distribution
+
+
+OTHER_BANNER = make.BANNER.replace("#1", "#2").encode()
+
+
+@pytest.mark.parametrize("where", [".rodata", ".data"])
+def test_two_banners_are_one_too_many(file: Path, where: str) -> None:
+    sections = {".rodata": make.BANNERS, ".notes": make.build_id_note(), ".BTF": make.btf()}
+    sections[where] = sections.get(where, b"") + b"\0" + OTHER_BANNER + b"\n\0"
+    with pytest.raises(SourceError, match=r"several version banners: 'Linux .*#1 .*' and 'Linux .*#2 "):
+        opened(file, make.elf(sections))
+    # One that is there twice is one.
+    sections[where] = sections[where].replace(OTHER_BANNER, make.BANNER.encode())
+    assert opened(file, make.elf(sections)).banner == make.BANNER
+
+
+def test_two_banners_in_images_and_in_front_of_them(file: Path) -> None:
+    for image in (make.arm64_image(), make.raw()):
+        twice = image.replace(make.BANNERS, make.BANNERS + OTHER_BANNER + b"\n\0")
+        with pytest.raises(SourceError, match="several version banners"):
+            vmlinux.read_raw(twice, of_elf(183, 8, "little"))
+    twice = make.arm64_image().replace(make.BANNERS, make.BANNERS + OTHER_BANNER + b"\n\0")
+    with pytest.raises(SourceError, match="several version banners"):
+        opened(file, make.deb({"./boot/vmlinuz-6.1.0-1-test": twice}))
+
+
+def test_a_module_is_no_kernel_whatever_it_is_said_to_be(file: Path) -> None:
+    """An object file (ET_REL): a kernel's types are not all in it."""
+    module = bytearray(make.elf({".modinfo": b"vermagic=6.1.0-1-test SMP \0", ".BTF": make.btf()}))
+    struct.pack_into("<H", module, 16, 1)
+    with pytest.raises(SourceError, match="no linked kernel but an object file"):
+        opened(file, bytes(module), Given(banner=make.BANNER, build_id="ab"))
+
+
+@pytest.mark.parametrize(
+    ("path", "is_right"),
+    [
+        ("./boot/vmlinuz-6.1.0-1-test", True),
+        ("./boot/vmlinuz-6.1", True),
+        ("./usr/lib/modules/6.1.0-1-test/vmlinuz", True),
+        ("./boot/vmlinuz-6.1.0-2-test", False),
+        ("./boot/vmlinuz-6.1.0-1-test2", False),
+        ("./boot/vmlinuz-6.1.0-10-test", False),
+        ("./usr/lib/modules/6.1.0-1-tes/vmlinuz", False),
+        ("./usr/lib/debug/boot/vmlinux-6.12.0-1-test", False),
+    ],
+)
+def test_a_package_must_not_contradict_its_kernel(file: Path, path: str, is_right: bool) -> None:
+    package = make.deb({path: make.elf()})
+    if is_right:
+        assert opened(file, package).release == "6.1.0-1-test"
+        return
+    with pytest.raises(
+        SourceError, match=r"package contradicts itself: the kernel in .* says that it is Linux version 6"
+    ):
+        opened(file, package)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Given(banner="nonsense"), "--banner 'nonsense' is not what /proc/version says"),
+        (Given(banner="Linux version 6.1.0-1-test"), "is not what /proc/version says"),
+        (Given(banner=make.BANNER, build_id="AB"), "--build-id 'AB' is none: bytes in lower-case hex"),
+        (Given(banner=make.BANNER, build_id="abc"), "--build-id 'abc' is none"),
+    ],
+)
+def test_a_given_identity_has_to_be_one(file: Path, given: Given, message: str) -> None:
+    for content in (make.elf(), make.elf({".BTF": make.btf()})):
+        with pytest.raises(UsageError, match=message):
+            opened(file, content, given)
