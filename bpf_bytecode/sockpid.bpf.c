@@ -523,8 +523,13 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	if (!tuple.sport)
 		return 0;
 	/* Of one that is closed still, or again, the tuple may be another socket's. */
-	if (setting(SET_STATE) || state != TCP_CLOSE)
+	if (setting(SET_STATE) || state != TCP_CLOSE) {
 		publish(&owner);
+		/* It may have been closed since, and its name be another's. (A new state is not there yet when it is told of.) */
+		read_field(&state, (const struct sock *)sk, __sk_common.skc_state);
+		if (!setting(SET_STATE) && state == TCP_CLOSE)
+			unpublish(&owner.tuple, sk, 0);
+	}
 	return is_process;
 }
 
