@@ -36,10 +36,11 @@ TABLES = 4096
 
 
 class Table(NamedTuple):
-    """What a process had open. at: time.monotonic(). took: seconds to find out."""
+    """What a process had open. at: time.monotonic(). start_ticks: None if it is gone, or may not be looked into. took:
+    seconds to find out."""
 
     at: float
-    start_ticks: int
+    start_ticks: Optional[int]
     inodes: FrozenSet[int]
     took: float
 
@@ -63,13 +64,16 @@ class Witness:
         """Has this process the socket open? None if that could not be looked at, or the process is gone."""
         now = time.monotonic()
         table = self._tables.get(pid)
-        if table is not None and now - table.at < KEEP_SECONDS and inode in table.inodes:
-            return True
+        if table is not None and now - table.at < KEEP_SECONDS:
+            if inode in table.inodes:
+                return True
+            if table.start_ticks is None:
+                return None
         if not self._may(now, table is None or table.took < CHEAP_SECONDS):
             return None
         table = self._look_into(pid, now)
         self._spend(now)
-        if table is None or not 0 <= table.start_ticks - proc.ticks_of(start_ns) <= 1:
+        if table.start_ticks is None or not 0 <= table.start_ticks - proc.ticks_of(start_ns) <= 1:
             return None
         return inode in table.inodes
 
@@ -85,19 +89,17 @@ class Witness:
             self._spend(now)
         return self._opened.get(inode, ())
 
-    def _look_into(self, pid: int, now: float) -> Optional[Table]:
+    def _look_into(self, pid: int, now: float) -> Table:
         ticks = proc.start_ticks(pid)
+        inodes: FrozenSet[int] = frozenset()
         try:
             os.listdir(f"/proc/{pid}/fd")  # may we look?
+            inodes = frozenset(proc.socket_inodes(pid))
         except OSError:
-            return None
-        if ticks is None:
-            return None
+            ticks = None
         if len(self._tables) >= TABLES:
             self._tables.clear()
-        inodes = frozenset(proc.socket_inodes(pid))
-        table = Table(now, ticks, inodes, time.monotonic() - now)
-        self._tables[pid] = table
+        table = self._tables[pid] = Table(now, ticks, inodes, time.monotonic() - now)
         return table
 
     def _may(self, now: float, is_cheap: bool = False) -> bool:

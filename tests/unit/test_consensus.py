@@ -140,5 +140,5 @@ def test_a_concluded_entry_has_to_be_proven_where_it_is_used() -> None:
     note = {"provenance": {"kind": "btf", "note": "equal on both sides"}}
     builds = shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=note)
     for entry, origin in zip(builds.entries, ("table", "consensus"), strict=True):
-        found = offsets._of(builds, entry)
+        found = offsets._of(builds, entry, frozenset())
         assert (found.origin, found.needs_proof) == (origin, origin != "table")
