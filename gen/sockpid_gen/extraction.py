@@ -98,9 +98,9 @@ def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[
     try:
         if kernel.dwarf is not None:
             prog = dwarf_program(kernel)
-            # To look at all definitions takes ten times as long as all else; of those in BTF, BTF tells as well.
-            every = dwarf_names.Definitions(prog, kernel.dwarf) if kernel.btf is None else lambda _: ()
-            layout = drgn_layout.extract(prog, wanted, every)
+            # To look at all definitions takes ten times as long as all else. Where there is BTF, it has them all, too.
+            every = [dwarf_names.Definitions(prog, kernel.dwarf)] if kernel.btf is None else []
+            layout = drgn_layout.extract(prog, wanted, *every)
             missing = [name for name, row in layout.items() if row is None]
             doubts = dwarf.doubts(kernel.dwarf, missing) if missing else {}
             for name, why in doubts.items():

@@ -179,9 +179,9 @@ def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets
         from .calibration import complete
 
         return Offsets(complete(layout, unused()), "calibrated", shard.name, no_id)
-    live = None if "live-btf" in deny else lambda: live_btf()[0]
     if not table.is_measured(entry.provenance):
         return Offsets(layout, "consensus", shard.name, no_id)  # concluded from other builds
+    live = None if "live-btf" in deny else lambda: live_btf()[0]
     return Offsets(layout, "table", shard.name, function_ids(entry.btf_ids or {}, live))
 
 

@@ -140,6 +140,7 @@ class Shard:
 
     def _entry(self, line: bytes) -> Entry:
         kernel = Object(self.name, f"kernel {self._kernels.index(line) + 1}", parse(self.name, line))
+        kernel.demand_form(line)
         ids = kernel.get("btf_ids", optional(ids_or_nulls))
         if ids is not None and len(ids) != len(self._functions):
             self._fail(f"a kernel has {len(ids)} BTF ids, but the shard names {len(self._functions)} functions")
@@ -165,7 +166,6 @@ class Shard:
             right = digest(self.arch, entry._asdict())
             if kernel.get("digest", string) != right:
                 self._fail(f"{who} was altered: its digest is {kernel.value['digest']}, its content has {right}")
-        kernel.demand_form(line)
         return entry
 
     def layout(self, entry: Entry) -> Layout:
