@@ -49,8 +49,7 @@ class Seeded(NamedTuple):
 
 
 class Seeds:
-    """What was found at the start, by inode and by name. It does not change: whether a holder still is one, /proc must
-    be asked."""
+    """What was found at the start, by inode and by name. Whether a holder still is one, /proc must be asked."""
 
     def __init__(
         self, listed: Iterable[InetSock] = (), holders: Optional[Mapping[int, Holders]] = None, listed_ns: int = 0
@@ -62,14 +61,22 @@ class Seeds:
         self._owners: Dict[proc.Holder, event.Process] = {}
         self._without_devices: Set[int] = set()
         """Namespaces of whose sockets it is not known what device they are bound to."""
+        self.add(listed, holders or {})
+
+    def add(self, listed: Iterable[InetSock], holders: Mapping[int, Holders], again: bool = False) -> None:
+        """again: what was listed a moment later. While sockets come and go, a listing may pass one over; and who has
+        closed a socket meanwhile has taken its inode, not the socket."""
         for sock in listed:
             if not sock.device_told:
                 self._without_devices.add(sock.tuple.netns)
             before = self._inodes.get(sock.key, sock.inode)
-            self._inodes[sock.key] = sock.inode if sock.inode == before else SEVERAL
+            if sock.inode == before:
+                self._inodes[sock.key] = before
+            elif sock.inode or not again:
+                self._inodes[sock.key] = SEVERAL
             if sock.inode:
                 self._keys[sock.inode] = sock.key
-                by = (holders or {}).get(sock.inode)
+                by = holders.get(sock.inode)
                 if by:
                     self._holders[sock.inode] = by
 
@@ -191,7 +198,9 @@ def seed(update: Optional[Update], remove: Remove, room: int) -> SeedResult:
             if len(public) > room:
                 warnings.append(_too_many(len(public), room))
             made = {key: inode for _, _, key, inode, value in public[:room] if update(key, value)}
-            published = len(made) - (_take_back(made, sight.sockets(), remove) if made else 0)
+            there = sight.sockets() if made else []
+            seeds.add(there, sight.opened.holders, again=True)
+            published = len(made) - _take_back(made, there, remove)
     return SeedResult(seeds, published, warnings)
 
 
@@ -214,10 +223,10 @@ def _take_back(made: Mapping[bytes, int], there: Iterable[InetSock], remove: Rem
     """Removes entries of sockets that are not there any more; of the others the probe sees the end. How many.
 
     A socket that was closed between being listed and being entered would leave its entry behind for the next one with
-    its addresses and ports. So they were listed again.
+    its addresses and ports. So they were listed again. Without an inode it is there, too: the kernel still works on it.
     """
     still = {(sock.key, sock.inode) for sock in there}
-    gone = [key for key, inode in made.items() if (key, inode) not in still]
+    gone = [key for key, inode in made.items() if (key, inode) not in still and (key, 0) not in still]
     for key in gone:
         remove(key)
     return len(gone)

@@ -224,6 +224,31 @@ def test_a_socket_that_closes_meanwhile_leaves_no_entry(host: Host) -> None:
     assert len(seeds) == 2
 
 
+def test_a_socket_that_is_closed_meanwhile_is_the_same_without_an_inode(host: Host) -> None:
+    """As long as the kernel works on it: there is a FIN to send."""
+    host.listings = [[CONNECTED, LISTENING], [CONNECTED._replace(inode=0), LISTENING]]
+    public = Public()
+    seeds, published, _ = seed.seed(public.insert, never, 100)
+    assert published == 2
+    found = seeds.find(0, CONNECTED.tuple, public.entry)
+    assert found is not None
+    assert found.owner.pid == 90
+
+
+def test_a_socket_that_the_first_list_passes_over_is_in_the_second(host: Host) -> None:
+    host.listings = [[LISTENING], [LISTENING, CONNECTED, ORPHAN]]
+    seeds = seed.seed(Public().insert, never, 100).seeds
+    assert seeds.by_inode(6, CONNECTED.tuple) is not None
+    assert seeds.listed(0, ORPHAN.tuple)
+
+
+def test_one_that_is_closed_beside_another_of_that_name_is_nobodys() -> None:
+    """Twins on two devices, which the source does not tell: of the one that was closed the other is not the owner."""
+    seeds = Seeds([CONNECTED, CONNECTED._replace(inode=0)], HELD, 1)
+    assert seeds.by_tuple(CONNECTED.tuple) is None
+    assert seeds.by_inode(6) is not None
+
+
 @pytest.mark.usefixtures("host")
 def test_what_the_probe_has_learnt_is_not_counted() -> None:
     assert seed.seed(lambda _key, _value: False, never, 100).published == 0
