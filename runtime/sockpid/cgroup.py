@@ -17,6 +17,15 @@ KEEP_GONE = 4096
 """Groups that are remembered although they are gone: their events may come late."""
 
 
+def of_process(pid: int) -> Optional[str]:
+    """The path of the cgroup v2 that a process is in now. None without one, or if the process is gone."""
+    try:
+        lines = proc.read(pid, "cgroup").decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    return next((line[3:] for line in lines if line.startswith("0::")), None)
+
+
 class CgroupPaths:
     """Paths of control groups by id, remembered; an unknown id makes it look again, at most once a second.
 
@@ -49,6 +58,16 @@ class CgroupPaths:
             self._scanned = now
             known = self._known(cgroup_id)
         return known
+
+    def number(self, path: str) -> Optional[int]:
+        """The inode number of the group with this path, which is its id as far as that was said above. None if it is
+        not there."""
+        if self.mount is None:
+            return None
+        try:
+            return os.stat(posixpath.join(self.mount, posixpath.relpath(path, self._root))).st_ino
+        except OSError:
+            return None
 
     def _known(self, cgroup_id: int) -> Optional[str]:
         known = self._paths.get(cgroup_id)

@@ -67,6 +67,14 @@ class Opener(NamedTuple):
     comm: str
 
 
+class Executed(NamedTuple):
+    """The execution of a program: start of the process (CLOCK_BOOTTIME ns), when (CLOCK_MONOTONIC ns), its name then."""
+
+    start_ns: int
+    when_ns: int
+    comm: str
+
+
 FIELDS = (
     "ts_ns", "sk", "kind", "tuple", "state", "owner", "first", "users", "late", "lent", "found", "interrupted_pid",
     "inode", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "retransmits", "ca_state", "pending",

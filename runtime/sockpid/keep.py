@@ -169,7 +169,8 @@ class Keeper:
 
     def counts(self, raised: int, delivered: int) -> Dict[str, Any]:
         """What the next instance needs to know how much it missed."""
-        return {"monotonic_ns": time.monotonic_ns(), "retransmits": retransmits(), "raised": raised, "taken": delivered}
+        now = kernel.monotonic_ns()
+        return {"monotonic_ns": now, "retransmits": retransmits(), "raised": raised, "taken": delivered}
 
     def gap(self, collection: Collection) -> Optional[Gap]:
         """At once after attaching; None if there was no instance before, or it said nothing of it."""
@@ -182,7 +183,7 @@ class Keeper:
             seen = collection.base.get(0, 0) - before["raised"]
             lost = collection.base.get(1, 0)
             unsure = max(0, collection.base.get(0, 0) - lost - waiting - before["taken"])
-        seconds = (time.monotonic_ns() - before["monotonic_ns"]) / 1e9
+        seconds = (kernel.monotonic_ns() - before["monotonic_ns"]) / 1e9
         counted = retransmits() - before["retransmits"]
         ours = collection.counter(0) - collection.base.get(0, 0)
         return Gap(round(seconds, 3), max(0, counted - ours), seen, unsure, waiting)

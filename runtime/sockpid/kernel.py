@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 
 from . import notes, syscall
 from .arch import Arch
@@ -14,13 +15,14 @@ from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional
+    from typing import Dict, List, Optional
 
 NOTES = "/sys/kernel/notes"
 VERSION = "/proc/version"
 LOCKDOWN = ("/sys/kernel/security/lockdown", "/proc/cmdline")  # securityfs may not be mounted
 
 _version_code: Optional[int] = None
+_time_offsets: Dict[str, int] = {}
 
 
 class Identity(NamedTuple):
@@ -183,15 +185,26 @@ def time_namespace_ticks() -> int:
 
     Linux kernel commit 769071ac9f20 ("ns: Introduce Time Namespace") (in v5.6)
     """
-    try:
-        with open("/proc/self/timens_offsets", encoding="ascii") as file:
-            for line in file:
-                clock, seconds, nanoseconds = line.split()
-                if clock == "boottime":
-                    return (int(seconds) * 10**9 + int(nanoseconds)) * os.sysconf("SC_CLK_TCK") // 10**9
-    except OSError:
-        pass
-    return 0
+    return _time_namespace_offset("boottime") * os.sysconf("SC_CLK_TCK") // 10**9
+
+
+def monotonic_ns() -> int:
+    """CLOCK_MONOTONIC as the kernel has it, and its events with it: in a time namespace a process sees another one."""
+    return time.monotonic_ns() - _time_namespace_offset("monotonic")
+
+
+def _time_namespace_offset(clock: str) -> int:
+    """Nanoseconds that our time namespace adds to a clock. They are fixed once a process is in it."""
+    if not _time_offsets:
+        _time_offsets.update({"monotonic": 0, "boottime": 0})
+        try:
+            with open("/proc/self/timens_offsets", encoding="ascii") as file:
+                for line in file:
+                    name, seconds, nanoseconds = line.split()
+                    _time_offsets[name] = int(seconds) * 10**9 + int(nanoseconds)
+        except OSError:
+            pass
+    return _time_offsets[clock]
 
 
 def _stat() -> List[str]:

@@ -40,8 +40,8 @@ def empty(wanted: Wanted, reason: Optional[str]) -> Dict[str, Any]:
     return found
 
 
-def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
-    """The labels of the process with this id and start (CLOCK_BOOTTIME ns).
+def read(wanted: Wanted, pid: int, start_ns: int, has_ended: bool = False) -> Dict[str, Any]:
+    """The labels of the process with this id and start (CLOCK_BOOTTIME ns). has_ended: see proc.is_exited().
 
     An id may be given to another process at any time, so nothing is believed unless the process is still the one that
     started then after all has been read.
@@ -49,7 +49,7 @@ def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
     from . import proc
 
     found = empty(wanted, None)
-    exited = proc.is_exited(pid, start_ns)
+    exited = proc.is_exited(pid, start_ns, has_ended)
     if exited is False:
         try:
             if "cmdline" in wanted.kinds:
@@ -64,7 +64,7 @@ def read(wanted: Wanted, pid: int, start_ns: int) -> Dict[str, Any]:
             found["reason"] = "permission"
         except OSError:
             pass  # it is going; the next line says so
-        exited = proc.is_exited(pid, start_ns)
+        exited = proc.is_exited(pid, start_ns, has_ended)
     if exited is None:
         return empty(wanted, "pid-namespace")
     return empty(wanted, "exited") if exited else found

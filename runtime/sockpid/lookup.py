@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
-from . import event, pin, proc, socket_owner, socket_tuple
+from . import event, kernel, pin, proc, socket_owner, socket_tuple
 from .errors import UsageError
 from .map import Map
 from .present import Entry, Present
@@ -176,7 +176,7 @@ def document(entry: Entry) -> Dict[str, event.Json]:
         "comm": name_of(named, exited) if named else None,
         "start_ns": named.start_ns if named else None,
         "how": owner.how,
-        "age_ns": time.monotonic_ns() - owner.when_ns,
+        "age_ns": kernel.monotonic_ns() - owner.when_ns,
         "exited": exited,
         "cgroup_id": named.cgroup_id if named else None,
         "ifindex": key.ifindex,
@@ -191,7 +191,7 @@ def document(entry: Entry) -> Dict[str, event.Json]:
 def row(entry: Entry) -> str:
     """One line of the table. No process owns a socket that only kernel threads use."""
     key, owner = entry.tuple, entry.owner
-    age = duration((time.monotonic_ns() - owner.when_ns) // 10**9)
+    age = duration((kernel.monotonic_ns() - owner.when_ns) // 10**9)
     device = f"%{key.ifindex}" if key.ifindex else ""
     ends = end(key.saddr + device, key.sport), end(key.daddr, key.dport)
     if owner.how == "kernel":

@@ -6,7 +6,6 @@ whose the ones are that were there before. /proc does, by the sockets' inodes, f
 
 from __future__ import annotations
 
-import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from . import descriptors, event, proc, seed
@@ -65,7 +64,7 @@ class Present:
 
 def _held(name: SocketTuple, inode: int, holders: Tuple[proc.Holder, ...]) -> Entry:
     """Of a socket of which only that is known: the oldest holder opened it, or got it first."""
-    owner = seed.process(holders[0], time.monotonic_ns())._replace(how="holder")
+    owner = seed.process(holders[0], kernel.monotonic_ns())._replace(how="holder")
     return Entry(name, inode, owner, len(holders), holders)
 
 

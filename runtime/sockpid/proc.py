@@ -86,12 +86,13 @@ def ns_of(ticks: int) -> int:
     return -(-(ticks - kernel.time_namespace_ticks()) * 10**9 // os.sysconf("SC_CLK_TCK"))
 
 
-def is_exited(pid: int, start_ns: int) -> Optional[bool]:
+def is_exited(pid: int, start_ns: int, has_ended: bool = False) -> Optional[bool]:
     """Is the process with this id and this start (its group leader's, CLOCK_BOOTTIME ns) gone?
 
     A process of which only the zombie is left is gone; one whose first thread alone has ended is not. A process that
-    got the same id later is another. None if we cannot tell: the id is of another pid namespace than ours, or /proc
-    hides it.
+    got the same id later is another, even if it started within the same clock tick, where it is known that the first
+    thread of the one that is meant has ended (has_ended). None if we cannot tell: the id is of another pid namespace
+    than ours, or /proc hides it.
     """
     if not in_initial_pid_namespace():
         return None
@@ -101,7 +102,7 @@ def is_exited(pid: int, start_ns: int) -> Optional[bool]:
     state, threads, ticks = fields[0], int(fields[17]), int(fields[19])
     if not 0 <= ticks - ticks_of(start_ns) <= 1:
         return True
-    return state in "ZX" and threads <= 1
+    return threads <= 1 if state in "ZX" else has_ended
 
 
 def _hidden(pid: int) -> bool:

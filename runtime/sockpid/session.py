@@ -227,7 +227,7 @@ class Session:
         from . import netstat
 
         counters = dict(netstat.read())
-        self._since = time.monotonic_ns()
+        self._since = kernel.monotonic_ns()
         return counters
 
     def _summary(self, before: Dict[int, Any], lost: int) -> None:

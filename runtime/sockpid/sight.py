@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 
-from . import descriptors, netns
+from . import descriptors, kernel, netns
 from .listing import Listing
 
 TYPE_CHECKING = False
@@ -28,7 +27,7 @@ class Sight:
         self._listing = Listing()
         self._kept: List[int] = []
         self.opened = descriptors.look()
-        self.looked_ns = time.monotonic_ns()
+        self.looked_ns = kernel.monotonic_ns()
         self._namespaces = [each for each in netns.find(self.opened.namespaces) if only in (None, each.inode)]
         self._in_use: Optional[Set[int]] = set()
         """Namespaces in which somebody has sockets that are not listed; None: perhaps any."""

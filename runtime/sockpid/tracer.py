@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import time
 
 from . import data, event, image, kernel, offsets, socket_owner, socket_tuple, uapi
 from .collection import Collection, Options
@@ -48,12 +47,12 @@ class Tracer:
         """Runs of hooks that learn owners that were passed over since we attached, as far as looked at."""
         # Hooks come one after another: who connected when the first of them was there may have handed the socket on
         # before the last one was.
-        self.missed_at_ns = time.monotonic_ns()
+        self.missed_at_ns = kernel.monotonic_ns()
         """CLOCK_MONOTONIC: what was learnt before may be outdated, for a run of a hook that learns was passed over."""
         collection.unsettle()
         self.is_blind = False
         """A hook that learns owners is known not to fire any more."""
-        self.inherited_at_ns = time.monotonic_ns() if collection.base else 0
+        self.inherited_at_ns = kernel.monotonic_ns() if collection.base else 0
         """CLOCK_MONOTONIC, when the owners of an instance before were taken over; 0: there were none."""
         self._room = Room(collection)
         self._reader = collection.reader
@@ -135,7 +134,7 @@ class Tracer:
         """
         misses = self.collection.misses()
         if misses > self.misses or self.is_blind:
-            self.misses, self.missed_at_ns = misses, time.monotonic_ns()
+            self.misses, self.missed_at_ns = misses, kernel.monotonic_ns()
             self.collection.unsettle()
 
     def finish(self) -> List[event.Event]:
@@ -164,12 +163,16 @@ class Tracer:
 
     def name_of(self, pid: int, start_ns: int) -> Optional[str]:
         """What a process was called after it executed a program while the probe ran, or None."""
+        executed = self.executed(pid)
+        return executed.comm if executed is not None and executed.start_ns == start_ns else None
+
+    def executed(self, pid: int) -> Optional[event.Executed]:
+        """The latest program that a process with this id executed while the probe ran, or None."""
         value = self.collection.maps["exec_names"].lookup(struct.pack("=I", pid))
-        if value is not None:
-            started, _when, comm = struct.unpack(event.EXEC_NAME, value)
-            if started == start_ns:
-                return event.text(comm)
-        return None
+        if value is None:
+            return None
+        start_ns, when_ns, comm = struct.unpack(event.EXEC_NAME, value)
+        return event.Executed(start_ns, when_ns, event.text(comm))
 
     def resolve(self, seen: event.Event) -> event.Event:
         """The event with what is known of its socket from before the probe: its owner, if it was not seen in use since,

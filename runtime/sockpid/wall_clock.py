@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from . import kernel
+
 TOLERANCE = 1000000
 """Nanoseconds by which a time of day may be off before it is corrected."""
-
 
 TRIES = 10
 """How often the clocks are read at most, until nothing comes between."""
@@ -26,7 +27,7 @@ class WallClock:
         long is not believed.
         """
         for _ in range(TRIES):
-            before, wall, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+            before, wall, after = kernel.monotonic_ns(), time.time_ns(), kernel.monotonic_ns()
             offset = wall - (before + after) // 2
             if abs(offset - self._offset) <= TOLERANCE:
                 break

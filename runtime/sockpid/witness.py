@@ -84,7 +84,7 @@ class Witness:
             now = time.monotonic()
             if not self._may(now):
                 return None
-            self._opened_ns = time.monotonic_ns()
+            self._opened_ns = kernel.monotonic_ns()
             self._opened = descriptors.look().holders
             self._spend(now)
         return self._opened.get(inode, ())

@@ -120,7 +120,7 @@ def test_an_id_that_is_given_to_another_while_we_read(monkeypatch: pytest.Monkey
     """The process ends after its start time was compared, and its id goes to another: nothing of that is told."""
     started = start_ns(os.getpid())
     answers = iter([False, True])
-    monkeypatch.setattr(proc, "is_exited", lambda _pid, _start: next(answers))
+    monkeypatch.setattr(proc, "is_exited", lambda _pid, _start, _ended: next(answers))
     assert labels.read(EVERYTHING, os.getpid(), started) == labels.empty(EVERYTHING, "exited")
 
 
@@ -153,7 +153,10 @@ def test_environment_values() -> None:
 
 
 class NoTracer:
-    def name_of(self, _pid: int, _start_ns: int) -> None:
+    def executed(self, _pid: int) -> None:
+        return None
+
+    def ended_ns(self, _pid: int, _start_ns: int) -> None:
         return None
 
 
