@@ -65,7 +65,8 @@ def sentence(document: Mapping[str, Any]) -> str:
 
 def owner(document: Mapping[str, Any]) -> str:
     if document["pid"] is not None:
-        return f"{printable(document['comm'])}[{document['pid']}]"
+        doubt = f" (uncertain: {document['doubt']})" if document.get("doubt") else ""
+        return f"{printable(document['comm'])}[{document['pid']}]{doubt}"
     return "the kernel" if document["how"] == "kernel" else f"an unknown owner ({document['reason']})"
 
 

@@ -19,7 +19,7 @@ def test_it_shows_who_retransmits_now() -> None:
             terminal.wait("no retransmit so far", 60)
             for pair in pairs:
                 pair.send()
-            shown = terminal.wait(lambda text: f" {os.getpid()} " in text and "TCP segments sent again" in text)
+            shown = terminal.wait(lambda text: f" {os.getpid()} " in text and "retransmits" in text)
             assert "LIVE" in shown
             terminal.type("Enter")
             for pair in pairs:

@@ -104,6 +104,13 @@ def test_a_process_is_not_its_pid() -> None:
     assert len(graph.processes) == 2
 
 
+@pytest.mark.parametrize("starts", [(50_000_000, 51_234_567), (51_234_567, 50_000_000)])
+def test_a_process_whose_start_is_told_to_the_tick_is_the_one_that_is_told_exactly(starts: tuple[int, int]) -> None:
+    seeded, seen = starts
+    graph = made([document(**{**HERE, "start_ns": seeded}), document(**{**HERE, "sport": 40001, "start_ns": seen})])
+    assert [node.start_ns for node in graph.processes] == [seeded]
+
+
 def test_the_kernels_sockets_are_nobodys() -> None:
     graph = made([document(**{**HERE, "pid": None, "how": "kernel"})])
     assert {node.kind for pair in graph.edges() for node in pair} == {"kernel", "address"}

@@ -71,6 +71,22 @@ def test_a_reused_pid_is_another_owner() -> None:
     assert len(model.rows("owners", NOW.ns)) == 3
 
 
+@pytest.mark.parametrize("starts", [(50_000_000, 51_234_567, 50_000_000), (51_234_567, 50_000_000, 51_234_567)])
+def test_a_start_to_the_tick_and_the_exact_one_are_of_one_owner(starts: tuple[int, ...]) -> None:
+    model = filled(*(event(1, start_ns=start) for start in starts), event(1, start_ns=60_000_000))
+    assert sorted(row.events for row in model.rows("owners", NOW.ns)) == [1, 3]
+
+
+def test_an_uncertain_owner_is_marked() -> None:
+    made = event(1, certain=False, doubt="missed")
+    shown = screen(filled(made), State())
+    assert any(" 1? " in line for line in shown)
+    assert not any("? " in line.split("LABELS")[0] for line in screen(filled(event(1)), State())[6:-1])
+    socket = State()
+    press(filled(made), socket, "tab", "enter")
+    assert any("p1[1] (uncertain: missed)" in line for line in screen(filled(made), socket))
+
+
 def test_memory_is_bounded_and_sums_stay_right() -> None:
     model = filled(*(event(n % 50, sport=n % 60000, ts_ns=streams.START_NS + n) for n in range(5000)), max_sockets=100)
     rows = model.rows("owners", NOW.ns)
@@ -305,7 +321,7 @@ def test_on_a_real_terminal(chromium: Browser, terminal: Tmux, recorded: Path, t
     terminal.command("sh", "-c", f"stty -g > {tmp_path}/before")
     terminal.command(*TOP, "--events", str(recorded), "--speed", "10")
     shown = terminal.wait("THE END")
-    assert "300 TCP segments sent again" in shown
+    assert "300 retransmits" in shown
     assert "before" not in shown  # another screen
     for rank in range(4):
         assert f"RANK={rank}" in shown
@@ -341,11 +357,11 @@ def test_on_a_real_terminal(chromium: Browser, terminal: Tmux, recorded: Path, t
 def test_a_kill_and_a_stop_leave_the_terminal_as_it_was(terminal: Tmux, recorded: Path) -> None:
     terminal.command("echo", "before")
     terminal.command(*TOP, "--events", str(recorded))
-    terminal.wait("sent again")
+    terminal.wait("retransmits")
     terminal.type("C-z")
     terminal.wait("before")
     terminal.command("fg")
-    terminal.wait("sent again")
+    terminal.wait("retransmits")
     terminal.type("C-c")
     terminal.wait("before")
     assert terminal("display-message", "-p", "#{cursor_flag} #{alternate_on}").split() == ["1", "0"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 MOST_PORTS = 8
 """Of an edge."""
@@ -24,6 +24,30 @@ class Node(NamedTuple):
     """The host; of an "address", that."""
     pid: int = 0
     start_ns: int = 0
+
+
+class Starts:
+    """When processes started, each told one way: exactly, by the probe, or to the clock tick, by /proc, it is one
+    process. Which of the two is told first stays."""
+
+    TICK_NS = 10_000_000
+    """USER_HZ, in which /proc tells times, is 100 on all that sockpid runs on."""
+
+    def __init__(self, most: int = 65536) -> None:
+        """most: so many are remembered; then all are forgotten."""
+        self._most = most
+        self._known: Dict[Tuple[str, int, int], int] = {}
+
+    def one(self, host: str, pid: int, start_ns: int) -> int:
+        place = host, pid, start_ns // self.TICK_NS
+        known = self._known.get(place)
+        if known is None:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[place] = start_ns
+            return start_ns
+        is_rounded = start_ns % self.TICK_NS == 0 or known % self.TICK_NS == 0
+        return known if is_rounded else start_ns
 
 
 class Process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple
 
-from .model import KINDS, Connection, Edge, Node, Process, Side
+from .model import KINDS, Connection, Edge, Node, Process, Side, Starts
 
 NUMBER_OF_KIND = {kind: number for number, kind in enumerate(KINDS)}
 OTHER = NUMBER_OF_KIND["other"]
@@ -44,6 +44,7 @@ class TransportGraph:
         """Connections of one name, one after the other."""
         self._count = 0
         self._edges: Dict[Tuple[Node, Node], Edge] = {}
+        self._starts = Starts()
         self._claims: Dict[str, Optional[str]] = {}
         """Address -> the host that has it, None if several say so."""
 
@@ -76,7 +77,8 @@ class TransportGraph:
         elif node is not None and node.pid == pid and node.start_ns == start_ns:
             process = side.process if side is not None else None
         else:
-            process = self._process(Node("process", sys.intern(host), pid, start_ns))
+            where = sys.intern(host)
+            process = self._process(Node("process", where, pid, self._starts.one(where, pid, start_ns)))
             node = process.node
         if side is None:
             side = self._new_side(key, number, host, netns)

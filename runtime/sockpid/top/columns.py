@@ -63,6 +63,13 @@ def ago(seconds: float) -> str:
     )
 
 
+def pid(row: Row) -> str:
+    """A "?" behind it: in the latest event this owner was uncertain."""
+    if row.pid is None:
+        return "-"
+    return f"{row.pid}?" if row.event.get("certain") is False else str(row.pid)
+
+
 def rtt(srtt_us: int) -> str:
     return f"{number(srtt_us / 1000)} ms" if srtt_us else "-"
 
@@ -89,7 +96,7 @@ _COUNTS = (
 )
 _OWNER = (
     Column("OWNER", 18, lambda row, _: row.title, sort="name"),
-    Column("PID", 8, lambda row, _: "-" if row.pid is None else str(row.pid), True, sort="pid"),
+    Column("PID", 8, lambda row, _: pid(row), True, sort="pid"),
 )
 OF_OWNER = tuple(Column(c.title, c.width, c.value, c.right, drop, c.sort) for c, drop in zip(_OWNER, (10, 9)))
 COLUMNS: Dict[str, Tuple[Column, ...]] = {

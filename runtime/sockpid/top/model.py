@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from sockpid.graph.model import KINDS, Traffic
+from sockpid.graph.model import KINDS, Starts, Traffic
 from sockpid.words import end, printable
 
 SCHEMA = 1
@@ -85,13 +85,14 @@ class Model:
         self.history: List[int] = [0]
         """Events per interval, the present one last."""
         self._flows: Dict[Tuple[Owner, Optional[SocketKey]], Flow] = {}
+        self._starts = Starts()
 
     def add(self, event: Event) -> None:
         """Takes an event as documented in docs/events.md, or a gap. Raises KeyError or TypeError for anything else."""
         if "dropped" in event:
             self.missing += int(event["dropped"])
             return
-        owner = _owner(event)
+        owner = self._owner(event)
         key = SocketKey(owner.host, event["netns"], (event["saddr"], event["sport"]), (event["daddr"], event["dport"]))
         ts_ns, srtt_us, octets = event["ts_ns"], event["srtt_us"], event.get("end_seq", 0) - event.get("seq", 0)
         flow = self._flows.get((owner, key))
@@ -154,6 +155,12 @@ class Model:
             latest.event,
         )
 
+    def _owner(self, event: Event) -> Owner:
+        host, pid = event.get("host") or "", event["pid"]
+        if pid is not None:
+            return Owner(host, pid, self._starts.one(host, pid, event["start_ns"] or 0), "")
+        return Owner(host, None, 0, "kernel" if event["how"] == "kernel" else event["reason"] or "unknown")
+
     def _fold(self) -> None:
         """Makes room: of the sockets that were silent longest only their owners' sums stay, and of those the latest."""
         kept = sorted(self._flows.values(), key=lambda flow: flow.traffic.last_ns, reverse=True)
@@ -169,13 +176,6 @@ class Model:
                 self._flows[flow.owner, key] = flow
             else:
                 self.forgotten += flow.traffic.events
-
-
-def _owner(event: Event) -> Owner:
-    host = event.get("host") or ""
-    if event["pid"] is not None:
-        return Owner(host, event["pid"], event["start_ns"] or 0, "")
-    return Owner(host, None, 0, "kernel" if event["how"] == "kernel" else event["reason"] or "unknown")
 
 
 def name_of(owner: Owner, event: Event) -> str:

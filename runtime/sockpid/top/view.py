@@ -78,7 +78,7 @@ def _head(model: Model, state: State, rows: List[Row], now: Now, width: int) -> 
     bar = cut(left.ljust(max(len(left) + 1, width - len(how) - 1)) + how, width).ljust(width)
     rate = model.history[-2] / now.interval if len(model.history) > 1 else 0.0
     told: Line = [
-        (f" {number(model.events)} TCP segments sent again", "title"),
+        (f" {number(model.events)} retransmits", "title"),
         (f"   {number(round(rate, 2))} a second{'' if now.over else ' now'}", "red" if rate else ""),
     ]
     notes = list(now.notes)
@@ -176,6 +176,7 @@ to a socket, and that to a process, its owner: who sends again, and how often?
  RTO     a timer ran out: the worst     LAST   time since the latest
  FAST    acknowledgements told of it    OTHER  SYN, SYN-ACK, failed attempts
  TLP     the last segment was probed for
+ PID?    an uncertain owner: its socket's details say why
 
  up down PgUp PgDn  choose a row        /      filter by name, pid, address,
  Enter, Esc         open it, and back          port, label, host
