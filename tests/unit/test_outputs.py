@@ -475,6 +475,19 @@ def test_table_shows_no_control_characters_and_labels() -> None:
     assert "\x1b[31m" in table_output.row(made, table_output.fit(None), colour=True)
 
 
+def test_table_marks_an_uncertain_owner_within_its_column() -> None:
+    widths = table_output.fit(None)
+    head = table_output.header(widths)
+    line = table_output.row(document(certain=False, doubt="missed", pid=4194304), widths)
+    assert line[: head.index("COMM")].endswith(" 4194304? ")
+    assert line[head.index("COMM") :].startswith("python3 ")
+    for certain in (True, None):
+        assert "?" not in table_output.row(document(certain=certain), widths)
+    marked = "\x1b[33m   4711?\x1b[0m"
+    assert marked in table_output.row(document(certain=False), widths, colour=True)
+    assert marked not in table_output.row(document(certain=True), widths, colour=True)
+
+
 TABLE = """
 import sys, time
 sys.path[:0] = [{root!r}, {root!r} + "/runtime"]

@@ -188,7 +188,7 @@ def exporter(labels: Sequence[str], limit: int) -> Iterator[Prometheus]:
 def test_prometheus_understands_the_metrics() -> None:
     with exporter(["kind", "comm", "env.NOTE"], 100) as output:
         give(output, document(), document(), unknown(), document(**NASTY))
-        output.status = {"raised": 10, "lost": 1, "dropped:file:/x": 3}
+        output.status = {"raised": 10, "lost": 1, "confirmed": 7, "missed": 2, "dropped:file:/x": 3}
         families = {family.name: family for family in text_string_to_metric_families(fetch(output))}
     samples = {tuple(s.labels.values()): s.value for s in families["sockpid_retransmits"].samples}
     assert samples == {
@@ -197,7 +197,7 @@ def test_prometheus_understands_the_metrics() -> None:
         ("rto", 'a"b\\]c', "two\nlines = x"): 1,
     }
     assert set(families["sockpid_retransmits"].samples[0].labels) == {"kind", "comm", "env_NOTE"}
-    assert families["sockpid_lost"].samples[0].value == 1
+    assert [families[f"sockpid_{name}"].samples[0].value for name in ("lost", "confirmed", "missed")] == [1, 7, 2]
     (dropped,) = families["sockpid_output_dropped"].samples
     assert (dropped.labels, dropped.value) == ({"output": "file:/x"}, 3)
     buckets = [s for s in families["sockpid_srtt_seconds"].samples if s.name.endswith("_bucket")]
@@ -301,7 +301,7 @@ def test_otlp_is_what_the_protocol_says(compress: bool) -> None:
     with Collector() as collector:
         output = otlp(collector.url + "/", compress=compress, headers={"Authorization": "Bearer x"})
         give(output, document(**NASTY), unknown())
-        output.status = {"raised": 3, "dropped:json": 2}
+        output.status = {"raised": 3, "confirmed": 2, "missed": 5, "dropped:json": 2}
         output.close()
         assert [path for path, _ in collector.got] == ["/v1/logs", "/v1/metrics"]
         assert {h["Content-Type"] for h in collector.headers} == {"application/json"}
@@ -326,6 +326,8 @@ def test_otlp_is_what_the_protocol_says(compress: bool) -> None:
     assert points == {("rto", 'a"b\\]c'): 1, ("rto", ""): 1}
     assert found["sockpid.retransmits"].sum.is_monotonic
     assert found["sockpid.retransmits"].sum.aggregation_temporality == 2
+    assert found["sockpid.events.confirmed"].sum.data_points[0].as_int == 2
+    assert (found["sockpid.hooks.missed"].sum.data_points[0].as_int, found["sockpid.hooks.missed"].unit) == (5, "{run}")
     (histogram,) = found["sockpid.srtt"].histogram.data_points
     assert histogram.count == sum(histogram.bucket_counts) == 2
     assert len(histogram.bucket_counts) == len(histogram.explicit_bounds) + 1

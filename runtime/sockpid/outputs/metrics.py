@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 from .spec import Arguments
 
 CHOICES = (
-    "kind", "comm", "pid", "saddr", "sport", "daddr", "dport", "family", "netns", "state", "how", "reason", "cgroup",
-    "ulp", "host", "unit", "container_id", "pod_uid",
+    "kind", "comm", "pid", "saddr", "sport", "daddr", "dport", "family", "netns", "state", "how", "reason", "doubt",
+    "cgroup", "ulp", "host", "unit", "container_id", "pod_uid",
 )  # fmt: skip
 """Keys that may be labels, besides env.NAME."""
 

@@ -108,7 +108,10 @@ def metrics(
     for name, value in status.items():
         if not name.startswith("dropped:"):
             point = {**when, "asInt": str(value), "attributes": []}
-            found.append(_sum(f"sockpid.events.{name}", f"Events {name}", "{event}", [point]))
+            if name == "missed":
+                found.append(_sum("sockpid.hooks.missed", "Runs of hooks that were passed over", "{run}", [point]))
+            else:
+                found.append(_sum(f"sockpid.events.{name}", f"Events {name}", "{event}", [point]))
     dropped = [
         {**when, "asInt": str(value), "attributes": [_attribute("output", name[8:])]}
         for name, value in status.items()

@@ -19,6 +19,11 @@ STATUS = {
     "delivered": "Events that were read from the kernel.",
     "lost": "Events that found the ring buffer full.",
     "evicted": "Living sockets whose owner was forgotten for want of room.",
+    "confirmed": "Events whose owner had the socket open.",
+    "contradicted": "Events whose seen owner was alive and did not have the socket open that another had.",
+    "unchecked": "Events of open sockets of which there was no time to see, or no right, who has them open.",
+    "uncertain": "Events told with an uncertain owner.",
+    "missed": "Runs of hooks that learn owners that the kernel passed over.",
 }
 
 

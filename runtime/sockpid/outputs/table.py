@@ -133,7 +133,8 @@ def header(widths: Widths) -> str:
 
 
 def row(document: Dict[str, Any], widths: Widths, colour: bool = False, shorten: bool = False) -> str:
-    """One event's line. A "+" behind the name: more than one process has used the socket; "(exited)": it is gone.
+    """One event's line. A "+" behind the name: more than one process has used the socket; "(exited)": it is gone. A "?"
+    behind the process id: it is uncertain, see docs/events.md.
 
     shorten: what is longer than its column, since a terminal would fold the line.
     """
@@ -141,7 +142,8 @@ def row(document: Dict[str, Any], widths: Widths, colour: bool = False, shorten:
     clock = time.strftime("%H:%M:%S", time.localtime(moment // 10**9)) + f".{moment // 10**6 % 1000:03d}"
     known = document["pid"] is not None
     if known:
-        owner, name = str(document["pid"]), printable(document["comm"])
+        owner = f"{document['pid']}{'?' if document['certain'] is False else ''}"
+        name = printable(document["comm"])
         if document["ambiguous"] > 1:
             name += f" +{document['ambiguous'] - 1}"
         if document.get("exited"):
@@ -160,6 +162,8 @@ def row(document: Dict[str, Any], widths: Widths, colour: bool = False, shorten:
         str(document["interrupted_pid"]),
     ]
     colours = {0: DIM, 1: KIND_COLOURS.get(document["kind"], ""), 8: DIM, **({} if known else {2: DIM, 3: DIM})}
+    if document["certain"] is False:
+        colours[2] = YELLOW
     line = _line(cells, widths, colours if colour else {}, shorten)
     labels = label_words(document)
     if labels:
