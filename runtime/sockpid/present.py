@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from . import descriptors, event, proc, seed
+from . import descriptors, event, kernel, proc, seed
 from .sight import Sight
 from .socket_owner import SocketOwner
 from .socket_tuple import SocketTuple

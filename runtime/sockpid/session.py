@@ -6,7 +6,7 @@ import collections
 import os
 import time
 
-from . import kernel, uapi
+from . import kernel, proc, uapi
 from .certainty import Certainty
 from .describe import Describer
 from .errors import SockpidError
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 10.0
+MISSES_SECONDS = 60.0
+"""So often at most it is said that runs of hooks were passed over."""
+
 STATUS_SECONDS = 1.0
 CHANGEABLE = ("filter", "outputs", "labels", "host", "sharers")
 """Of RunOptions: what a reload takes up."""
@@ -52,17 +55,18 @@ class Session:
         self._tracer = tracer
         self._what = what
         self._outputs = outputs
-        self._certainty = Certainty(tracer, Witness() if what.witness else None)
+        self._certainty = Certainty(tracer, _witness(what))
         self._hooks = HookWatch(tracer)
         self._describer = Describer(tracer, what.sharers, what.labels)
         self._name_host()
         self._lines = self._event_lines()
         self._kinds: Dict[int, Counter[str]] = collections.defaultdict(collections.Counter)
-        self._shown = self._unknown = 0
+        self._shown = self._unknown = self._uncertain = 0
         self._warned = False
         self._started = time.monotonic()
         self._watch = self._started + WATCH_SECONDS
         self._report = self._started
+        self._misses, self._misses_due = 0, self._started
         self._since = 0
 
     def _name_host(self) -> None:
@@ -88,7 +92,10 @@ class Session:
             self._outputs.close()
             self._tell_health("ended")
         lost = self._tracer.lost()
+        self._watch_misses(last=True)
         say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
+        if self._uncertain:
+            say(f"{self._uncertain} with an uncertain owner (a `?` in the table; `doubt` in JSON says why)")
         self._summary(before, lost)
         return status
 
@@ -101,6 +108,7 @@ class Session:
             self._watch_evictions()
             for line in self._hooks.look():
                 say(line)
+            self._watch_misses()
             self._report_status()
             self._notifier.alive()
             if signals.reload():
@@ -153,9 +161,10 @@ class Session:
         if self._outputs.want_documents or what.sharers or what.summary or what.filter != Filter():
             self._outputs.offer([document for document in map(self._told, seen) if document is not None])
             return
-        unknown = self._lines.unknown
+        unknown, uncertain = self._lines.unknown, self._certainty.uncertain
         self._outputs.offer_lines(self._lines.lines(seen))
         self._shown += len(seen)
+        self._uncertain += self._certainty.uncertain - uncertain
         self._unknown += self._lines.unknown - unknown
         self._last_event_ns = self._lines.last_ns or self._last_event_ns
 
@@ -176,6 +185,7 @@ class Session:
             return None
         self._shown += 1
         self._unknown += document["how"] is None
+        self._uncertain += document["certain"] is False
         return document
 
     def _report_status(self, state: str = "running") -> None:
@@ -183,6 +193,7 @@ class Session:
         now = time.monotonic()
         if state != "running" or now >= self._report:
             self._report = now + STATUS_SECONDS
+            self._tracer.watch_misses()
             totals = self._totals()
             self._outputs.status(totals)
             self._notifier.status(
@@ -221,6 +232,18 @@ class Session:
                 f"--max-sockets {enough} would have sufficed"
             )
 
+    def _watch_misses(self, last: bool = False) -> None:
+        """Says that runs of hooks were passed over, each time that there were more, but not too often."""
+        now, misses = time.monotonic(), self._tracer.misses
+        if misses == self._misses or (now < self._misses_due and not last):
+            return
+        self._misses_due = now + MISSES_SECONDS
+        say(
+            f"{misses - self._misses} runs of hooks that learn owners were passed over by the kernel; owners that were "
+            "not seen to use their socket since, nor are the only ones to have it open, are told as uncertain"
+        )
+        self._misses = misses
+
     def _kernel_counters(self) -> Dict[int, Any]:
         if not self._what.summary:
             return {}
@@ -250,9 +273,23 @@ class Session:
             say(json.dumps({"summary": rows, **totals, "unknown": self._unknown, "outputs": outputs}))
             return
         say("{raised} events raised, {delivered} read, {lost} lost; {evicted} owners evicted".format(**totals))
+        say(
+            "{confirmed} owners confirmed by who has the socket open, {contradicted} contradicted, {unchecked} not "
+            "checked; {uncertain} uncertain; {missed} runs of hooks passed over".format(**totals)
+        )
         for row in outputs:
             say("output {output}: {offered} events, {written} written, {dropped} dropped".format(**row))
         for line in lines:
             if line.ours or line.kernel:
                 verdict = {True: "agrees", False: "DIFFERS", None: "cannot be told"}[line.agrees]
                 say(f"netns {line.netns} {line.name}: ours {line.ours}, the kernel's {line.kernel}: {verdict}")
+
+
+def _witness(what: RunOptions) -> Optional[Witness]:
+    """Process ids in /proc are not those of the events outside of the initial pid namespace."""
+    if not what.witness or not proc.in_initial_pid_namespace():
+        return None
+    witness = Witness()
+    if not witness.whole:
+        say("owners that are other users' processes are not checked: needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
+    return witness

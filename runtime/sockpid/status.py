@@ -73,6 +73,12 @@ def _lines(directory: str, running: bool, record: Optional[Dict[str, Any]]) -> L
             f"{_ago(last / 1e9) + ' ago' if last else 'never'}",
             f"losses         {record['lost']} of {record['raised']} lost, {record['evicted']} owners evicted",
         ]
+    if "confirmed" in record:
+        lines += [
+            f"checked        {record['confirmed']} owners confirmed, {record['contradicted']} contradicted, "
+            f"{record['unchecked']} not checked",
+            f"doubts         {record['uncertain']} owners uncertain, {record['missed']} runs of hooks passed over",
+        ]
     for row in record.get("outputs") or []:
         lines.append(f"output         {row['output']}: {row['written']} written, {row['dropped']} dropped")
     lines.append(f"owners         {record['owners']} sockets, room for {record['max_sockets']}")
