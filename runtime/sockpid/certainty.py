@@ -17,8 +17,9 @@ from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Tuple
+    from typing import Any, Dict, Optional, Tuple
 
+    from .describe import Describer
     from .tracer import Tracer
     from .witness import Witness
 
@@ -71,6 +72,13 @@ class Certainty:
         elif held is None:
             self.unchecked += 1
         return held is not False
+
+    def document(self, seen: event.Event, describer: Describer) -> Dict[str, Any]:
+        """The event as it is told, but for the host's name."""
+        settled = self.settle(seen)
+        document: Dict[str, Any] = describer.complete(settled.seen, self._tracer.json(settled.seen))
+        document["certain"], document["doubt"] = settled.certain, settled.doubt
+        return document
 
     def settle(self, seen: event.Event) -> Settled:
         owner = seen.owner

@@ -27,7 +27,6 @@ RUN = (
     argument("--output", action="append", metavar="KIND[:PLACE][,key=value]", help="where events go (see below)"),
     *LABELLING,
     argument("--sharers", action="store_true", help="list every process that has the socket open"),
-    argument("--no-witness", action="store_true", help="do not ask /proc whether an owner has the socket open"),
     argument("--no-seed", action="store_true", help="do not look up the sockets that exist already"),
     argument("--summary", action="store_true", help="at the end, compare with the kernel's own counters"),
     argument(

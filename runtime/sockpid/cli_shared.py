@@ -49,6 +49,11 @@ LABELLING = (
     ),
     argument("--label-env", metavar="NAME,...", help="say the owners' environment variables of these names"),
     argument("--host", metavar="NAME", help="what to call this host in events (default: its name)"),
+    argument(
+        "--no-witness",
+        action="store_true",
+        help="do not ask /proc whether owners have their sockets open, and give up the rights that it takes",
+    ),
 )
 """What to say of owners and of this host."""
 
@@ -88,8 +93,34 @@ def filter_of(arguments: Namespace) -> Filter:
         from .lookup import netns_inode
 
         netns = netns_inode(arguments.netns)
+        _hold(netns)
+    if arguments.pid is not None:
+        from . import proc
+
+        if not proc.in_initial_pid_namespace():
+            _say(
+                f"--pid {arguments.pid}: process ids are those of the host, which sockpid cannot tell from within its "
+                "own pid namespace: events of the host's process of that number are shown, and no other"
+            )
     cidr = None if arguments.cidr is None else network(arguments.cidr)
     return Filter(arguments.pid, arguments.comm, arguments.cgroup, netns, arguments.port, cidr)
+
+
+def _hold(inode: int) -> None:
+    """A number is given out again once its namespace is gone: so it must not go."""
+    from . import netns
+
+    if not netns.hold(inode):
+        _say(
+            f"--netns {inode}: nothing in sight refers to this namespace, so that it cannot be held: if it ends, "
+            "events of a later one that gets its number are shown, too"
+        )
+
+
+def _say(line: str) -> None:
+    from .start import say
+
+    say(line)
 
 
 def labels_of(arguments: Namespace) -> Wanted:

@@ -68,7 +68,7 @@ class Opener(NamedTuple):
 
 
 class Executed(NamedTuple):
-    """The execution of a program: start of the process (CLOCK_BOOTTIME ns), when (CLOCK_MONOTONIC ns), its name then."""
+    """A program was executed: start of the process (CLOCK_BOOTTIME ns), when (CLOCK_MONOTONIC ns), its name then."""
 
     start_ns: int
     when_ns: int

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 
 from . import instance, kernel, netstat, pin, pinned
 from .collection import Collection, Options

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 MOUNTINFO = "/proc/self/mountinfo"
 
+_NONE = -1
+_held = [_NONE]
+"""A descriptor of the namespace that hold() keeps."""
+
 
 class Namespace(NamedTuple):
     """A network namespace. pids: processes in it when we looked; file: one that refers to it, bound to it or a
@@ -52,6 +56,19 @@ def find(held: Optional[Mapping[int, str]] = None) -> List[Namespace]:
             continue
     files = {**(held or {}), **_mounts()}
     return [Namespace(inode, pids.get(inode, []), files.get(inode)) for inode in {**pids, **files}]
+
+
+def hold(inode: int) -> bool:
+    """Keeps a namespace from ending, until another is held in its place: its inode number is nobody else's so long.
+    False if nothing in sight refers to it."""
+    try:
+        fd = _open(next((found for found in find() if found.inode == inode), Namespace(inode, [], None)))
+    except ProcessLookupError:
+        fd = _NONE
+    before, _held[0] = _held[0], fd
+    if before != _NONE:
+        os.close(before)
+    return fd != _NONE
 
 
 def _mounts() -> Dict[int, str]:

@@ -6,7 +6,7 @@ import collections
 import os
 import time
 
-from . import kernel, proc, uapi
+from . import kernel, uapi, witness
 from .certainty import Certainty
 from .describe import Describer
 from .errors import SockpidError
@@ -19,7 +19,6 @@ from .outputs import Gone, Outputs
 from .signals import Signals
 from .start import say
 from .tracer import Tracer
-from .witness import Witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ class Session:
         self._tracer = tracer
         self._what = what
         self._outputs = outputs
-        self._certainty = Certainty(tracer, _witness(what))
+        self._certainty = Certainty(tracer, witness.begin(say) if what.witness else None)
         self._hooks = HookWatch(tracer)
         self._describer = Describer(tracer, what.sharers, what.labels)
         self._name_host()
@@ -169,9 +168,7 @@ class Session:
         self._last_event_ns = self._lines.last_ns or self._last_event_ns
 
     def _document(self, seen: Event) -> Dict[str, Any]:
-        settled = self._certainty.settle(seen)
-        document: Dict[str, Any] = self._describer.complete(settled.seen, self._tracer.json(settled.seen))
-        document["certain"], document["doubt"] = settled.certain, settled.doubt
+        document = self._certainty.document(seen, self._describer)
         document["host"] = self._host
         return document
 
@@ -283,13 +280,3 @@ class Session:
             if line.ours or line.kernel:
                 verdict = {True: "agrees", False: "DIFFERS", None: "cannot be told"}[line.agrees]
                 say(f"netns {line.netns} {line.name}: ours {line.ours}, the kernel's {line.kernel}: {verdict}")
-
-
-def _witness(what: RunOptions) -> Optional[Witness]:
-    """Process ids in /proc are not those of the events outside of the initial pid namespace."""
-    if not what.witness or not proc.in_initial_pid_namespace():
-        return None
-    witness = Witness()
-    if not witness.whole:
-        say("owners that are other users' processes are not checked: needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH")
-    return witness

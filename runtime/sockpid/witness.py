@@ -15,11 +15,10 @@ import time
 
 from . import descriptors, kernel, proc
 from .named import NamedTuple
-from .uapi import CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, FrozenSet, Optional, Tuple
+    from typing import Callable, Dict, FrozenSet, Optional, Tuple
 
 SHARE = 0.05
 BURST_SECONDS = 0.2
@@ -35,13 +34,24 @@ TABLES = 4096
 """Processes of which is known what they have open; then all are forgotten."""
 
 
+def begin(say: Callable[[str], None]) -> Optional[Witness]:
+    """A witness, or None where there can be none: elsewhere than in the initial pid namespace the ids in /proc are not
+    those of the events. say: told what it cannot see."""
+    if not proc.in_initial_pid_namespace():
+        return None
+    lacking = descriptors.missing_capabilities()
+    if lacking:
+        say(f"other users' processes are not asked for the sockets that they have open: needs {' and '.join(lacking)}")
+    return Witness(not lacking)
+
+
 class Table(NamedTuple):
-    """What a process had open. at: time.monotonic(). start_ticks: None if it is gone, or may not be looked into. took:
-    seconds to find out."""
+    """What a process had open. at: time.monotonic(). inodes: None if it is gone, or may not be looked into. took:
+    seconds
+    to find out."""
 
     at: float
-    start_ticks: Optional[int]
-    inodes: FrozenSet[int]
+    inodes: Optional[FrozenSet[int]]
     took: float
 
 
@@ -51,10 +61,10 @@ class Witness:
     whole: every process can be looked into. Where that is not so, nobody can be said to be the only one.
     """
 
-    def __init__(self) -> None:
-        needed = 1 << CAP_SYS_PTRACE | 1 << CAP_DAC_READ_SEARCH
-        self.whole = kernel.effective_capabilities() & needed == needed and proc.in_initial_pid_namespace()
-        self._tables: Dict[int, Table] = {}
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+        self._tables: Dict[Tuple[int, int], Table] = {}
+        """By pid and start."""
         self._opened: Dict[int, Tuple[proc.Holder, ...]] = {}
         self._opened_ns = -1
         self._credit = BURST_SECONDS
@@ -63,19 +73,17 @@ class Witness:
     def holds(self, pid: int, start_ns: int, inode: int) -> Optional[bool]:
         """Has this process the socket open? None if that could not be looked at, or the process is gone."""
         now = time.monotonic()
-        table = self._tables.get(pid)
+        table = self._tables.get((pid, start_ns))
         if table is not None and now - table.at < KEEP_SECONDS:
+            if table.inodes is None:
+                return None
             if inode in table.inodes:
                 return True
-            if table.start_ticks is None:
-                return None
         if not self._may(now, table is None or table.took < CHEAP_SECONDS):
             return None
-        table = self._look_into(pid, now)
+        table = self._look_into(pid, start_ns, now)
         self._spend(now)
-        if table.start_ticks is None or not 0 <= table.start_ticks - proc.ticks_of(start_ns) <= 1:
-            return None
-        return inode in table.inodes
+        return None if table.inodes is None else inode in table.inodes
 
     def holders(self, inode: int, since_ns: int) -> Optional[Tuple[proc.Holder, ...]]:
         """Who has a socket open, the oldest process first, as of since_ns (CLOCK_MONOTONIC) or later. None if there was
@@ -89,17 +97,11 @@ class Witness:
             self._spend(now)
         return self._opened.get(inode, ())
 
-    def _look_into(self, pid: int, now: float) -> Table:
-        ticks = proc.start_ticks(pid)
-        inodes: FrozenSet[int] = frozenset()
-        try:
-            os.listdir(f"/proc/{pid}/fd")  # may we look?
-            inodes = frozenset(proc.socket_inodes(pid))
-        except OSError:
-            ticks = None
+    def _look_into(self, pid: int, start_ns: int, now: float) -> Table:
         if len(self._tables) >= TABLES:
             self._tables.clear()
-        table = self._tables[pid] = Table(now, ticks, inodes, time.monotonic() - now)
+        inodes = _sockets(pid, start_ns)
+        table = self._tables[pid, start_ns] = Table(now, inodes, time.monotonic() - now)
         return table
 
     def _may(self, now: float, is_cheap: bool = False) -> bool:
@@ -109,3 +111,15 @@ class Witness:
 
     def _spend(self, since: float) -> None:
         self._credit -= time.monotonic() - since
+
+
+def _sockets(pid: int, start_ns: int) -> Optional[FrozenSet[int]]:
+    """Inodes of the sockets that a process has open. None if it is gone, or may not be looked into."""
+    ticks = proc.start_ticks(pid)
+    if ticks is None or not 0 <= ticks - proc.ticks_of(start_ns) <= 1:
+        return None
+    try:
+        os.listdir(f"/proc/{pid}/fd")  # may we look?
+    except OSError:
+        return None
+    return frozenset(proc.socket_inodes(pid))

@@ -19,6 +19,10 @@ from .conftest import ROOT, RUNTIME, sockpid
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py"), "--processes", "3", "--seconds", "2"]
 
 
+LOOKING = frozenset({uapi.CAP_SYS_PTRACE, uapi.CAP_DAC_READ_SEARCH})
+"""What it takes to see which sockets other users' processes have open."""
+
+
 def sets(pid: int) -> dict[str, set[str]]:
     """The capability sets of every thread of a process, by name; NoNewPrivs as it stands there."""
     found: dict[str, set[str]] = {}
@@ -40,9 +44,10 @@ exec "$@"
 @pytest.mark.parametrize(
     ("arguments", "more"),
     [
-        ((), frozenset()),
-        (("--sharers",), frozenset({uapi.CAP_SYS_PTRACE, uapi.CAP_DAC_READ_SEARCH})),
-        (("--summary",), frozenset({uapi.CAP_SYS_PTRACE, uapi.CAP_SYS_ADMIN})),
+        ((), LOOKING),
+        (("--no-witness",), frozenset()),
+        (("--no-witness", "--sharers"), LOOKING),
+        (("--no-witness", "--summary"), frozenset({uapi.CAP_SYS_PTRACE, uapi.CAP_SYS_ADMIN})),
     ],
 )
 @pytest.mark.parametrize("hidepid", [0, 2])

@@ -55,7 +55,7 @@ def other() -> Iterator[Other]:
 
 
 def test_a_holder_is_confirmed_and_a_stranger_is_not(other: Other) -> None:
-    asked = Witness()
+    asked = Witness(True)
     with socket.socket() as ours:
         inode = os.fstat(ours.fileno()).st_ino
         assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is True
@@ -66,11 +66,11 @@ def test_a_holder_is_confirmed_and_a_stranger_is_not(other: Other) -> None:
 
 
 def test_another_process_of_the_same_id_is_nobody_to_ask(other: Other) -> None:
-    assert Witness().holds(other.pid, other.start_ns - 10**9, other.inodes[0]) is None
+    assert Witness(True).holds(other.pid, other.start_ns - 10**9, other.inodes[0]) is None
 
 
 def test_who_is_gone_is_nobody_to_ask_and_is_not_asked_again(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Witness()
+    asked = Witness(True)
     other.process.kill()
     other.process.wait()
     assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is None
@@ -81,7 +81,7 @@ def test_who_is_gone_is_nobody_to_ask_and_is_not_asked_again(other: Other, monke
 def test_what_was_closed_is_held_for_no_longer_than_it_is_believed(
     other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = Witness()
+    asked = Witness(True)
     assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is True
     other.close_first()
     monkeypatch.setattr(witness, "KEEP_SECONDS", 0.0)
@@ -99,7 +99,7 @@ def test_a_look_at_all_processes_serves_everything_that_was_before_it(monkeypatc
         return real()
 
     monkeypatch.setattr(descriptors, "look", look)
-    asked = Witness()
+    asked = Witness(True)
     asked.holders(1, time.monotonic_ns())
     before = asked._opened_ns
     asked.holders(2, before)
@@ -118,9 +118,27 @@ def test_looks_take_their_share_of_the_time_and_no_more(monkeypatch: pytest.Monk
         return descriptors.Opened({}, {}, {})
 
     monkeypatch.setattr(descriptors, "look", look)
-    asked = Witness()
+    asked = Witness(True)
     answered = 0
     for _ in range(10_000):
         moment[0] += 0.01
         answered += asked.holders(1, 1 << 62) is not None
     assert 0.04 < answered * 0.05 / moment[0] < 0.06
+
+
+def test_what_cannot_be_seen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "in_initial_pid_namespace", lambda: True)
+    said: list[str] = []
+    monkeypatch.setattr(descriptors, "missing_capabilities", lambda: ["CAP_SYS_PTRACE"])
+    found = witness.begin(said.append)
+    assert found is not None
+    assert not found.whole
+    assert len(said) == 1
+    assert said[0].endswith("needs CAP_SYS_PTRACE")
+    monkeypatch.setattr(descriptors, "missing_capabilities", list)
+    found = witness.begin(said.append)
+    assert found is not None
+    assert found.whole
+    assert len(said) == 1
+    monkeypatch.setattr(proc, "in_initial_pid_namespace", lambda: False)
+    assert witness.begin(said.append) is None, "its ids are not those of the events"

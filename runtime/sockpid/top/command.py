@@ -77,14 +77,16 @@ def execute(arguments: argparse.Namespace) -> int:
             raise UsageError("the filters are for live events; with --events use --filter")
         speed = (1.0 if keys is not None else 0.0) if arguments.speed is None else arguments.speed
         return Top(arguments, Recorded(arguments.events, speed)).show(keys)
-    from sockpid import start
+    from sockpid import start, witness
+    from sockpid.certainty import Certainty
     from sockpid.describe import Describer
     from sockpid.tracer import Tracer
 
     wanted, labels = filter_of(arguments), labels_of(arguments)
     with Tracer.open(options(arguments), arguments.offsets) as tracer:
         waiting = start.begin(tracer)
-        start.give_up_rights(tracer, environ=bool(labels.env))
+        start.give_up_rights(tracer, not arguments.no_witness, bool(labels.env))
         host = arguments.host or os.uname().nodename
-        live = Live(tracer, Describer(tracer, False, labels), wanted, host, waiting)
+        certainty = Certainty(tracer, None if arguments.no_witness else witness.begin(start.say))
+        live = Live(tracer, certainty, Describer(tracer, False, labels), wanted, host, waiting)
         return Top(arguments, live).show(keys, lambda: start.tell(tracer))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 from sockpid.errors import UsageError
 
 if TYPE_CHECKING:
+    from sockpid.certainty import Certainty
     from sockpid.describe import Describer
     from sockpid.event import Event
     from sockpid.filters import Filter
@@ -27,8 +28,17 @@ class Live:
     at_once = False
     speed = 1.0
 
-    def __init__(self, tracer: Tracer, describer: Describer, wanted: Filter, host: str, waiting: List[Event]) -> None:
-        self._tracer, self._describer, self._filter, self.host = tracer, describer, wanted, host
+    def __init__(
+        self,
+        tracer: Tracer,
+        certainty: Certainty,
+        describer: Describer,
+        wanted: Filter,
+        host: str,
+        waiting: List[Event],
+    ) -> None:
+        self._tracer, self._certainty, self._describer = tracer, certainty, describer
+        self._filter, self.host = wanted, host
         self._waiting = waiting
         self.over = False
 
@@ -48,7 +58,7 @@ class Live:
         seen, self._waiting = self._waiting + self._tracer.events(0.0), []
         told: List[Document] = []
         for one in seen:
-            document = self._describer.complete(one, self._tracer.json(one))
+            document = self._certainty.document(one, self._describer)
             document["host"] = self.host
             if self._filter.matches(one, document):
                 told.append(document)
@@ -57,6 +67,8 @@ class Live:
     def notes(self) -> Tuple[str, ...]:
         lost, evicted = self._tracer.lost(), self._tracer.evicted()
         found = [f"{lost} lost"] if lost else []
+        if self._certainty.uncertain:
+            found.append(f"{self._certainty.uncertain} of uncertain owner")
         return (*found, *([f"{evicted} owners evicted"] if evicted else []))
 
 
