@@ -75,7 +75,7 @@ class Stream:
         if start >= 32:
             at, size = struct.unpack_from(mark + "II", data, 24)
             layout = data[start + at : start + at + size]
-            for number in range(len(KINDS), size // 4):
+            for number in range(len(KINDS), len(layout) // _WORD):
                 sizes[number] = layout[4 * number] // _WORD, layout[4 * number + 1] // _WORD
         self._starts = [-1]
         at, words = 0, self._words

@@ -69,7 +69,7 @@ class FileNames:
         """A list of strings, each with so many numbers behind it, up to an empty one."""
         data = self._data
         while True:
-            nul = data.find(b"\0", at)
+            nul = self._end(at)
             if nul == at:
                 return at + 1
             found.add(data[at:nul])
@@ -89,6 +89,8 @@ class FileNames:
             form, at = self._number(at)
             formats.append((what, form))
         entries, at = self._number(at)
+        if entries > len(data) or (entries and not formats):
+            raise IndexError
         reference = struct.Struct(self._mark + ("Q" if wide else "I"))
         for _ in range(entries):
             for what, form in formats:
@@ -101,7 +103,7 @@ class FileNames:
                         at += 1
                     at += 1
                 elif form == _STRING:
-                    nul = data.find(b"\0", at)
+                    nul = self._end(at)
                     if what == _PATH:
                         found.add(data[at:nul])
                     at = nul + 1
@@ -110,6 +112,13 @@ class FileNames:
                 else:
                     raise SourceError(f"line table with a form {form:#x}, which is not known here")
         return at
+
+    def _end(self, at: int) -> int:
+        """Where the string at `at` ends."""
+        nul: int = self._data.find(b"\0", at)
+        if nul < 0:
+            raise IndexError
+        return nul
 
     def _number(self, at: int) -> Tuple[int, int]:
         """An unsigned LEB128, and where it ends."""

@@ -255,3 +255,55 @@ def test_check_finds_rows_that_nothing_uses(complete: Path) -> None:
 def test_check_of_an_empty_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="has no offset tables"):
         list(check.check(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{"arch"', '\ufeff{"arch"', "not in the form"),
+        ('"schema": "3.0"', '"schema": "03.0"', "is no version"),
+        ('"schema": "3.0"', '"schema": "3.' + "1" * 5000 + '"', "is no version"),
+        ('"distribution": "debian"', '"distribution": "ubuntu"', "was altered: its digest is"),
+        ('"btf_ids": [7]', '"btf_ids": [8]', "was altered: its digest is"),
+        ('"btf_ids": [7]', '"btf_ids": [7], "btf_ids": [7]', "not in the form"),
+        ('"kind": "btf"', '"kind": "guess"', "is from 'guess'"),
+        ('"kind": "btf"', '"kind": "btf", "note": "concluded"', "was altered: its digest is"),
+        ('"release": "6.1.0-1"', '"release": "6.2.0-1"', "does not belong to series 6.1"),
+        ('"build_id": "aa"', '"build_id": "AA"', "bytes in lower-case hex"),
+        ('"size": 64', '"size": 64, "size": 64', "not in the form"),
+        ('"size": 64', '"size": 63', "was altered"),
+        ('"digest": ', '"digest ": ', "lacks 'digest'"),
+    ],
+)
+def test_runtime_and_check_refuse_the_same(complete: Path, old: str, new: str, message: str) -> None:
+    path = complete / NAME
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert message in problems(complete)
+    with pytest.raises(TableError) as caught:
+        look_at_all(path.read_bytes())
+    assert message in str(caught.value)
+
+
+def look_at_all(content: bytes) -> None:
+    """As the runtime does for the one kernel that it looks for."""
+    parsed = table.parse_shard(content, NAME)
+    for found in parsed.entries:
+        parsed.layout(found)
+
+
+def test_check_looks_at_the_sources(complete: Path) -> None:
+    sources = (complete / NAME).with_suffix(".sources")
+    head = '{"arch": "x86_64", "series": "6.1", "sources": {'
+    for content, message in (
+        ("{", "damaged"),
+        (head.replace("6.1", "6.2") + "}}", "is for x86_64 6.2, which its path does not say"),
+        (head + '"aa": 1}}', "aa has no provenance"),
+        (head + '"aa": {"kind": "btf"}}}', "aa has no provenance"),
+        (head + '"bb": {}}}', "6.1.sources has bb, which the shard does not have"),
+        (head + '"aa": {}}}', ""),
+    ):
+        sources.write_text(content)
+        assert message in problems(complete)
+    assert problems(complete) == ""
