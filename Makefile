@@ -79,6 +79,11 @@ tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
 lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
 	$(BIN)/python -m tests.vm matrix $(LAB)
 
+LIVING ?= tests/kernel tests/docs
+living: setup setup-test  ## tests beside what a host of containers does, with processes of others hidden in /proc; LIVING='tests/docs'
+	@$(SUDO) $(BIN)/python -m tests.neighbours unshare --mount sh -c \
+		'umount -l /proc; mount -t proc -o hidepid=2 proc /proc; exec "$$@"' living $(PYTEST) $(LIVING)
+
 bench: setup setup-test  ## natively: starting, sending, events a second, a million sockets, into docs/bench.md; BENCH='--part rates'
 	@$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
 
@@ -123,4 +128,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living

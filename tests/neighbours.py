@@ -1,7 +1,8 @@
 """A machine that others use: what a host of containers does beside a test, for a while.
 
 `python -m tests.neighbours --seconds 600` prints a line once all is there, and ends all that it has started: after that
-time, on SIGTERM and SIGINT, and when whoever started it is gone. It needs root.
+time, on SIGTERM and SIGINT, and when whoever started it is gone. With a command, it is there as long as that runs, and
+ends with its status: `python -m tests.neighbours pytest tests/kernel`. It needs root.
 
 - strangers, whose receivers drop everything: their segments are retransmitted, in our network namespace and in others
 - a namespace that a file keeps, one whose file is hidden by another mount, one that a process alone lives in, one that
@@ -212,12 +213,13 @@ def work_in(file: Path) -> Callable[[], NoReturn]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long")
+    parser.add_argument("--seconds", type=float, help="how long (default: a minute, or until the command ends)")
     parser.add_argument(
         "--without", action="append", default=[], choices=[*ALL, "hidden"], help="to see which of them is in the way"
     )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="to be run beside them")
     options = parser.parse_args()
-    until = time.monotonic() + options.seconds
+    until = time.monotonic() + (options.seconds or (float("inf") if options.command else 60.0))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
     starter = os.getppid()
@@ -228,10 +230,19 @@ def main() -> int:
             children += [started(work, os.getpid()) for work in (*works, work_in(place / "named"))]
             time.sleep(0.5)
             print(READY, flush=True)
-            while time.monotonic() < until and os.getppid() == starter:
-                time.sleep(0.1)
-                if os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                    return 1
+            beside = subprocess.Popen(options.command) if options.command else None
+            try:
+                while time.monotonic() < until and os.getppid() == starter:
+                    time.sleep(0.1)
+                    if beside is not None and beside.poll() is not None:
+                        return beside.returncode
+                    if any(os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) for child in children):
+                        print("neighbours: one of them has ended", file=sys.stderr)
+                        return 1
+            finally:
+                if beside is not None and beside.poll() is None:
+                    beside.terminate()
+                    beside.wait()
         finally:
             for child in children:
                 os.kill(child, signal.SIGKILL)
