@@ -31,6 +31,8 @@ pub mod owner {
     pub const LATE: u32 = 1 << 0;
     /// Another socket has, or had, the same key (SO_REUSEPORT): this may be the owner of that one.
     pub const SHARED: u32 = 1 << 1;
+    /// The kernel puts data of other sockets into this one: who was seen to send need not have it.
+    pub const LENT: u32 = 1 << 2;
 }
 
 /// Key. Ports are in the machine's byte order, addresses in network order; all bytes that are not used are zero.

@@ -30,6 +30,9 @@ SHARED = 1 << 1
 LENT = 1 << 2
 """The kernel puts data of other sockets into this one: who was seen to send need not have it."""
 
+LENT = 1 << 2
+"""The kernel puts data of other sockets into this one: who was seen to send need not have it."""
+
 SEAL_SEED = 0x9E3779B97F4A7C15
 SEAL_FACTOR = 0xD6E8FEB86659FD93
 MASK = (1 << 64) - 1
@@ -43,7 +46,7 @@ NUMBER_OF_HOW = {name: number for number, name in event.HOW.items() if name}
 class SocketOwner(NamedTuple):
     """latest: the process that used the socket last. sk: address of the struct sock, 0 for a seed. inode: of the
     socket, as in /proc/PID/fd; 0: not known. users: how many processes were seen to use it, or to hold it when sockpid
-    started. flags: LATE, SHARED."""
+    started. flags: LATE, SHARED, LENT."""
 
     latest: event.Process
     sk: int
