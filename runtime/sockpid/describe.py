@@ -7,7 +7,7 @@ from __future__ import annotations
 import collections
 import time
 
-from . import cgroup, kernel, labels, proc
+from . import cgroup, descriptors, kernel, labels, proc
 from .event import Event, Executed
 from .named import NamedTuple
 from .tracer import Tracer
@@ -54,6 +54,8 @@ class Describer:
         """By pid and start; the latest look last."""
         self._starts: OrderedDict[Tuple[int, int], int] = collections.OrderedDict()
         """By pid and clock tick: when a process that was seen to use a socket started, to the nanosecond."""
+        self._opened: Dict[int, Tuple[proc.Holder, ...]] = {}
+        self._opened_ns = -1
 
     def complete(self, seen: Event, document: Dict[str, Any]) -> Dict[str, Any]:
         """Adds to the document of an event (see docs/events.md): exited, ns_pid, cgroup, labels, sharers. Brings
@@ -79,7 +81,7 @@ class Describer:
             self._place(document, known, when_ns)
             document["labels"] = self._labels(known.labels, document["cgroup"])
         if self._sharers and seen.inode:
-            holders = proc.holders({seen.inode}).get(seen.inode, [])
+            holders = self._holders(seen.inode, seen.ts_ns)
             document["sharers"] = [{"pid": holder.pid, "comm": holder.comm} for holder in holders]
             if pid is not None and holders:
                 named = any(_is_one(holder, pid, document["start_ns"]) for holder in holders)
@@ -90,6 +92,13 @@ class Describer:
         """How long what complete() said of a process may be said again, by time.monotonic()."""
         known = self._known.get((pid, start_ns)) if pid is not None and start_ns is not None else None
         return known.until if known is not None else time.monotonic() + KEEP_SECONDS
+
+    def _holders(self, inode: int, since_ns: int) -> Tuple[proc.Holder, ...]:
+        """Who has a socket open, after the event: one look serves all events that have been raised by then."""
+        if self._opened_ns < since_ns:
+            self._opened_ns = kernel.monotonic_ns()
+            self._opened = descriptors.look().holders
+        return self._opened.get(inode, ())
 
     def _start(self, pid: int, start_ns: int, how: Optional[str], executed: Optional[Executed]) -> int:
         """When the process started: exactly, if anything has told that by now."""

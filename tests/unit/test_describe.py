@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import cgroup, describe, event, kernel, proc
+from sockpid import cgroup, describe, descriptors, event, kernel, proc
 from sockpid.labels import Wanted
 from tests.unit.test_event import owner, record
 
@@ -113,10 +113,24 @@ def test_an_executed_program_tells_the_start_as_well(host: Host) -> None:
 def test_sharers_are_processes_and_not_ids(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.describer._sharers = True
     ticks = proc.ticks_of(1111)
-    held = [proc.Holder(PID, "a", ticks), proc.Holder(95, "b", ticks)]
-    monkeypatch.setattr(proc, "holders", lambda inodes: dict.fromkeys(inodes, held))
-    assert host.told()["ambiguous"] == 2
-    held[0] = proc.Holder(PID, "a", ticks + 500)
+    looks: list[int] = []
+
+    def held(owner_ticks: int) -> None:
+        holders = (proc.Holder(PID, "a", owner_ticks), proc.Holder(95, "b", ticks))
+        opened = descriptors.Opened({4711: holders}, {}, {})
+
+        def look() -> descriptors.Opened:
+            looks.append(1)
+            return opened
+
+        monkeypatch.setattr(descriptors, "look", look)
+
+    held(ticks)
+    host.now = 5_000  # when the event was raised
+    assert [host.told()["ambiguous"] for _ in range(3)] == [2, 2, 2]
+    assert len(looks) == 1
+    host.describer._opened_ns = 4_999
+    held(ticks + 500)
     assert host.told()["ambiguous"] == 3, "one that has the id now, and the owner that had it"
 
 
