@@ -132,7 +132,9 @@ class Certainty:
         self.contradicted += 1
         # What is retransmitted was sent by who was seen to send it, though it may have closed the socket since. Who was
         # never seen to do so has handed it on.
-        return Settled(seen if owner.how == "send" else _held_by(seen, holders, owner), False, "not-held")
+        if owner.how == "send":
+            return Settled(seen._replace(users=max(seen.users, len(holders) + 1)), False, "not-held")
+        return Settled(_held_by(seen, holders, owner), False, "not-held")
 
     def _listening(self, seen: event.Event, owner: event.Process, doubt: Optional[str], witness: Witness) -> Settled:
         """An event of a listening socket: whoever has it open may answer, and who made it may be gone or not serve."""
