@@ -22,6 +22,8 @@ So is expected, with `events` short for ours of the kinds that say so, and nothi
     TCPLossProbes  >= "tlp"                      the rest sent new data
     TCPTimeouts    <= "rto" + "syn" + "synack"   the rest of ours an acknowledgement let go while in loss
 
+"simple" is in RetransSegs and TCPSlowStartRetrans.
+
 The first three are equalities wherever no skb of several segments was retransmitted and no sending failed. reconcile()
 judges the first two so: what is missing must not be more than these can explain. Never are there more events than the
 kernel counted, if it was read before the probe attached and again after the last event.
@@ -136,7 +138,7 @@ def beyond_first(kinds: Mapping[str, int], theirs: Counters) -> int:
     """At most so many segments can have been in one skb with another: TCPFastRetrans and TCPSlowStartRetrans count all
     that an acknowledgement let go, and at least the events that no timer accounts for were its skbs."""
     by_timer = theirs["TCPTimeouts"]
-    in_loss = max(0, kinds.get("rto", 0) + kinds.get("syn", 0) - by_timer)
+    in_loss = max(0, sum(kinds.get(kind, 0) for kind in ("rto", "simple", "syn")) - by_timer)
     fast = max(0, theirs["TCPFastRetrans"] - kinds.get("fast", 0))
     return fast + max(0, theirs["TCPSlowStartRetrans"] - in_loss)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sockpid import labels
+from sockpid import event, labels
 from sockpid.outputs.base import gap
 from tests.streams import document, unknown
 
@@ -30,6 +30,15 @@ def test_schema_names_every_key() -> None:
     assert set(SCHEMA["$defs"]["gap"]["properties"]) == set(gap("node-1", 5).document)
 
 
+def test_schema_and_documentation_name_every_value() -> None:
+    values = SCHEMA["$defs"]["event"]["properties"]
+    assert set(values["how"]["enum"]) == {*event.HOW.values(), "holder"}
+    page = (DOCS / "events.md").read_text()
+    for key in ("kind", "how", "reason", "doubt", "found"):
+        for value in values[key]["enum"]:
+            assert value is None or f"`{value}`" in page, (key, value)
+
+
 def test_documentation_explains_every_key() -> None:
     explained = set(
         re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (.*?) \|", (DOCS / "events.md").read_text(), re.M)))
@@ -43,6 +52,8 @@ def test_documentation_explains_every_key() -> None:
         document(),
         unknown(),
         document(how="kernel", pid=None),
+        document(how="holder", certain=False, doubt="not-held", ifindex=7, kind="simple"),
+        {key: value for key, value in document().items() if key not in ("certain", "doubt", "ifindex")},
         document(labels=labels.empty(labels.Wanted(labels.KINDS, ("RANK",)), "exited")),
         document(labels={"env": {"RANK": "1", "B": None}, "reason": None}),
         document(sharers=[{"pid": 1, "comm": "init"}]),
@@ -64,6 +75,9 @@ def test_schema_accepts(good: dict[str, Any]) -> None:
         document(kind="retransmit"),
         document(sport=70000),
         document(reason="no idea"),
+        document(doubt="no idea"),
+        document(certain="yes"),
+        document(kind="retransmit", ifindex=-1),
         {key: value for key, value in document().items() if key != "host"},
         gap("node-1", 0).document,
         {"schema": 1, "ts_ns": 1, "dropped": 5, "host": None},

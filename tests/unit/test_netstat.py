@@ -53,6 +53,9 @@ def test_all_kinds_add_up() -> None:
         ({"fast": 2}, {"RetransSegs": 6, "TCPFastRetrans": 6}, 0, 4, True),
         # the same after a timeout: one retransmit by the timer, two by acknowledgements
         ({"rto": 3}, {"RetransSegs": 7, "TCPTimeouts": 1, "TCPSlowStartRetrans": 6}, 0, 4, True),
+        # the same for a path that takes smaller packets only: no timer went off
+        ({"simple": 3}, {"RetransSegs": 6, "TCPSlowStartRetrans": 6}, 0, 3, True),
+        ({"simple": 3}, {"RetransSegs": 7, "TCPSlowStartRetrans": 6}, 0, 4, False),
         ({"rto": 3}, {"RetransSegs": 8, "TCPTimeouts": 1, "TCPSlowStartRetrans": 6}, 0, 5, False),
     ],
 )
