@@ -58,6 +58,7 @@ class Cpu:
         self._memory = memory
         self.stack = memory.allocate(STACKS, STACK)
         memory.view(self.stack, STACK)[:] = bytes([JUNK]) * STACK
+        self.own_stack = memory.pages[self.stack >> PAGE_BITS]
         self.stops_at_reads = machine.stops_at_reads
         f = uapi.BPF_FUNC
         self.call: dict[int, Callable[..., Any]] = {

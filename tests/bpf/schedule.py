@@ -33,11 +33,11 @@ def to_the_end(run: Run) -> None:
 
 
 def pairs(scene: Scene[W], stride: int = 1) -> Iterator[tuple[str, W]]:
-    """Every order of two programs in which each is interrupted at most once, whichever begins."""
+    """Every order of two programs in which each is interrupted at most once, whichever begins; or one of stride ** 2."""
     for first in (0, 1):
         ended, i = False, 0
         while not ended:
-            second_ended, j = False, 0
+            second_ended, j = False, i // stride % stride
             while not second_ended:
                 world, runs = scene()
                 one, other = runs[first], runs[1 - first]

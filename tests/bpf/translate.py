@@ -62,7 +62,7 @@ def translate(name: str, insns: bytes, order: Order) -> Program:
             leaders.add(slot + 1)
     lines = [
         "def program(machine, r1, r10):",
-        " load, store, call = machine.load, machine.store, machine.call",
+        " load, store, call, stack, of = machine.load, machine.store, machine.call, machine.own_stack, int.from_bytes",
         " r0 = r2 = r3 = r4 = r5 = r6 = r7 = r8 = r9 = None",
         " pc = 0",
         " while True:",
@@ -95,7 +95,7 @@ def _statements(slot: int, one: bpf.Insn, insns: bytes, order: Order) -> list[st
             return [f"{dst} = machine.map_address({one.imm})"]
         return [f"{dst} = {(high & 0xFFFFFFFF) << 32 | (one.imm & 0xFFFFFFFF)}"]
     if kind in (bpf.BPF_LDX, bpf.BPF_ST, bpf.BPF_STX):
-        return _memory(one, kind)
+        return _on_stack(one, kind, order) or _memory(one, kind)
     if kind == bpf.BPF_ALU64:
         return [_alu(one, op, dst, src)]
     if kind == bpf.BPF_ALU and op == END:
@@ -132,6 +132,21 @@ def _call(number: int) -> list[str]:
 
 def _go(target: int, slot: int) -> list[str]:
     return ["continue"] if target <= slot else []
+
+
+def _on_stack(one: bpf.Insn, kind: int, order: Order) -> list[str]:
+    """An access that is seen to be to the program's own stack; none for others."""
+    size = bpf.SIZES[one.code & 0x18]
+    base = one.src if kind == bpf.BPF_LDX else one.dst
+    if base != 10 or one.code & 0xE0 != BPF_MEM:
+        return []
+    if not -STACK <= one.off <= -size:
+        raise Fault(f"beyond the stack: {one}")
+    place = f"stack[{STACK + one.off}:{STACK + one.off + size}]"
+    if kind == bpf.BPF_LDX:
+        return [f"r{one.dst} = of({place}, {order!r})"]
+    value = f"r{one.src}" if kind == bpf.BPF_STX else str(one.imm)
+    return [f"{place} = ({value} & {(1 << 8 * size) - 1}).to_bytes({size}, {order!r})"]
 
 
 def _memory(one: bpf.Insn, kind: int) -> list[str]:
