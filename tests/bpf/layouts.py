@@ -84,7 +84,9 @@ def _free(draw: random.Random, used: set[int], size: int, alignment: int, room: 
 def put(memory: memoryview, field: Field, value: int, order: str) -> None:
     """Writes a field, bit by bit where it is one of bits."""
     if not field.bitfield:
-        memory[field.offset : field.offset + field.size] = value.to_bytes(field.size, "big" if order == "big" else "little")
+        memory[field.offset : field.offset + field.size] = value.to_bytes(
+            field.size, "big" if order == "big" else "little"
+        )
         return
     for n in range(field.bit_size):
         at = field.bit_offset + n

@@ -128,7 +128,9 @@ class Cpu:
     def _update(self, pointer: int, key: int, value: int, flags: int, *_: object) -> Steps:
         one = self.machine.hashes[self._name(pointer)]
         spec = one.spec
-        return (yield from one.update(self._stack(key, spec.key_size), self._stack(value, spec.value_size), flags)) & U64
+        return (
+            yield from one.update(self._stack(key, spec.key_size), self._stack(value, spec.value_size), flags)
+        ) & U64
 
     def _delete(self, pointer: int, key: int, *_: object) -> int:
         one = self.machine.hashes[self._name(pointer)]

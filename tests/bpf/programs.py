@@ -104,7 +104,14 @@ class Programs:
         return Attached(program.name, bytes(insns), context, self.order, relocated)
 
 
-KINDS = {"lsm": "lsm", "raw_tp": "raw_tp", "tracepoint": "tracepoint", "fentry": "fentry", "func": "fentry", "kprobe": "kprobe-pmu"}
+KINDS = {
+    "lsm": "lsm",
+    "raw_tp": "raw_tp",
+    "tracepoint": "tracepoint",
+    "fentry": "fentry",
+    "func": "fentry",
+    "kprobe": "kprobe-pmu",
+}
 """A mechanism for each kind of target."""
 OLD_CALLS = {
     "bpf_probe_read_kernel": uapi.BPF_FUNC["bpf_probe_read"],

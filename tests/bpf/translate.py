@@ -17,7 +17,18 @@ from .memory import SHARED, Fault, Order
 STACK = 512
 U64 = (1 << 64) - 1
 ALU = {0x00: "+", 0x10: "-", 0x20: "*", 0x40: "|", 0x50: "&", 0xA0: "^"}
-JUMPS = {0x10: "==", 0x20: ">", 0x30: ">=", 0x50: "!=", 0x60: ">", 0x70: ">=", 0xA0: "<", 0xB0: "<=", 0xC0: "<", 0xD0: "<="}
+JUMPS = {
+    0x10: "==",
+    0x20: ">",
+    0x30: ">=",
+    0x50: "!=",
+    0x60: ">",
+    0x70: ">=",
+    0xA0: "<",
+    0xB0: "<=",
+    0xC0: "<",
+    0xD0: "<=",
+}
 SIGNED = (0x60, 0x70, 0xC0, 0xD0)
 JSET, JA, MOV, LSH, RSH, NEG, ARSH, END = 0x40, 0x00, 0xB0, 0x60, 0x70, 0x80, 0xC0, 0xD0
 LOOKUP, UPDATE, DELETE = (uapi.BPF_FUNC[f"bpf_map_{what}_elem"] for what in ("lookup", "update", "delete"))
@@ -126,7 +137,10 @@ def _call(number: int) -> list[str]:
     if number == UPDATE:
         return ["yield 'update'", f"r0 = yield from call[{number}]{arguments}"]
     if number in (LOOKUP, DELETE):
-        return [f"if machine.is_hash(r1): yield '{'look-up' if number == LOOKUP else 'delete'}'", f"r0 = call[{number}]{arguments}"]
+        return [
+            f"if machine.is_hash(r1): yield '{'look-up' if number == LOOKUP else 'delete'}'",
+            f"r0 = call[{number}]{arguments}",
+        ]
     return [f"r0 = call[{number}]{arguments}"]
 
 

@@ -136,7 +136,9 @@ class World:
             "inode", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "undo_marker", "type", "found",
             "state", "ca_state", "pending", "retransmits", "kern", "stale",
         )  # fmt: skip
-        return Event(self.unpack(raw[24:]) if known else None, f[1], f[26:34], event.text(f[-1]), dict(zip(names, f[34:])))
+        return Event(
+            self.unpack(raw[24:]) if known else None, f[1], f[26:34], event.text(f[-1]), dict(zip(names, f[34:]))
+        )
 
     # What must be true, whatever came between.
 

@@ -148,7 +148,9 @@ def test_elements_are_given_to_other_sockets_while_an_event_looks_an_owner_up(ag
         scene = Scene()
         scene.used(scene.a, scene.x)
         change = (
-            one_after_the_other(scene.uses(scene.c, scene.x), scene.uses(scene.b, scene.y), scene.uses(scene.a, scene.x))
+            one_after_the_other(
+                scene.uses(scene.c, scene.x), scene.uses(scene.b, scene.y), scene.uses(scene.a, scene.x)
+            )
             if again
             else other_uses(scene)
         )
@@ -249,7 +251,10 @@ def test_a_socket_is_destroyed_while_elements_move() -> None:
         scene = Scene()
         scene.used(scene.a, scene.x)
         others = one_after_the_other(
-            scene.uses(scene.b, scene.y), scene.evict(scene.x), scene.uses(scene.c, scene.y), scene.uses(scene.b, scene.y)
+            scene.uses(scene.b, scene.y),
+            scene.evict(scene.x),
+            scene.uses(scene.c, scene.y),
+            scene.uses(scene.b, scene.y),
         )
         return scene, (scene.world.destroy(scene.x, scene.idle), others)
 
