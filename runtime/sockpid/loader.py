@@ -14,6 +14,7 @@ from .layout import Struct
 from .link import MECHANISMS, Mechanism
 from .map import Map
 from .offsets import Offsets
+from .prune import prune
 from .relocate import Relocated, Resolved, place, replace_calls, resolve
 
 TYPE_CHECKING = False
@@ -51,6 +52,7 @@ class Loader:
         self._no_settings = dict.fromkeys(image.settings(), 0)
         self._task_btf = self._arg_btf = features.has("task_btf")
         self._numbers = numbers()
+        self._prunes = False
         self._proved: Dict[Tuple[int, str], int] = {}
 
     def replace_calls(self) -> None:
@@ -106,16 +108,7 @@ class Loader:
             }
             ready = self._relocated(hook.source or hook.prog, context, settings)
             try:
-                self._progs[key] = prog.load(
-                    hook.prog,
-                    how.prog_type,
-                    ready.insns,
-                    self._image.license,
-                    ready.poison,
-                    btf_id,
-                    self._features.has("obj_name"),
-                    how.attach_type,
-                )
+                self._progs[key] = self._loaded(hook, how, btf_id, ready)
             except VerifierError:
                 if not (self._task_btf or self._arg_btf):
                     raise
@@ -129,6 +122,24 @@ class Loader:
                     self._task_btf, self._arg_btf = before
                     raise
         return self._progs[key]
+
+    def _loaded(self, hook: Hook, how: Mechanism, btf_id: int, ready: Relocated) -> prog.Prog:
+        """As it is; if the kernel refuses that, without what cannot be reached: old verifiers look at it all the same."""
+
+        def load(insns: bytes) -> prog.Prog:
+            named = self._features.has("obj_name")
+            license, poison = self._image.license, ready.poison
+            return prog.load(hook.prog, how.prog_type, insns, license, poison, btf_id, named, how.attach_type)
+
+        if not self._prunes:
+            try:
+                return load(ready.insns)
+            except (VerifierError, RelocationError):
+                if how.by_btf_id:
+                    raise
+        pruned = load(prune(ready.insns, self._image.byte_order))
+        self._prunes = True
+        return pruned
 
     def _btf_id(self, name: str, how: Mechanism) -> int:
         """The BTF id of a function, which the kernel has said to be that function's. Raises SyscallError."""

@@ -13,6 +13,7 @@ from sockpid.image import Image, context_layout, record_context
 from sockpid.insn import BPF_PSEUDO_MAP_FD, unpack
 from sockpid.layout import Field, Layout, Struct
 from sockpid.link import MECHANISMS
+from sockpid.prune import prune
 from sockpid.relocate import Relocated, relocate, replace_calls
 
 from .layouts import put
@@ -59,11 +60,13 @@ class Programs:
         layout: Layout,
         calls: Mapping[str, int | None] | None = None,
         settled_mask: int | None = None,
+        pruned: bool = False,
     ) -> None:
         """calls: as replace_calls() takes them; by default those of a kernel with ring buffers. settled_mask: 0 puts all
-        sockets' words in one place."""
+        sockets' words in one place. pruned: as for a kernel that refuses what cannot be reached."""
         self.image, self.arch, self.layout = image, arch, layout
         self.order: Order = "big" if arch.byte_order == "big" else "little"
+        self._pruned = pruned
         self._calls = {"bpf_perf_event_output": None} if calls is None else calls
         self.settled_mask = image.maps["settled"].max_entries - 1 if settled_mask is None else settled_mask
         self._maps = {name: n for n, name in enumerate(sorted(image.maps))}
@@ -101,7 +104,8 @@ class Programs:
         for index, name in program.maps:
             loaded = unpack(insns, index, self.order)._replace(src=BPF_PSEUDO_MAP_FD, imm=self._maps[name])
             insns[index * 8 : index * 8 + 8] = loaded.pack(self.order)
-        return Attached(program.name, bytes(insns), context, self.order, relocated)
+        ready = prune(bytes(insns), self.order) if self._pruned else bytes(insns)
+        return Attached(program.name, ready, context, self.order, relocated)
 
 
 KINDS = {

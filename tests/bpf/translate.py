@@ -75,6 +75,7 @@ def translate(name: str, insns: bytes, order: Order) -> Program:
         "def program(machine, r1, r10):",
         " load, store, call, stack, of = machine.load, machine.store, machine.call, machine.own_stack, int.from_bytes",
         " r0 = r2 = r3 = r4 = r5 = r6 = r7 = r8 = r9 = None",
+        " if machine is None: yield  # a generator, also if it never stops",
         " pc = 0",
         " while True:",
     ]

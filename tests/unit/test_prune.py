@@ -1,0 +1,161 @@
+"""Programs without what they cannot reach: old verifiers take them, and they do what they did."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import pytest
+
+from sockpid import insn as bpf
+from sockpid.hooks import HOOKS, Hook, Target
+from sockpid.prune import prune
+from tests.bpf.layouts import NEW_ABSENT, OLD_ABSENT
+from tests.bpf.machine import Cpu, Machine, finish
+from tests.bpf.memory import Memory
+from tests.bpf.programs import KINDS, OLD_CALLS, Programs
+from tests.bpf.translate import translate
+from tests.bpf.verifier import Refused, verify
+from tests.bpf.world import programs_of
+from tests.unit.test_relocate import images
+
+ORDERS = ("little", "big")
+MAPS = dict(enumerate(images()["little"].maps[name] for name in sorted(images()["little"].maps)))
+LAYOUTS = {
+    "4.9": (OLD_ABSENT, True),
+    "no mptcp": ((*NEW_ABSENT, "struct mptcp_subflow_context"), False),
+    "no ulp": (
+        (*NEW_ABSENT, "struct inet_connection_sock.icsk_ulp_ops", "struct inet_connection_sock.icsk_ulp_data"),
+        False,
+    ),
+    "no kern": ((*NEW_ABSENT, "struct sock.sk_kern_sock"), True),
+    "no netns, no IPv6": (
+        (
+            *OLD_ABSENT,
+            "struct sock.__sk_common.skc_net.net",
+            "struct sock.__sk_common.skc_v6_daddr",
+            "struct sock.__sk_common.skc_v6_rcv_saddr",
+        ),
+        True,
+    ),
+    "all": (NEW_ABSENT, False),
+}
+PLACES = [
+    pytest.param(hook, target, mechanism, id=f"{hook.name}-{target.name.replace('/', '.')}-{mechanism}")
+    for hook in HOOKS
+    for target in hook.targets
+    for mechanism in {"func": ("fentry", "kprobe-pmu", "kprobe-tracefs")}.get(target.kind, (KINDS[target.kind],))
+]
+MADE = {
+    (arch, name): programs_of(images()["big" if arch == "s390x" else "little"], arch, 5, absent=absent, old=old)
+    for arch in ("x86_64", "arm", "s390x")
+    for name, (absent, old) in LAYOUTS.items()
+}
+OLD = {key: Programs(one.image, one.arch, one.layout, OLD_CALLS) for key, one in MADE.items()}
+
+
+@pytest.mark.parametrize(("hook", "target", "mechanism"), PLACES)
+def test_the_verifier_of_4_9_takes_every_program_everywhere(hook: Hook, target: Target, mechanism: str) -> None:
+    for (arch, name), programs in OLD.items():
+        if arch == "arm" and name not in ("4.9", "all"):
+            continue
+        for more in ({}, {"COUNT": 1, "FILTER_PID": 1, "FILTER_NETNS": 1, "FILTER_PORT": 1})[: 1 + hook.raises]:
+            made = programs.make(hook, target, mechanism, **more)
+            try:
+                verify(prune(made.insns, programs.order), programs.order, MAPS)
+            except Refused as error:
+                pytest.fail(f"{arch}, {name}, {sorted(more)}: {error}")
+
+
+def test_without_that_it_walks_into_what_the_kernel_does_not_have() -> None:
+    for arch, hook, why in (
+        ("x86_64", "send", "invalid mem access"),  # a load of what the verifier knows no type of
+        ("s390x", "retransmit", "R1 type=unknown expected=fp"),  # a pointer plus a register
+    ):
+        programs = OLD[arch, "4.9"]
+        with pytest.raises(Refused, match=why):
+            verify(programs.attach(hook, "kprobe").insns, programs.order, MAPS)
+    programs = OLD["x86_64", "all"]
+    with pytest.raises(Refused, match="invalid func 1958960"):  # poison
+        verify(programs.attach("exec").insns, programs.order, MAPS)
+
+
+def assembled(order: str, *code: bpf.Insn) -> bytes:
+    return b"".join(one.pack(order) for one in code)
+
+
+MOV_0, MOV_1 = bpf.Insn(bpf.MOV64, 0, 0, 0, 0), bpf.Insn(bpf.MOV64, 0, 0, 0, 1)
+END = bpf.Insn(bpf.EXIT, 0, 0, 0, 0)
+LOAD = bpf.Insn(bpf.LDX_DW, 2, 1, 0, 0)
+JEQ, JNE, JA = 0x15, 0x55, 0x05
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_decided_branch_goes_and_what_it_does_not_take(order: str) -> None:
+    wide = bpf.Insn(bpf.LD_IMM64, 3, 0, 0, 7), bpf.Insn(0, 0, 0, 0, 0)
+    for code, taken in ((JEQ, False), (JNE, True)):
+        insns = assembled(order, *wide, bpf.Insn(code, 3, 0, 2, 0), MOV_0, END, MOV_1, END)
+        left = assembled(order, *wide, MOV_1 if taken else MOV_0, END)
+        assert prune(insns, order) == left
+    unknown = assembled(order, LOAD, bpf.Insn(JEQ, 2, 0, 2, 0), MOV_0, END, MOV_1, END)
+    assert prune(unknown, order) == unknown
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_two_ways_bring_differently_is_not_known(order: str) -> None:
+    head = LOAD, MOV_0, bpf.Insn(JEQ, 2, 0, 1, 0)
+    for other in (MOV_1, MOV_0):
+        insns = assembled(order, *head, other, bpf.Insn(JEQ, 0, 0, 2, 0), MOV_1, END, MOV_0, END)
+        assert (prune(insns, order) == insns) == (other == MOV_1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_call_and_a_load_leave_nothing_known(order: str) -> None:
+    for kills in (bpf.Insn(bpf.CALL, 0, 0, 0, 5), bpf.Insn(bpf.LDX_DW, 0, 10, -8, 0)):
+        insns = assembled(order, MOV_0, kills, bpf.Insn(JEQ, 0, 0, 2, 0), MOV_1, END, MOV_0, END)
+        assert prune(insns, order) == insns
+
+
+ARITHMETIC = [op | kind | 7 for op in (0x00, 0x10, 0x20, 0x40, 0x50, 0xA0, 0xB0) for kind in (0, bpf.BPF_X)]
+SHIFTS = [0x67, 0x77, 0xC7]
+CONDITIONS = [op | kind | 5 for op in (0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70) for kind in (0, bpf.BPF_X)]
+
+
+def drawn(draw: random.Random, order: str) -> bytes:
+    """A program of arithmetic and jumps forward, over constants and two words of its context."""
+    code = [bpf.Insn(bpf.MOV64, r, 0, 0, draw.choice((0, 1, -1, 7, -(1 << 31)))) for r in range(6) if r != 1]
+    length = draw.randrange(10, 60)
+    for n in range(length):
+        kind, dst, src = draw.random(), draw.choice((0, 2, 3, 4, 5)), draw.choice((0, 2, 3, 4, 5))
+        if kind < 0.1:
+            code.append(bpf.Insn(bpf.LDX_DW, dst, 1, draw.choice((0, 8)), 0))
+        elif kind < 0.4:
+            off = draw.randrange(length - n)
+            code.append(bpf.Insn(draw.choice(CONDITIONS), dst, src, off, draw.choice((0, 1, -1, 7))))
+        elif kind < 0.45:
+            code.append(bpf.Insn(JA, 0, 0, draw.randrange(length - n), 0))
+        elif kind < 0.6:
+            code.append(bpf.Insn(draw.choice(SHIFTS), dst, 0, 0, draw.randrange(64)))
+        else:
+            code.append(bpf.Insn(draw.choice(ARITHMETIC), dst, src, 0, draw.choice((0, 1, -1, 12345))))
+    return assembled(order, *code, END)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_drawn_programs_do_what_they_did(order: Literal["little", "big"]) -> None:
+    shorter = 0
+    for seed in range(300):
+        draw = random.Random(seed)
+        insns = drawn(draw, order)
+        left = prune(insns, order)
+        verify(left, order, {})
+        assert prune(left, order) == left, seed
+        shorter += len(left) < len(insns)
+        for words in ((0, 0), (1, 1 << 63), (draw.getrandbits(64), draw.getrandbits(64))):
+            results = []
+            for one in (insns, left):
+                machine = Machine(Memory(order), {}, {})
+                context = b"".join(word.to_bytes(8, order) for word in words)
+                results.append(finish(Cpu(machine, 0, 0).run(translate("drawn", one, order), context)))
+            assert results[0] == results[1], seed
+    assert shorter > 200
