@@ -54,7 +54,7 @@ def in_guest(name: str, arguments: Sequence[str]) -> Played:
         files = {f"/sockpid/offsets/{shard.relative_to(directory)}": shard.read_bytes()}
     for path in (ROOT / "tests/__init__.py", ROOT / "tests/accuracy/__init__.py", *FIELD.glob("*.py")):
         files[f"/sockpid/{path.relative_to(ROOT)}"] = path.read_bytes()
-    modules = _modules(guest.kernel.deb())
+    modules = kernel_modules(guest.kernel.deb())
     files.update({f"/run/modules/{name}.ko": content for name, content in modules.items()})
     insert = "".join(f"insmod /run/modules/{name}.ko; " for name in modules)
     field = "exec python3 -I -S /sockpid/tests/accuracy/field --output /run/result --own-machine"
@@ -65,7 +65,7 @@ def in_guest(name: str, arguments: Sequence[str]) -> Played:
     return _read(result.files)
 
 
-def _modules(deb: Path) -> dict[str, bytes]:
+def kernel_modules(deb: Path) -> dict[str, bytes]:
     """The modules that kernel TLS takes, from the kernel's package, in the order to insert them; {} if it has none."""
     found: dict[str, bytes] = {}
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as package:

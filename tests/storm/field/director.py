@@ -1,0 +1,145 @@
+"""Plays one storm beside the probe: starts workers, restarts the probe as it is told, and collects the logs.
+
+DIRECTORY/storm.log holds all records, phases.jsonl when the probe came and went and what the clocks said, events.N.jsonl
+and probe.N.log what the probe printed, doctor.json how it attached itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import random
+import resource
+import signal
+import struct
+import tempfile
+import time
+from time import monotonic_ns
+from typing import Any, Dict, List
+
+from tests.accuracy.field.driver import Probe, doctor
+from tests.accuracy.field.processes import fork, rename
+
+from . import ending, handing, noise, opening, record, using
+from .kinds import KINDS
+from .process import Process, Stage, die_with_parent
+
+assert all((ending, noise, opening, using))  # imported for the kinds they enter
+LIMIT = 60.0
+
+
+class Phases:
+    """The file of what happened to the probe, and of what the clocks said."""
+
+    def __init__(self, output: str) -> None:
+        self._file = open(os.path.join(output, "phases.jsonl"), "a", encoding="utf-8", buffering=1)
+
+    def say(self, what: str, **other: Any) -> None:
+        line: Dict[str, Any] = {"what": what, "mono": monotonic_ns(), "real": time.time_ns(), **other}
+        self._file.write(json.dumps(line) + "\n")
+
+
+def worker(stage: Stage, index: int) -> None:
+    """One of the processes that the storm begins with."""
+    die_with_parent()
+    rename(f"storm-w{index}")
+    process = Process(stage, f"w{index}")
+    handing.open_inbox(process, index)
+    process.run()
+    process.end()
+    process.log.note(record.EXIT)
+
+
+def play(arguments: argparse.Namespace, phases: Phases) -> None:
+    chance = random.Random(f"{arguments.seed}/director")
+    logs = tempfile.mkdtemp(prefix="storm.")
+    ends = mmap.mmap(-1, 4096)
+    _set_deadline(ends, arguments.seconds + LIMIT)
+    run = f"{os.getpid()}-{arguments.seed}"
+    kinds = tuple(arguments.kinds)
+    stage = Stage(
+        logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
+    )
+    workers = [fork(lambda index=index: worker(stage, index)) for index in range(arguments.processes)]
+    probe = None
+    keep = ["--keep", "--pin", arguments.pin] if arguments.keep else []
+    try:
+        time.sleep(arguments.older)
+        for number in range(arguments.restarts + 1):
+            if probe is not None:
+                phases.say("stop", number=number - 1)
+                probe.close()
+                phases.say("ended", number=number - 1)
+                time.sleep(chance.random() * 0.3)
+            phases.say("spawn", number=number, keep=arguments.keep)
+            probe = Probe(arguments.output, number, [*arguments.probe, *keep])
+            phases.say("ready", number=number)
+            if number == arguments.restarts:
+                _set_deadline(ends, arguments.seconds / (arguments.restarts + 1))
+            time.sleep(arguments.seconds / (arguments.restarts + 1))
+    finally:
+        _end(workers, phases)
+        if probe is not None:
+            time.sleep(0.3)
+            phases.say("stop", number=arguments.restarts)
+            probe.close()
+            phases.say("ended", number=arguments.restarts)
+        record.pack(logs, os.path.join(arguments.output, "storm.log"))
+        os.rmdir(logs)
+
+
+def _set_deadline(ends: mmap.mmap, seconds: float) -> None:
+    struct.pack_into("=Q", ends, 0, monotonic_ns() + int(seconds * 1e9))
+
+
+def _end(workers: List[int], phases: Phases) -> None:
+    """Waits for the workers, and ends those that do not end by themselves."""
+    due = time.monotonic() + LIMIT
+    for pid in list(workers):
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                if status:
+                    phases.say("error", reason=f"worker {pid} ended with status {status}")
+                break
+            if time.monotonic() > due:
+                phases.say("error", reason=f"worker {pid} had to be killed")
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/storm/field", description=__doc__)
+    parser.add_argument("--output", required=True, help="directory of the files that are written")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--kinds", type=lambda text: text.split(","), default=sorted(KINDS))
+    parser.add_argument("--pool", type=int, default=150, help="sockets that a process keeps")
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds that a process rests at most after a step")
+    parser.add_argument("--older", type=float, default=1.0, help="seconds that the storm begins before the probe")
+    parser.add_argument("--restarts", type=int, default=0, help="of the probe, in between")
+    parser.add_argument("--keep", action="store_true", help="a restarted probe takes over from the one before it")
+    parser.add_argument("--pin", default="/sys/fs/bpf/storm", help="where a probe that is kept pins")
+    parser.add_argument("--guest", action="store_true", help="nobody else minds what happens to this machine")
+    parser.add_argument("--probe", action="append", default=[], help="argument for sockpid; may be repeated")
+    arguments = parser.parse_args()
+    unknown = set(arguments.kinds) - set(KINDS)
+    if unknown:
+        parser.error(f"no such kinds: {', '.join(sorted(unknown))}")
+    os.makedirs(arguments.output, exist_ok=True)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with open(os.path.join(arguments.output, "doctor.json"), "w", encoding="utf-8") as file:
+        json.dump(doctor(arguments.probe), file)
+    phases = Phases(arguments.output)
+    try:
+        play(arguments, phases)
+    except RuntimeError as error:
+        phases.say("error", reason=str(error))
+    with contextlib.suppress(OSError):
+        os.rmdir(arguments.pin)
+    return 0

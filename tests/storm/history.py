@@ -1,0 +1,317 @@
+"""What the logs of a storm say, put together: who may have used, and who may have held, each socket at each time.
+
+All times are CLOCK_MONOTONIC in nanoseconds. An operation counts somewhere between its begin and its end; what was under
+way when its process died may have counted, or not.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import functools
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from .field import record
+from .field.record import Record
+
+Json = dict[str, Any]
+Key = tuple[Any, ...]
+NEVER = 1 << 62
+ORPHANED = 2_000_000_000
+"""So long after its parent a process is surely gone, which is killed with it."""
+
+
+@dataclass(eq=False)
+class Program:
+    """A process. It lives from `born` at the earliest, surely until `lives`, and is surely gone at `gone`."""
+
+    name: str
+    pid: int = 0
+    ticks: int = 0
+    born: int = 0
+    lives: int = 0
+    gone: int = NEVER
+    killed: int = 0
+    names: list[tuple[int, int, str]] = field(default_factory=list)
+    """Its names: from when at the earliest, from when for sure, and the name."""
+
+    def comms(self, since: int, until: int) -> set[str]:
+        """The names that it may have had within that time."""
+        found = set()
+        for index, (begin, _, comm) in enumerate(self.names):
+            end = self.names[index + 1][1] if index + 1 < len(self.names) else NEVER
+            if begin <= until and end >= since:
+                found.add(comm)
+        return found
+
+    def __repr__(self) -> str:
+        return f"{self.name}={self.pid}"
+
+
+class Use(NamedTuple):
+    """begin, end: when it counted. hard: it surely counted, and every hook that is for it saw it."""
+
+    begin: int
+    end: int
+    program: Program
+    operation: int
+    hard: bool
+    thread: int
+
+    def __repr__(self) -> str:
+        name = record.NAMES.get(self.operation, str(self.operation))
+        return f"{name} by {self.program} {self.begin}..{self.end}{'' if self.hard else ' (perhaps)'}"
+
+
+@dataclass
+class Hold:
+    """A descriptor: open from `maybe` at the earliest, surely from `surely` to `until`, surely no more at `gone`."""
+
+    program: Program
+    maybe: int
+    surely: int
+    until: int = NEVER
+    gone: int = NEVER
+
+
+class Life(NamedTuple):
+    """A socket bears a tuple from then on. failed: it did not come to a connection."""
+
+    begin: int
+    end: int
+    socket: Socket
+    device: int
+    failed: bool
+
+
+@dataclass(eq=False)
+class Socket:
+    """A socket by its inode, which is given to one socket only."""
+
+    inode: int
+    uses: list[Use] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
+    """When its connections began."""
+
+    @functools.cached_property
+    def hard_ends(self) -> list[tuple[int, int]]:
+        """Of uses that surely counted: the end, and the latest begin of all that ended until then."""
+        found: list[tuple[int, int]] = []
+        latest = 0
+        for end, begin in sorted((use.end, use.begin) for use in self.uses if use.hard):
+            latest = max(latest, begin)
+            found.append((end, latest))
+        return found
+
+    def users(self, since: int, until: int) -> list[Use]:
+        """All uses that may have been the latest one at some time between since and until."""
+        at = bisect.bisect_left(self.hard_ends, (since, 0))
+        barrier = self.hard_ends[at - 1][1] if at else 0
+        return [use for use in self.uses if use.begin <= until and use.end >= barrier]
+
+    def used_for_sure(self, since: int, until: int) -> list[Use]:
+        """All that surely counted between since and until."""
+        return [use for use in self.uses if use.hard and use.begin > since and use.end < until]
+
+    def may_hold(self, since: int, until: int) -> set[Program]:
+        """Who may have it open at some time between since and until."""
+        return {hold.program for hold in self.holds if hold.maybe <= until and hold.gone >= since}
+
+    def surely_hold(self, since: int, until: int) -> set[Program]:
+        """Who surely has it open all the time between since and until."""
+        return {hold.program for hold in self.holds if hold.surely <= since and hold.until >= until}
+
+    @functools.cached_property
+    def end(self) -> int:
+        """When surely nobody has it open any more. The kernel may keep it for longer."""
+        return max((hold.gone for hold in self.holds), default=NEVER)
+
+
+class Phase(NamedTuple):
+    """One run of the probe."""
+
+    spawn: int
+    ready: int
+    stop: int
+    ended: int
+    keep: bool
+
+
+class History:
+    """Everything that the logs of one storm say."""
+
+    def __init__(self, logs: Iterable[tuple[str, list[Record]]], phases: Iterable[Json], hard: Iterable[int]) -> None:
+        """hard: the operations that the probe is said to see."""
+        self._hard = frozenset(hard)
+        self.programs: dict[str, Program] = collections.defaultdict(lambda: Program(""))
+        self.sockets: dict[int, Socket] = {}
+        self.lives: dict[Key, list[Life]] = collections.defaultdict(list)
+        self.listening: dict[Key, list[Socket]] = collections.defaultdict(list)
+        self.phases: list[Phase] = []
+        self.errors: list[str] = []
+        self.offsets: list[tuple[int, int]] = []
+        self.operations = 0
+        self._read_phases(phases)
+        each = list(logs)
+        for name, records in each:
+            self._meet(name, records)
+        for name, records in each:
+            if not self.programs[name].lives:
+                self.programs[name].lives = self.programs[name].killed or max((one.end for one in records), default=0)
+        for name in sorted(self.programs):
+            parent, _, _ = name.rpartition("-")
+            if parent and self.programs[name].gone == NEVER and self.programs[parent].gone < NEVER:
+                self.programs[name].gone = self.programs[parent].gone + ORPHANED  # killed with its parent
+        for name, records in each:
+            self._follow(self.programs[name], records)
+        self._finish()
+        self.by_pid: dict[int, list[Program]] = collections.defaultdict(list)
+        for program in self.programs.values():
+            self.by_pid[program.pid].append(program)
+
+    def monotonic(self, real: int) -> int:
+        """The kernel's time of an event that is told by the time of day."""
+        at = bisect.bisect_left(self.offsets, (real, 0))
+        return real - self.offsets[min(at, len(self.offsets) - 1)][1]
+
+    def _read_phases(self, lines: Iterable[Json]) -> None:
+        times: dict[int, Json] = collections.defaultdict(dict)
+        for line in lines:
+            self.offsets.append((line["real"], line["real"] - line["mono"]))
+            if line["what"] == "error":
+                self.errors.append(line["reason"])
+            else:
+                times[line["number"]].update(
+                    {line["what"]: line["mono"], "keep": line.get("keep", False)}
+                    if (line["what"] == "spawn")
+                    else {line["what"]: line["mono"]}
+                )
+        for _, found in sorted(times.items()):
+            ready = found.get("ready", NEVER)
+            self.phases.append(
+                Phase(found["spawn"], ready, found.get("stop", NEVER), found.get("ended", NEVER), found["keep"])
+            )
+
+    def _meet(self, name: str, records: list[Record]) -> None:
+        """Learns of a process and of its names."""
+        program = self.programs[name]
+        program.name = name
+        for each in records:
+            if each.operation == record.BORN:
+                words = json.loads(each.more)
+                program.pid, program.ticks, program.born = words["pid"], words["ticks"], each.begin
+                program.names.append((each.begin, each.begin, words["comm"]))
+            elif each.operation in (record.RENAME, record.EXEC):
+                program.names.append((each.begin, each.end or NEVER, each.more.decode()))
+            elif each.operation == record.EXIT:
+                program.lives = each.begin
+            elif each.operation == record.KILL:
+                victim = self.programs[each.more.decode()]
+                victim.killed = each.begin
+            elif each.operation == record.REAPED:
+                self.programs[each.more.decode()].gone = each.end or NEVER
+        self.operations += len(records)
+
+    def _follow(self, program: Program, records: list[Record]) -> None:
+        """Learns what a process did with sockets."""
+        held: dict[int, list[Hold]] = collections.defaultdict(list)
+
+        def holds(inode: int, maybe: int, surely: int) -> None:
+            hold = Hold(program, maybe, surely)
+            held[inode].append(hold)
+            self._socket(inode).holds.append(hold)
+
+        for each in records:
+            operation = each.operation
+            if operation == record.INHERIT:
+                for (inode,) in struct.iter_unpack("=Q", each.more):
+                    holds(inode, each.begin, each.end or NEVER)
+            elif operation == record.TAKE:
+                holds(each.inode, each.begin, each.end or NEVER)
+            elif operation == record.CLOSE:
+                if held[each.inode]:
+                    hold = held[each.inode].pop()
+                    hold.until, hold.gone = each.begin, each.end or NEVER
+            elif operation in _USES:
+                if operation == record.ACCEPT:
+                    holds(each.inode, each.begin, each.end or NEVER)
+                self._use(program, each)
+        for left in held.values():
+            for hold in left:
+                hold.until, hold.gone = program.lives, program.gone
+
+    def _use(self, program: Program, each: Record) -> None:
+        socket = self._socket(each.inode)
+        user = self.programs[each.more.decode()] if each.operation == record.SEND and each.more else program
+        done = bool(each.end) and not each.flags & record.FAILED
+        end = each.end or program.gone
+        hard = done and each.operation in self._hard
+        socket.uses.append(Use(each.begin, end, user, each.operation, hard, each.argument or user.pid))
+        if each.operation in (record.CONNECT, record.ACCEPT, record.LISTEN):
+            netns, family, saddr, sport, daddr, dport, device = each.more.decode().split(" ")
+            if each.operation == record.LISTEN:
+                self.listening[int(netns), saddr, int(sport)].append(socket)
+                return
+            socket.begins.append(each.begin)
+            key = (int(netns), family, saddr, int(sport), daddr, int(dport))
+            failed = bool(each.flags & record.FAILED)
+            self.lives[key].append(Life(each.begin, end, socket, int(device), failed))
+
+    def _socket(self, inode: int) -> Socket:
+        found = self.sockets.get(inode)
+        if found is None:
+            found = self.sockets[inode] = Socket(inode)
+        return found
+
+    def _finish(self) -> None:
+        for lives in self.lives.values():
+            lives.sort(key=lambda life: life.begin)
+        for socket in self.sockets.values():
+            socket.uses.sort(key=lambda use: use.begin)
+        self.offsets.sort()
+
+    def alive(self, key: Key, since: int, until: int) -> Iterator[Life]:
+        """The sockets that may bear a tuple at some time between since and until."""
+        lives = self.lives.get(key, [])
+        for index, life in enumerate(lives):
+            if life.begin > until:
+                return
+            following = next(
+                (other for other in lives[index + 1 :] if not other.failed and other.device == life.device), None
+            )
+            if following is None or following.end >= since:
+                if not life.failed or life.end >= since:
+                    yield life
+
+    def named(self, pid: int, ticks: int | None) -> list[Program]:
+        """The processes of that pid; with ticks, that began then."""
+        return [found for found in self.by_pid.get(pid, []) if ticks is None or found.ticks == ticks]
+
+
+_USES = frozenset(
+    value
+    for name, value in vars(record).items()
+    if isinstance(value, int) and name.isupper() and 30 <= value <= 70 and value != record.DISCONNECT
+)
+
+
+def hard_operations(hooks: set[str], sendpage: bool) -> set[int]:
+    """What the probe sees for sure, with these hooks. sendpage: sendfile() and splice() pass the hook of that name."""
+    by_hook: Mapping[str, tuple[int, ...]] = {
+        "connect": (record.CONNECT,),
+        "accept": (record.ACCEPT,),
+        "listen": (record.LISTEN,),
+        "send": (record.SEND, record.ZEROCOPY, record.URING, record.TLS, *(() if sendpage else _FILES)),
+        "sendpage": _FILES if sendpage else (),
+        "mptcp": (record.MPTCP,),
+        "receive": (record.RECEIVE,),
+    }
+    return {operation for hook in hooks for operation in by_hook.get(hook, ())}
+
+
+_FILES = (record.SENDFILE, record.SPLICE)

@@ -1,0 +1,318 @@
+"""Holds the events of a storm against its history. Pure: logs and events in, a verdict out.
+
+Whoever may have been the last to use the socket, at the time of the event, is right. So is who had it open, where the
+probe says that it looked that up (how: "seed", "holder") and nobody is known to have used it since.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .history import NEVER, History, Life, Phase, Program, Socket
+
+Json = dict[str, Any]
+
+SLACK = 3_000_000
+"""Nanoseconds by which the time of an event may be off: it is told by a clock that is compared now and then."""
+LATER = 5_000_000_000
+"""So long after an event the probe may still look at what is open, and who lives."""
+PATIENCE = 3_000_000_000
+"""So long after its end a process may be taken for alive."""
+USERS_MAX = 6
+EXAMPLES = 20
+
+
+@dataclass
+class Verdict:
+    """What became of a storm, or of several.
+
+    wrong: named somebody who is not right, and was not in doubt. missed: named nobody, though a hook saw a use.
+    contradicted: says that the named one does not have it open, though it surely has. odd: whatever else is not true.
+    stale: names the last user that a hook saw, who has closed it; another one used it later in a way that none sees. A
+    fault only where the owner is said to be certain. doubted: by doubt, the events that are not certain; doubted_wrong:
+    those of them that name a wrong one. unjudged: events of sockets whose beginning is not in the log.
+    """
+
+    events: int = 0
+    right: int = 0
+    held: int = 0
+    stale: int = 0
+    naive: int = 0
+    old_names: int = 0
+    certain: int = 0
+    unjudged: int = 0
+    strangers: int = 0
+    faults: collections.Counter[str] = field(default_factory=collections.Counter)
+    unknown: collections.Counter[str] = field(default_factory=collections.Counter)
+    doubted: collections.Counter[str] = field(default_factory=collections.Counter)
+    doubted_wrong: collections.Counter[str] = field(default_factory=collections.Counter)
+    kinds: collections.Counter[str] = field(default_factory=collections.Counter)
+    how: collections.Counter[str] = field(default_factory=collections.Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def fault(self, what: str, text: str) -> None:
+        self.faults[what] += 1
+        kept = self.examples.setdefault(what, [])
+        if len(kept) < EXAMPLES:
+            kept.append(text)
+
+
+class Judge:
+    """max_sockets: what the probe is told to remember."""
+
+    def __init__(self, history: History, max_sockets: int, slack: int = SLACK) -> None:
+        self.history = history
+        self.verdict = Verdict()
+        self._max_sockets = max_sockets
+        self._slack = slack
+        self._crowded: dict[int, bool] = {}
+
+    def events(self, number: int, events: Iterable[Json]) -> None:
+        """Judges what the probe said in its run of that number."""
+        phase = self.history.phases[number]
+        for event in events:
+            if "dropped" not in event:
+                self._event(phase, event)
+
+    def _event(self, phase: Phase, event: Json) -> None:
+        at = self.history.monotonic(event["ts_ns"])
+        since, until = at - self._slack, at + self._slack
+        if event["kind"] == "synack":
+            self._synack(phase, event, since, until)
+            return
+        key = tuple(event[name] for name in ("netns", "family", "saddr", "sport", "daddr", "dport"))
+        if key not in self.history.lives:
+            self.verdict.strangers += 1
+            return
+        lives = list(self.history.alive(key, since, until))
+        if event["inode"]:
+            lives = [life for life in lives if life.socket.inode == event["inode"]]
+        if len({life.device for life in lives}) > 1 and "ifindex" in event:
+            lives = [life for life in lives if life.device == event["ifindex"]]
+        if not lives:
+            self.verdict.unjudged += 1
+            return
+        self.verdict.events += 1
+        self.verdict.kinds[event["kind"]] += 1
+        self.verdict.how[str(event["how"])] += 1
+        case = Case(self, phase, event, [life.socket for life in lives], since, until)
+        case.judge()
+        case.socket_itself(lives)
+
+    def _synack(self, phase: Phase, event: Json, since: int, until: int) -> None:
+        listening = self.history.listening.get((event["netns"], event["saddr"], event["sport"]), [])
+        sockets = [socket for socket in listening if socket.uses[0].begin <= until and socket.end >= since]
+        if event["inode"]:
+            sockets = [socket for socket in sockets if socket.inode == event["inode"]]
+        if not sockets:
+            self.verdict.strangers += 1
+            return
+        self.verdict.events += 1
+        self.verdict.kinds["synack"] += 1
+        self.verdict.how[str(event["how"])] += 1
+        Case(self, phase, event, sockets, since, until).judge()
+
+    def crowded(self, until: int) -> bool:
+        """May more sockets than the probe remembers have been there until then? Counted in steps of a second."""
+        step = until // 10**9
+        if step not in self._crowded:
+            end = (step + 1) * 10**9
+            begun = sum(1 for socket in self.history.sockets.values() if socket.uses and socket.uses[0].begin <= end)
+            self._crowded[step] = begun > self._max_sockets
+        return self._crowded[step]
+
+
+class Case:
+    """One event, and the sockets that it may be of: one, but for twins that only their inode tells apart."""
+
+    def __init__(self, court: Judge, phase: Phase, event: Json, sockets: list[Socket], since: int, until: int) -> None:
+        self.court, self.verdict = court, court.verdict
+        self.phase, self.event, self.sockets = phase, event, sockets
+        self.since, self.until = since, until
+        phases = court.history.phases
+        self.knows_since = phases[0].ready if phase.keep else phase.ready
+        """Since when the probe has seen uses."""
+        self.uses = [use for socket in sockets for use in socket.users(since, until)]
+        self.users = {use.program for use in self.uses}
+
+    def _told(self) -> str:
+        uses = ", ".join(map(str, self.uses[-4:]))
+        holders = {program for socket in self.sockets for program in socket.surely_hold(self.since, self.until)}
+        at = self.since + self.court._slack
+        return f"at {at}: may have been used by [{uses}], is held by {sorted(map(str, holders))}: {self.event}"
+
+    def judge(self) -> None:
+        event = self.event
+        certain, doubt = event.get("certain"), event.get("doubt")
+        self.verdict.naive += event["interrupted_pid"] in {program.pid for program in self.users}
+        if certain is False:
+            self.verdict.doubted[str(doubt)] += 1
+        elif certain:
+            self.verdict.certain += 1
+        if event["pid"] is None:
+            self._unknown(event["reason"] or f"how={event['how']}")
+            return
+        programs = self._programs()
+        if not programs:
+            self._wrong("wrong", "names a process that is none of the storm's")
+            return
+        if self.users & programs:
+            self._right(self.users & programs, certain)
+        elif event["how"] in ("seed", "holder") and self._looked_up(programs, certain):
+            self.verdict.held += 1
+            self._comm(programs, self.phase.spawn)
+        else:
+            self._wrong("wrong", f"names {sorted(map(str, programs))}")
+            return
+        if certain is False and doubt == "not-held":
+            self._contradicted(programs)
+        self._exited(programs)
+        self._users()
+        self._opener()
+
+    def _programs(self) -> set[Program]:
+        """Who may be meant."""
+        import os
+
+        ticks = self.event["start_ns"] * os.sysconf("SC_CLK_TCK") // 10**9
+        return set(self.court.history.named(self.event["pid"], ticks))
+
+    def _wrong(self, what: str, text: str) -> None:
+        if self.event.get("certain") is False:
+            self.verdict.doubted_wrong[str(self.event.get("doubt"))] += 1
+        else:
+            self.verdict.fault(what, f"{text}; {self._told()}")
+
+    def _right(self, programs: set[Program], certain: bool | None) -> None:
+        """One that may be the last user, by what is known."""
+        mine = [use for use in self.uses if use.program in programs]
+        latest = max(use.end for use in mine)
+        others = [use for use in self.uses if use.program not in programs and use.begin > latest]
+        holding = self._may_hold(self.since, self.until)
+        if others and not programs & holding and any(use.end < self.since for use in others):
+            later = {use.program for use in others if use.end < self.since}
+            if later & self._surely_hold(self.since, self.until + self.court_later()):
+                self.verdict.stale += 1
+                if certain:
+                    self.verdict.fault("stale but certain", f"{sorted(map(str, programs))}; {self._told()}")
+                return
+        self.verdict.right += 1
+        self._comm(programs, min(use.begin for use in mine))
+
+    @staticmethod
+    def court_later() -> int:
+        return LATER
+
+    def _looked_up(self, programs: set[Program], certain: bool | None) -> bool:
+        """Is it right to name who had it open?"""
+        begin = self.phase.spawn if self.event["how"] == "seed" else self.since
+        if not programs & self._may_hold(begin, self.until + LATER):
+            return False
+        seen = [use for socket in self.sockets for use in socket.used_for_sure(self.phase.ready, self.since)]
+        if any(use.program not in programs for use in seen) and self.event["how"] == "seed":
+            return False
+        others = self._surely_hold(self.since, self.until + LATER) - programs
+        return not (certain and others)
+
+    def _may_hold(self, since: int, until: int) -> set[Program]:
+        return {program for socket in self.sockets for program in socket.may_hold(since, until)}
+
+    def _surely_hold(self, since: int, until: int) -> set[Program]:
+        return {program for socket in self.sockets for program in socket.surely_hold(since, until)}
+
+    def _unknown(self, reason: str) -> None:
+        self.verdict.unknown[reason] += 1
+        if len(self.sockets) > 1:
+            return
+        (socket,) = self.sockets
+        begun = socket.begins[0] if socket.begins else socket.uses[0].begin
+        if reason == "evicted":
+            if not self.court.crowded(self.until):
+                self.verdict.fault("evicted", f"though there was room; {self._told()}")
+        elif seen := socket.used_for_sure(self.knows_since, self.since):
+            self.verdict.fault("missed", f"{reason}, though seen: {seen[-1]}; {self._told()}")
+        elif reason == "older-than-probe":
+            if begun > self.phase.ready and not self._in_gap(begun):
+                self.verdict.fault("reason", f"{reason}, though it began later; {self._told()}")
+        elif reason == "no-hook":
+            if begun < self.phase.spawn:
+                self.verdict.fault("reason", f"{reason}, though it is older; {self._told()}")
+        else:
+            self.verdict.fault("reason", f"{reason}; {self._told()}")
+
+    def _in_gap(self, begun: int) -> bool:
+        phases = self.court.history.phases
+        return any(one.stop <= begun <= other.ready for one, other in zip(phases, phases[1:]))
+
+    def _contradicted(self, programs: set[Program]) -> None:
+        if programs & self._surely_hold(self.since, self.until + LATER):
+            self.verdict.fault("contradicted", f"not held, it says; {self._told()}")
+
+    def _comm(self, programs: set[Program], since: int) -> None:
+        """The name is one that the process had when it used the socket last, or later; or when it began to use it, for
+        a hook need not look again at a process that it knows."""
+        comm = self.event["comm"]
+        if any(comm in program.comms(since, self.until + LATER) for program in programs):
+            return
+        uses = [use.begin for socket in self.sockets for use in socket.uses if use.program in programs]
+        if uses and any(comm in program.comms(min(uses), self.until) for program in programs):
+            self.verdict.old_names += 1
+        else:
+            self.verdict.fault("name", f"{comm!r}; {self._told()}")
+
+    def _exited(self, programs: set[Program]) -> None:
+        exited = self.event.get("exited")
+        if exited and all(program.lives > self.until + LATER for program in programs):
+            self.verdict.fault("exited", f"though it lives; {self._told()}")
+        if exited is False and all(program.gone + PATIENCE < self.since for program in programs):
+            self.verdict.fault("exited", f"false, though it is gone; {self._told()}")
+
+    def _users(self) -> None:
+        """How many processes are said to have used it: no fewer than a hook saw, no more than there were."""
+        if len(self.sockets) > 1 or self.event.get("doubt") == "missed":
+            return
+        (socket,) = self.sockets
+        begun = max((begin for begin in socket.begins if begin <= self.until), default=0)
+        begun_before = begun if begun >= self.since else begun - 1
+        seen = socket.used_for_sure(max(begun_before, self.knows_since), self.since)
+        fewest = min(len({use.program for use in seen}), USERS_MAX)
+        told = self.event["ambiguous"]
+        if told < fewest and not self.court.crowded(self.until):
+            self.verdict.fault("ambiguous, too few", f"{told} of {fewest}; {self._told()}")
+        most = {use.program for use in socket.uses if use.begin <= self.until}
+        most |= socket.may_hold(0, self.until + LATER)
+        if told > max(len(most), 1):
+            self.verdict.fault("ambiguous, too many", f"{told} of {len(most)}; {self._told()}")
+
+    def _opener(self) -> None:
+        pid = self.event.get("opener_pid")
+        if pid is None:
+            return
+        first: set[Program] = set()
+        for socket in self.sockets:
+            begins = [0, *(begin for begin in socket.begins if begin <= self.until)]
+            for begun in begins:
+                uses = [use for use in socket.uses if use.begin >= begun]
+                end = min((use.end for use in uses if use.hard), default=NEVER)
+                first |= {use.program for use in uses if use.begin <= end}
+        if not any(program.pid == pid for program in first):
+            late = min(use.begin for socket in self.sockets for use in socket.uses) < self.knows_since
+            what = "opener, of an older socket" if late else "opener"
+            self.verdict.fault(what, f"{pid}, truly {sorted(map(str, first))}; {self._told()}")
+
+    def socket_itself(self, lives: list[Life]) -> None:
+        """What does not depend on the owner."""
+        event = self.event
+        if "ifindex" in event and event["ifindex"] not in {life.device for life in lives}:
+            self.verdict.fault("ifindex", f"{event['ifindex']}; {self._told()}")
+        if (event["state"] == "SYN_SENT") != (event["kind"] == "syn") and event["kind"] != "failed":
+            self.verdict.fault("kind", f"{event['kind']} in {event['state']}; {self._told()}")
+        if not event["inode"] and len(self.sockets) == 1 and self._surely_hold(self.since, self.until):
+            self.verdict.fault("inode", f"0, though it is open; {self._told()}")

@@ -1,0 +1,66 @@
+"""What a storm is made of. A seed gives one; a storm that finds something is made smaller by changing it."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .field import ending, handing, noise, opening, using
+from .field.kinds import KINDS
+
+ENTERED = (ending, handing, noise, opening, using)
+"""Imported for the kinds that they enter."""
+ALWAYS = ("connect", "send", "read-inbox")
+LEFT_OUT = 0.15
+"""Share of the kinds that a seed does without: what many do at once hides what few would show."""
+USUAL_MAX = 8192
+
+
+@dataclass(frozen=True)
+class Plan:
+    """seconds: that the probe sees of it, all its runs together. older: seconds before the probe. See field.director."""
+
+    seed: int
+    seconds: float
+    processes: int
+    kinds: tuple[str, ...]
+    pool: int = 100
+    pause: float = 0.03
+    older: float = 1.0
+    restarts: int = 0
+    keep: bool = False
+    max_sockets: int = USUAL_MAX
+
+    @classmethod
+    def of(cls, seed: int, seconds: float, processes: int, without: frozenset[str] = frozenset()) -> Plan:
+        """The storm that belongs to a seed."""
+        chance = random.Random(f"plan {seed}")
+        kinds = tuple(
+            name for name in sorted(KINDS) if (chance.random() >= LEFT_OUT or name in ALWAYS) and name not in without
+        )
+        plan = cls(seed, seconds, processes, kinds, pool=chance.choice((20, 60, 100, 150)))
+        shape = seed % 6
+        if shape == 3:
+            return replace(plan, restarts=2)
+        if shape == 4:
+            return replace(plan, restarts=2, keep=True)
+        if shape == 5:
+            return replace(plan, max_sockets=512)
+        return replace(plan, max_sockets=1 << 16)
+
+    def arguments(self) -> list[str]:
+        """For the field's command line."""
+        named = {"seed": self.seed, "seconds": self.seconds, "processes": self.processes, "pool": self.pool}
+        named |= {"pause": self.pause, "older": self.older, "restarts": self.restarts, "kinds": ",".join(self.kinds)}
+        words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+        return [*words, *(["--keep"] if self.keep else []), "--probe=--max-sockets", f"--probe={self.max_sockets}"]
+
+    def json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, document: dict[str, Any]) -> Plan:
+        """Raises TypeError for keys that a plan does not have."""
+        return cls(**{**document, "kinds": tuple(document["kinds"])})

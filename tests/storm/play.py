@@ -1,0 +1,72 @@
+"""Plays a plan somewhere and judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import place
+from .field import record
+from .history import History, hard_operations
+from .judge import SLACK, Judge, Verdict
+from .plan import Plan
+
+GUEST_SLACK = 10_000_000
+"""A guest is emulated: between two looks at its clocks there may be milliseconds."""
+
+
+@dataclass(frozen=True)
+class Somewhere:
+    """Where storms are played, and how the probe is run. kernel None: on this machine."""
+
+    kernel: str | None = None
+    append: str = ""
+    smp: int = 2
+    attach: str | None = None
+    deny: str | None = None
+
+    def arguments(self) -> list[str]:
+        given = {"attach": self.attach, "deny": self.deny}
+        return [f"--probe={word}" for name, value in given.items() if value for word in (f"--{name}", value)]
+
+    def play(self, arguments: Sequence[str]) -> place.Played:
+        given = [*arguments, *self.arguments()]
+        return place.in_guest(self.kernel, self.append, self.smp, given) if self.kernel else place.natively(given)
+
+    def name(self, doctor: place.Json) -> str:
+        """What results are entered under: the kernel, how owners are learnt at connect, and what else was said."""
+        release = str(doctor.get("release", "?")).split("-", maxsplit=1)[0]
+        hooks = doctor.get("hooks", ())
+        by = next((hook["attached"] for hook in hooks if hook["hook"] == "connect"), None) or "none"
+        words = [self.kernel or f"{release} {doctor.get('arch')}", by.split()[0]]
+        words += [self.append] if self.append else []
+        words += [f"{self.smp} CPUs"] if self.kernel and self.smp != 2 else []
+        return ", ".join(words)
+
+
+class Outcome(NamedTuple):
+    """What became of one storm."""
+
+    verdict: Verdict
+    history: History
+    played: place.Played
+
+
+def judged(played: place.Played, max_sockets: int, slack: int) -> Outcome:
+    """Reads what was played and judges it."""
+    hooks = {hook["hook"] for hook in played.doctor.get("hooks", ()) if hook["attached"]}
+    release = tuple(int(word) for word in str(played.doctor.get("release", "9.9")).split(".")[:2])
+    history = History(record.unpack(played.log), played.phases, hard_operations(hooks, release < (6, 5)))
+    judge = Judge(history, max_sockets, slack)
+    for number in range(min(len(played.events), len(history.phases))):
+        judge.events(number, played.lines(number))
+    for reason in history.errors:
+        judge.verdict.fault("(storm)", reason)
+    return Outcome(judge.verdict, history, played)
+
+
+def storm(plan: Plan, where: Somewhere) -> Outcome:
+    """Plays a plan and judges it."""
+    played = where.play(plan.arguments())
+    return judged(played, plan.max_sockets, GUEST_SLACK if where.kernel else SLACK)
