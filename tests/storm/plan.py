@@ -52,7 +52,12 @@ class Plan:
 
     def arguments(self) -> list[str]:
         """For the field's command line."""
-        named = {"seed": self.seed, "seconds": self.seconds, "processes": self.processes, "pool": self.pool}
+        named: dict[str, object] = {
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "processes": self.processes,
+            "pool": self.pool,
+        }
         named |= {"pause": self.pause, "older": self.older, "restarts": self.restarts, "kinds": ",".join(self.kinds)}
         words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
         return [*words, *(["--keep"] if self.keep else []), "--probe=--max-sockets", f"--probe={self.max_sockets}"]

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .play import Outcome
 from .plan import Plan
+from .play import Outcome
 
 Json = dict[str, Any]
 NUMBERS = ("events", "right", "held", "stale", "old_names", "naive", "certain", "unjudged", "strangers")
@@ -20,7 +20,7 @@ def result(plan: Plan, outcome: Outcome) -> Json:
     verdict = outcome.verdict
     numbers: Json = {name: getattr(verdict, name) for name in NUMBERS}
     counters: Json = {name: dict(sorted(getattr(verdict, name).items())) for name in COUNTERS}
-    sizes = {"operations": outcome.history.operations, "processes": len(outcome.history.programs)}
+    sizes: Json = {"operations": outcome.history.operations, "processes": len(outcome.history.programs)}
     sizes |= {"sockets": len(outcome.history.sockets), "lost": outcome.played.lost, "seconds": plan.seconds}
     return {**numbers, **counters, **sizes}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import mmap
 import os
@@ -63,7 +64,7 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
     stage = Stage(
         logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
     )
-    workers = [fork(lambda index=index: worker(stage, index)) for index in range(arguments.processes)]
+    workers = [fork(functools.partial(worker, stage, index)) for index in range(arguments.processes)]
     probe = None
     keep = ["--keep", "--pin", arguments.pin] if arguments.keep else []
     try:

@@ -211,8 +211,9 @@ def execute(process: Process) -> None:
 @kind(1)
 def threads_of_files(process: Process) -> None:
     """connects, and at once a child sends: nothing lies between them"""
-    from .opening import FAMILIES
     from tests.accuracy.field import filters
+
+    from .opening import FAMILIES
 
     peer = process.listener("deaf", process.random.choice(FAMILIES), filters.DATA)
     held = connected(process, peer)

@@ -142,11 +142,11 @@ def disconnect(log: Log, held: Held) -> None:
     held.state = "disconnected"
 
 
-def use(log: Log, operation: int, held: Held, body: Callable[[], object], thread: int = 0) -> bool:
+def use(log: Log, operation: int, held: Held, body: Callable[[Held], object], thread: int = 0) -> bool:
     """Does something with a socket. False if that failed."""
     at = log.begin(operation, held.inode, thread)
     try:
-        done = body()
+        done = body(held)
     except OSError:
         log.end(at, record.FAILED)
         return False

@@ -18,7 +18,7 @@ FAMILIES = ("inet", "inet", "inet", "inet6", "mapped")
 def two(process: Process, held: Held) -> None:
     """Two segments: with one, the tail loss probe waits for a delayed acknowledgement."""
     for _ in range(2):
-        tcp.use(process.log, record.MPTCP if held.mptcp else record.SEND, held, lambda: held.sock.send(b"x"))
+        tcp.use(process.log, record.MPTCP if held.mptcp else record.SEND, held, lambda held: held.sock.send(b"x"))
 
 
 def connected(process: Process, peer: Held, protocol: int = 0, device: bool = False) -> Held:

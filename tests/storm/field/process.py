@@ -69,7 +69,7 @@ class Process:
         self.pool: List[Held] = parent.pool if parent else []
         self.listeners: Dict[str, List[Held]] = parent.listeners if parent else {}
         self.netns: int = parent.netns if parent else os.stat("/proc/self/ns/net").st_ino
-        self.fixed = parent.fixed if parent else False
+        self.fixed: bool = parent.fixed if parent else False
         self.children: Dict[int, str] = {}
         self.ends: Dict[int, int] = {}
         self.inbox: Optional[socket.socket] = None

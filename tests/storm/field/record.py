@@ -10,7 +10,7 @@ import mmap
 import os
 import struct
 from time import monotonic_ns
-from typing import Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 HEAD = struct.Struct("=QQQIBBH")  # begin, end, inode, argument, operation, flags, bytes that follow
 _END, _FLAGS = struct.Struct("=Q"), struct.Struct("=B")
@@ -118,17 +118,15 @@ def pack(directory: str, into: str) -> None:
 def unpack(content: bytes) -> Iterable[Tuple[str, List[Record]]]:
     """The processes' names and records, from a file that pack() made."""
     at = 0
-    found = {}
+    found: Dict[Tuple[str, int], List[Record]] = {}
     while at < len(content):
         (length,) = struct.unpack_from("=H", content, at)
-        name = content[at + 2 : at + 2 + length].decode().rsplit(".", 2)
+        name, number, _ = content[at + 2 : at + 2 + length].decode().rsplit(".", 2)
         at += 2 + length
         (size,) = struct.unpack_from("=I", content, at)
-        found[name[0], int(name[1])] = list(read(content[at + 4 : at + 4 + size]))
+        found[name, int(number)] = list(read(content[at + 4 : at + 4 + size]))
         at += 4 + size
-    processes = {}
-    for name, _ in sorted(found):
-        processes.setdefault(name, [])
-    for key in sorted(found):
-        processes[key[0]] += found[key]
+    processes: Dict[str, List[Record]] = {}
+    for name, number in sorted(found):
+        processes.setdefault(name, []).extend(found[name, number])
     return processes.items()

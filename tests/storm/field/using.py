@@ -39,7 +39,7 @@ def send_by(held: Held) -> int:
 def send(process: Process) -> None:
     """sends"""
     for held in process.some(most=8):
-        tcp.use(process.log, send_by(held), held, lambda held=held: held.sock.send(b"x"))
+        tcp.use(process.log, send_by(held), held, lambda held: held.sock.send(b"x"))
 
 
 @kind(3)
@@ -49,7 +49,7 @@ def thread(process: Process) -> None:
 
     def body() -> None:
         for held in chosen:
-            tcp.use(process.log, send_by(held), held, lambda held=held: held.sock.send(b"x"), processes.tid())
+            tcp.use(process.log, send_by(held), held, lambda held: held.sock.send(b"x"), processes.tid())
 
     started = threading.Thread(target=body)
     started.start()
@@ -62,7 +62,7 @@ def sendfile(process: Process) -> None:
     file = os.open("/proc/self/exe", os.O_RDONLY | os.O_CLOEXEC)
     for held in process.some():
         by = record.MPTCP if held.mptcp else record.TLS if held.tls else record.SENDFILE
-        tcp.use(process.log, by, held, lambda held=held: os.sendfile(held.fileno, file, 0, 10))
+        tcp.use(process.log, by, held, lambda held: os.sendfile(held.fileno, file, 0, 10))
     os.close(file)
 
 
@@ -73,7 +73,7 @@ def splice(process: Process) -> None:
     for held in process.some():
         os.write(inlet, b"x")
         by = record.MPTCP if held.mptcp else record.TLS if held.tls else record.SPLICE
-        tcp.use(process.log, by, held, lambda held=held: _splice(outlet, held.fileno, 1))
+        tcp.use(process.log, by, held, lambda held: _splice(outlet, held.fileno, 1))
     os.close(outlet)
     os.close(inlet)
 
@@ -90,7 +90,7 @@ def splice_out(process: Process) -> None:
     """receives by splice() to a pipe"""
     outlet, inlet = os.pipe()
     for held in process.some():
-        tcp.use(process.log, record.SPLICE_OUT, held, lambda held=held: _splice(held.fileno, inlet, 65536))
+        tcp.use(process.log, record.SPLICE_OUT, held, lambda held: _splice(held.fileno, inlet, 65536))
     os.close(outlet)
     os.close(inlet)
 
@@ -102,7 +102,7 @@ def zerocopy(process: Process) -> None:
         with contextlib.suppress(OSError):
             held.sock.setsockopt(socket.SOL_SOCKET, SO_ZEROCOPY, 1)
         by = record.MPTCP if held.mptcp else record.TLS if held.tls else record.ZEROCOPY
-        tcp.use(process.log, by, held, lambda held=held: held.sock.send(b"x" * 100, MSG_ZEROCOPY))
+        tcp.use(process.log, by, held, lambda held: held.sock.send(b"x" * 100, MSG_ZEROCOPY))
 
 
 @kind(1)
@@ -118,7 +118,12 @@ def io_uring(process: Process) -> None:
     with ring:
         for held in process.some():
             if not (held.mptcp or held.tls):
-                tcp.use(process.log, record.URING, held, lambda held=held: [ring.send(held.fileno, b"x")])
+                tcp.use(process.log, record.URING, held, lambda held: _sent(ring, held))
+
+
+def _sent(ring: uring.Ring, held: Held) -> bool:
+    ring.send(held.fileno, b"x")
+    return True
 
 
 @kind(2)
@@ -142,7 +147,7 @@ def ktls(process: Process) -> None:
 
 def two_by_tls(process: Process, held: Held) -> None:
     for _ in range(2):
-        tcp.use(process.log, record.TLS, held, lambda: held.sock.send(b"x"))
+        tcp.use(process.log, record.TLS, held, lambda held: held.sock.send(b"x"))
 
 
 @kind(6)
@@ -150,14 +155,14 @@ def receive(process: Process) -> None:
     """receives, if there is something"""
     for held in process.some():
         by = record.RECEIVE_MPTCP if held.mptcp else record.RECEIVE
-        tcp.use(process.log, by, held, lambda held=held: held.sock.recv(1000))
+        tcp.use(process.log, by, held, lambda held: held.sock.recv(1000))
 
 
 @kind(4)
 def shutdown(process: Process) -> None:
     """shuts down its sending end"""
     for held in process.some(most=2):
-        tcp.use(process.log, record.SHUTDOWN, held, lambda held=held: held.sock.shutdown(socket.SHUT_WR))
+        tcp.use(process.log, record.SHUTDOWN, held, lambda held: held.sock.shutdown(socket.SHUT_WR))
         held.state = "shut"
 
 
@@ -176,7 +181,7 @@ def settle(process: Process) -> None:
     """sends many times by one process, so that the short way of the hook is taken"""
     for held in process.some(most=1):
         for _ in range(process.random.randint(60, 140)):
-            if not tcp.use(process.log, send_by(held), held, lambda held=held: held.sock.send(b"x")):
+            if not tcp.use(process.log, send_by(held), held, lambda held: held.sock.send(b"x")):
                 break
 
 
