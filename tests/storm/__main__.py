@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def _plan(options: argparse.Namespace, seed: int) -> Plan:
-    return Plan.of(seed, options.seconds, options.processes, frozenset(options.without))
+    return Plan.of(seed, options.seconds, options.processes, frozenset(options.without), options.in_vm is not None)
 
 
 def _accumulate(options: argparse.Namespace, where: Somewhere, given: Plan | None) -> int:

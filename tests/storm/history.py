@@ -1,7 +1,7 @@
 """What the logs of a storm say, put together: who may have used, and who may have held, each socket at each time.
 
-All times are CLOCK_MONOTONIC in nanoseconds. An operation counts somewhere between its begin and its end; what was under
-way when its process died may have counted, or not.
+All times are CLOCK_MONOTONIC in nanoseconds. An operation counts somewhere between its begin and its end; what was
+under way when its process died may have counted, or not.
 """
 
 from __future__ import annotations
@@ -284,9 +284,8 @@ class History:
             following = next(
                 (other for other in lives[index + 1 :] if not other.failed and other.device == life.device), None
             )
-            if following is None or following.end >= since:
-                if not life.failed or life.end >= since:
-                    yield life
+            if (following is None or following.end >= since) and (not life.failed or life.end >= since):
+                yield life
 
     def named(self, pid: int, ticks: int | None) -> list[Program]:
         """The processes of that pid; with ticks, that began then."""
@@ -310,6 +309,9 @@ def hard_operations(hooks: set[str], sendpage: bool) -> set[int]:
         "sendpage": _FILES if sendpage else (),
         "mptcp": (record.MPTCP,),
         "receive": (record.RECEIVE,),
+        "mptcp-receive": (record.RECEIVE_MPTCP,),
+        "splice": (record.SPLICE_OUT,),
+        "shutdown": (record.SHUTDOWN,),
     }
     return {operation for hook in hooks for operation in by_hook.get(hook, ())}
 

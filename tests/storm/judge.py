@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .history import NEVER, History, Life, Phase, Program, Socket
+from .history import NEVER, History, Life, Phase, Program, Socket, Use
 
 Json = dict[str, Any]
 
@@ -22,6 +22,11 @@ LATER = 5_000_000_000
 PATIENCE = 3_000_000_000
 """So long after its end a process may be taken for alive."""
 USERS_MAX = 6
+TOLD = frozenset(
+    "kind state netns saddr sport daddr dport ifindex inode pid tid comm start_ns how age_ns reason found exited ambiguous "
+    "opener_pid opener_comm opener_how certain doubt ulp err interrupted_pid".split()
+)
+"""What is told of an event in an example."""
 EXAMPLES = 20
 
 
@@ -137,16 +142,18 @@ class Case:
         self.phase, self.event, self.sockets = phase, event, sockets
         self.since, self.until = since, until
         phases = court.history.phases
-        self.knows_since = phases[0].ready if phase.keep else phase.ready
-        """Since when the probe has seen uses."""
+        known = phases[: phases.index(phase) + 1] if phase.keep else [phase]
+        self.known = known
+        """The runs of the probe whose knowledge it has."""
         self.uses = [use for socket in sockets for use in socket.users(since, until)]
         self.users = {use.program for use in self.uses}
 
     def _told(self) -> str:
         uses = ", ".join(map(str, self.uses[-4:]))
         holders = {program for socket in self.sockets for program in socket.surely_hold(self.since, self.until)}
-        at = self.since + self.court._slack
-        return f"at {at}: may have been used by [{uses}], is held by {sorted(map(str, holders))}: {self.event}"
+        event = " ".join(f"{name}={value}" for name, value in self.event.items() if name in TOLD and value is not None)
+        at = (self.since + self.until) // 2
+        return f"at {at}: may have been used by [{uses}], is held by {sorted(map(str, holders))}: {event}"
 
     def judge(self) -> None:
         event = self.event
@@ -188,7 +195,12 @@ class Case:
         if self.event.get("certain") is False:
             self.verdict.doubted_wrong[str(self.event.get("doubt"))] += 1
         else:
-            self.verdict.fault(what, f"{text}; {self._told()}")
+            self._fault(what, text)
+
+    def _fault(self, what: str, text: str) -> None:
+        """A fault; of those that were raised while the probe was starting, it is told."""
+        starting = ", while starting" if self.since < self.phase.ready else ""
+        self.verdict.fault(f"{what}{starting}", f"{text}; {self._told()}")
 
     def _right(self, programs: set[Program], certain: bool | None) -> None:
         """One that may be the last user, by what is known."""
@@ -201,7 +213,7 @@ class Case:
             if later & self._surely_hold(self.since, self.until + self.court_later()):
                 self.verdict.stale += 1
                 if certain:
-                    self.verdict.fault("stale but certain", f"{sorted(map(str, programs))}; {self._told()}")
+                    self._fault("stale but certain", f"{sorted(map(str, programs))}")
                 return
         self.verdict.right += 1
         self._comm(programs, min(use.begin for use in mine))
@@ -235,25 +247,26 @@ class Case:
         begun = socket.begins[0] if socket.begins else socket.uses[0].begin
         if reason == "evicted":
             if not self.court.crowded(self.until):
-                self.verdict.fault("evicted", f"though there was room; {self._told()}")
-        elif seen := socket.used_for_sure(self.knows_since, self.since):
-            self.verdict.fault("missed", f"{reason}, though seen: {seen[-1]}; {self._told()}")
+                self._fault("evicted", "though there was room")
+        elif seen := self._seen(socket):
+            self._fault("missed", f"{reason}, though seen: {seen[-1]}")
         elif reason == "older-than-probe":
-            if begun > self.phase.ready and not self._in_gap(begun):
-                self.verdict.fault("reason", f"{reason}, though it began later; {self._told()}")
+            if any(run.ready < begun < run.stop for run in self.known):
+                self._fault("reason", f"{reason}, though it began later")
         elif reason == "no-hook":
-            if begun < self.phase.spawn:
-                self.verdict.fault("reason", f"{reason}, though it is older; {self._told()}")
+            if not any(run.spawn < begun < run.ended for run in self.known):
+                self._fault("reason", f"{reason}, though it is older")
         else:
-            self.verdict.fault("reason", f"{reason}; {self._told()}")
+            self._fault("reason", f"{reason}")
 
-    def _in_gap(self, begun: int) -> bool:
-        phases = self.court.history.phases
-        return any(one.stop <= begun <= other.ready for one, other in zip(phases, phases[1:]))
+    def _seen(self, socket: Socket, since: int = 0) -> list[Use]:
+        """What a hook saw of a socket before the event."""
+        windows = [(max(since, run.ready), min(run.stop, self.since)) for run in self.known]
+        return [use for begin, end in windows for use in socket.used_for_sure(begin, end)]
 
     def _contradicted(self, programs: set[Program]) -> None:
         if programs & self._surely_hold(self.since, self.until + LATER):
-            self.verdict.fault("contradicted", f"not held, it says; {self._told()}")
+            self._fault("contradicted", "not held, it says")
 
     def _comm(self, programs: set[Program], since: int) -> None:
         """The name is one that the process had when it used the socket last, or later; or when it began to use it, for
@@ -265,14 +278,14 @@ class Case:
         if uses and any(comm in program.comms(min(uses), self.until) for program in programs):
             self.verdict.old_names += 1
         else:
-            self.verdict.fault("name", f"{comm!r}; {self._told()}")
+            self._fault("name", f"{comm!r}")
 
     def _exited(self, programs: set[Program]) -> None:
         exited = self.event.get("exited")
         if exited and all(program.lives > self.until + LATER for program in programs):
-            self.verdict.fault("exited", f"though it lives; {self._told()}")
+            self._fault("exited", "though it lives")
         if exited is False and all(program.gone + PATIENCE < self.since for program in programs):
-            self.verdict.fault("exited", f"false, though it is gone; {self._told()}")
+            self._fault("exited", "false, though it is gone")
 
     def _users(self) -> None:
         """How many processes are said to have used it: no fewer than a hook saw, no more than there were."""
@@ -281,15 +294,15 @@ class Case:
         (socket,) = self.sockets
         begun = max((begin for begin in socket.begins if begin <= self.until), default=0)
         begun_before = begun if begun >= self.since else begun - 1
-        seen = socket.used_for_sure(max(begun_before, self.knows_since), self.since)
+        seen = self._seen(socket, begun_before)
         fewest = min(len({use.program for use in seen}), USERS_MAX)
         told = self.event["ambiguous"]
         if told < fewest and not self.court.crowded(self.until):
-            self.verdict.fault("ambiguous, too few", f"{told} of {fewest}; {self._told()}")
+            self._fault("ambiguous, too few", f"{told} of {fewest}")
         most = {use.program for use in socket.uses if use.begin <= self.until}
         most |= socket.may_hold(0, self.until + LATER)
         if told > max(len(most), 1):
-            self.verdict.fault("ambiguous, too many", f"{told} of {len(most)}; {self._told()}")
+            self._fault("ambiguous, too many", f"{told} of {len(most)}")
 
     def _opener(self) -> None:
         pid = self.event.get("opener_pid")
@@ -303,16 +316,17 @@ class Case:
                 end = min((use.end for use in uses if use.hard), default=NEVER)
                 first |= {use.program for use in uses if use.begin <= end}
         if not any(program.pid == pid for program in first):
-            late = min(use.begin for socket in self.sockets for use in socket.uses) < self.knows_since
+            begun = min(use.begin for socket in self.sockets for use in socket.uses)
+            late = not any(run.ready < begun < run.stop for run in self.known)
             what = "opener, of an older socket" if late else "opener"
-            self.verdict.fault(what, f"{pid}, truly {sorted(map(str, first))}; {self._told()}")
+            self._fault(what, f"{pid}, truly {sorted(map(str, first))}")
 
     def socket_itself(self, lives: list[Life]) -> None:
         """What does not depend on the owner."""
         event = self.event
         if "ifindex" in event and event["ifindex"] not in {life.device for life in lives}:
-            self.verdict.fault("ifindex", f"{event['ifindex']}; {self._told()}")
+            self._fault("ifindex", f"{event['ifindex']}")
         if (event["state"] == "SYN_SENT") != (event["kind"] == "syn") and event["kind"] != "failed":
-            self.verdict.fault("kind", f"{event['kind']} in {event['state']}; {self._told()}")
+            self._fault("kind", f"{event['kind']} in {event['state']}")
         if not event["inode"] and len(self.sockets) == 1 and self._surely_hold(self.since, self.until):
-            self.verdict.fault("inode", f"0, though it is open; {self._told()}")
+            self._fault("inode", "0, though it is open")

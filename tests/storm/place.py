@@ -76,7 +76,7 @@ def in_guest(name: str, append: str, smp: int, arguments: Sequence[str]) -> Play
     modules = [path for path in files if path.endswith(".ko")]
     insert = "".join(f"insmod {path}; " for path in modules)
     field = "exec python3 -I -S /sockpid/tests/storm/field --output /run/result --guest"
-    script = f'{insert}mount -t bpf bpf /sys/fs/bpf 2>/dev/null; {field} "$@"'
+    script = f'{insert}{field} "$@"'
     command = ["sh", "-c", script, "field", *arguments]
     result = guest.run(command, timeout=LIMIT, files=files, smp=smp, memory=MEMORY + 16 * smp, append=append)
     return _read(result.files, result.stderr, result.status)

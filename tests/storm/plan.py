@@ -20,7 +20,7 @@ USUAL_MAX = 8192
 
 @dataclass(frozen=True)
 class Plan:
-    """seconds: that the probe sees of it, all its runs together. older: seconds before the probe. See field.director."""
+    """seconds: that the probe sees of it, all its runs together. older: seconds before the probe."""
 
     seed: int
     seconds: float
@@ -32,15 +32,20 @@ class Plan:
     restarts: int = 0
     keep: bool = False
     max_sockets: int = USUAL_MAX
+    calm: bool = False
 
     @classmethod
-    def of(cls, seed: int, seconds: float, processes: int, without: frozenset[str] = frozenset()) -> Plan:
-        """The storm that belongs to a seed."""
+    def of(
+        cls, seed: int, seconds: float, processes: int, without: frozenset[str] = frozenset(), slow: bool = False
+    ) -> Plan:
+        """The storm that belongs to a seed. slow: on an emulated machine."""
         chance = random.Random(f"plan {seed}")
         kinds = tuple(
             name for name in sorted(KINDS) if (chance.random() >= LEFT_OUT or name in ALWAYS) and name not in without
         )
-        plan = cls(seed, seconds, processes, kinds, pool=chance.choice((20, 60, 100, 150)))
+        plan = cls(seed, seconds, processes, kinds, pool=chance.choice((10, 25, 50, 80)), calm=seed % 2 == 0)
+        if slow:
+            plan = replace(plan, pool=chance.choice((6, 12, 24)), pause=0.3, calm=True)
         shape = seed % 6
         if shape == 3:
             return replace(plan, restarts=2)
@@ -57,10 +62,19 @@ class Plan:
             "seconds": self.seconds,
             "processes": self.processes,
             "pool": self.pool,
+            "pause": self.pause,
+            "older": self.older,
+            "restarts": self.restarts,
+            "kinds": ",".join(self.kinds),
         }
-        named |= {"pause": self.pause, "older": self.older, "restarts": self.restarts, "kinds": ",".join(self.kinds)}
         words = [word for name, value in named.items() for word in (f"--{name}", str(value))]
-        return [*words, *(["--keep"] if self.keep else []), "--probe=--max-sockets", f"--probe={self.max_sockets}"]
+        return [
+            *words,
+            *(["--keep"] if self.keep else []),
+            *(["--calm"] if self.calm else []),
+            "--probe=--max-sockets",
+            f"--probe={self.max_sockets}",
+        ]
 
     def json(self) -> str:
         return json.dumps(asdict(self))

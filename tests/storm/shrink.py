@@ -37,7 +37,7 @@ def smaller(plan: Plan) -> Iterator[Plan]:
 
 
 def shrink(plan: Plan, finds: Finds, budget: int = 200) -> Plan:
-    """The smallest plan found with so many storms. `finds` plays one, and says whether it still finds what it should."""
+    """The smallest plan found with so many storms. `finds` plays one, and says whether it finds what it should."""
     played = 0
     progress = True
     while progress:

@@ -1,1 +1,1 @@
-"""Processes that do random things with sockets, and write down what and when. Runs on a target, also in a bare guest."""
+"""Processes that do random things with sockets, and write it down. Runs on a target, also in a bare guest."""

@@ -1,13 +1,14 @@
 """Plays one storm beside the probe: starts workers, restarts the probe as it is told, and collects the logs.
 
-DIRECTORY/storm.log holds all records, phases.jsonl when the probe came and went and what the clocks said, events.N.jsonl
-and probe.N.log what the probe printed, doctor.json how it attached itself.
+DIRECTORY/storm.log holds all records, phases.jsonl when the probe came and went and what the clocks said,
+events.N.jsonl and probe.N.log what the probe printed, doctor.json how it attached itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import json
 import mmap
@@ -19,7 +20,7 @@ import struct
 import tempfile
 import time
 from time import monotonic_ns
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from tests.accuracy.field.driver import Probe, doctor
 from tests.accuracy.field.processes import fork, rename
@@ -30,6 +31,7 @@ from .process import Process, Stage, die_with_parent
 
 assert all((ending, noise, opening, using))  # imported for the kinds they enter
 LIMIT = 60.0
+MNT_DETACH = 2
 
 
 class Phases:
@@ -59,37 +61,60 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
     logs = tempfile.mkdtemp(prefix="storm.")
     ends = mmap.mmap(-1, 4096)
     _set_deadline(ends, arguments.seconds + LIMIT)
+    _set_calm(ends, arguments.calm)
     run = f"{os.getpid()}-{arguments.seed}"
     kinds = tuple(arguments.kinds)
     stage = Stage(
         logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
     )
     workers = [fork(functools.partial(worker, stage, index)) for index in range(arguments.processes)]
-    probe = None
-    keep = ["--keep", "--pin", arguments.pin] if arguments.keep else []
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_collect, workers, phases, stage, arguments.output)
+        keep = ["--keep", "--pin", stack.enter_context(_pins())] if arguments.keep else []
         time.sleep(arguments.older)
         for number in range(arguments.restarts + 1):
-            if probe is not None:
-                phases.say("stop", number=number - 1)
-                probe.close()
-                phases.say("ended", number=number - 1)
-                time.sleep(chance.random() * 0.3)
             phases.say("spawn", number=number, keep=arguments.keep)
             probe = Probe(arguments.output, number, [*arguments.probe, *keep])
             phases.say("ready", number=number)
-            if number == arguments.restarts:
+            _set_calm(ends, False)
+            last = number == arguments.restarts
+            if last:
                 _set_deadline(ends, arguments.seconds / (arguments.restarts + 1))
             time.sleep(arguments.seconds / (arguments.restarts + 1))
-    finally:
-        _end(workers, phases)
-        if probe is not None:
-            time.sleep(0.3)
-            phases.say("stop", number=arguments.restarts)
+            if last:
+                _end(workers, phases)
+                time.sleep(0.5)
+            phases.say("stop", number=number)
             probe.close()
-            phases.say("ended", number=arguments.restarts)
-        record.pack(logs, os.path.join(arguments.output, "storm.log"))
-        os.rmdir(logs)
+            phases.say("ended", number=number)
+            if not last:
+                time.sleep(chance.random() * 0.3)
+
+
+def _collect(workers: List[int], phases: Phases, stage: Stage, output: str) -> None:
+    """Ends what is left of a storm, and puts its logs together."""
+    _set_deadline(stage.ends, 0)
+    _end(workers, phases)
+    record.pack(stage.logs, os.path.join(output, "storm.log"))
+    os.rmdir(stage.logs)
+
+
+@contextlib.contextmanager
+def _pins() -> Iterator[str]:
+    """A bpf file system of our own, for a probe that is kept: what is pinned there ends with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    directory = tempfile.mkdtemp(prefix="storm-pins.")
+    if libc.mount(b"bpf", directory.encode(), b"bpf", 0, None):
+        raise OSError(ctypes.get_errno(), "mount a bpf file system")
+    try:
+        yield os.path.join(directory, "storm")
+    finally:
+        libc.umount2(directory.encode(), MNT_DETACH)
+        os.rmdir(directory)
+
+
+def _set_calm(ends: mmap.mmap, calm: bool) -> None:
+    struct.pack_into("=Q", ends, 8, calm)
 
 
 def _set_deadline(ends: mmap.mmap, seconds: float) -> None:
@@ -99,7 +124,8 @@ def _set_deadline(ends: mmap.mmap, seconds: float) -> None:
 def _end(workers: List[int], phases: Phases) -> None:
     """Waits for the workers, and ends those that do not end by themselves."""
     due = time.monotonic() + LIMIT
-    for pid in list(workers):
+    while workers:
+        pid = workers.pop()
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
@@ -109,6 +135,7 @@ def _end(workers: List[int], phases: Phases) -> None:
             if time.monotonic() > due:
                 phases.say("error", reason=f"worker {pid} had to be killed")
                 os.kill(pid, signal.SIGKILL)
+                due += 5
             time.sleep(0.02)
 
 
@@ -124,7 +151,7 @@ def main() -> int:
     parser.add_argument("--older", type=float, default=1.0, help="seconds that the storm begins before the probe")
     parser.add_argument("--restarts", type=int, default=0, help="of the probe, in between")
     parser.add_argument("--keep", action="store_true", help="a restarted probe takes over from the one before it")
-    parser.add_argument("--pin", default="/sys/fs/bpf/storm", help="where a probe that is kept pins")
+    parser.add_argument("--calm", action="store_true", help="do little until the probe is ready")
     parser.add_argument("--guest", action="store_true", help="nobody else minds what happens to this machine")
     parser.add_argument("--probe", action="append", default=[], help="argument for sockpid; may be repeated")
     arguments = parser.parse_args()
@@ -141,6 +168,4 @@ def main() -> int:
         play(arguments, phases)
     except RuntimeError as error:
         phases.say("error", reason=str(error))
-    with contextlib.suppress(OSError):
-        os.rmdir(arguments.pin)
     return 0

@@ -151,7 +151,7 @@ def use(log: Log, operation: int, held: Held, body: Callable[[Held], object], th
         log.end(at, record.FAILED)
         return False
     # The end of the stream is no data; it may have counted, or not.
-    log.end(at, 0 if done or operation >= record.SHUTDOWN else record.FAILED)
+    log.end(at, 0 if done or operation == record.SHUTDOWN else record.FAILED)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What a process of the storm can do in one step, by name. A seed's run is made of these; shrinking it leaves some out."""
+"""What a process of the storm can do in one step, by name. Shrinking a storm leaves some out."""
 
 from __future__ import annotations
 

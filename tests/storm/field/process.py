@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import mmap
@@ -30,6 +31,8 @@ which resets what is left of its connections."""
 CHILDREN = (3, 2)
 """So many children at once, by generation."""
 
+CALM = 20
+"""So many times as long a process rests while all is to be calm."""
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -56,6 +59,11 @@ class Stage(NamedTuple):
     def deadline(self) -> int:
         """When all end, CLOCK_MONOTONIC."""
         return int(struct.unpack_from("=Q", self.ends)[0])
+
+    @property
+    def calm(self) -> bool:
+        """Whether little is to be done as yet."""
+        return bool(self.ends[8])
 
 
 class Process:
@@ -234,11 +242,9 @@ class Process:
             for _ in range(max(0, crowded)):
                 self.drop(self.random.choice(self.pool), self.random.random() < 0.8)
             (chosen,) = self.random.choices(kinds, weights)
-            try:
+            with contextlib.suppress(OSError):  # addresses in use, a peer that went away: the log has what was done
                 chosen.step(self)
-            except OSError:
-                pass  # addresses in use, a peer that went away: the log has what was done
-            time.sleep(self.random.random() * self.stage.pause)
+            time.sleep(self.random.random() * self.stage.pause * (CALM if self.stage.calm else 1))
 
     def end(self) -> None:
         """Leaves nothing behind."""

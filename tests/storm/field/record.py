@@ -104,7 +104,7 @@ def used(content: bytes) -> int:
 
 
 def pack(directory: str, into: str) -> None:
-    """Puts the records of all files of a directory into one, and removes them: a guest's result is sent over a console."""
+    """Puts the records of all files of a directory into one, and removes them: a guest sends it over a console."""
     with open(into, "wb") as packed:
         for name in sorted(os.listdir(directory)):
             path = os.path.join(directory, name)
@@ -127,6 +127,6 @@ def unpack(content: bytes) -> Iterable[Tuple[str, List[Record]]]:
         found[name, int(number)] = list(read(content[at + 4 : at + 4 + size]))
         at += 4 + size
     processes: Dict[str, List[Record]] = {}
-    for name, number in sorted(found):
-        processes.setdefault(name, []).extend(found[name, number])
+    for key in sorted(found):
+        processes.setdefault(key[0], []).extend(found[key])
     return processes.items()
