@@ -18,13 +18,12 @@ Json = dict[str, Any]
 SLACK = 3_000_000
 """Nanoseconds by which the time of an event may be off: it is told by a clock that is compared now and then."""
 LATER = 5_000_000_000
-"""So long after an event the probe may still look at what is open, and who lives."""
+"""So long after an event the probe may still look at what is open, and who lives: it may not keep up."""
 PATIENCE = 3_000_000_000
 """So long after its end a process may be taken for alive."""
 USERS_MAX = 6
 TOLD = frozenset(
-    "kind state netns saddr sport daddr dport ifindex inode pid tid comm start_ns how age_ns reason found exited ambiguous "
-    "opener_pid opener_comm opener_how certain doubt ulp err interrupted_pid".split()
+    ["kind", "state", "netns", "saddr", "sport", "daddr", "dport", "ifindex", "inode", "pid", "tid", "comm", "start_ns", "how", "age_ns", "reason", "found", "exited", "ambiguous", "opener_pid", "opener_comm", "opener_how", "certain", "doubt", "ulp", "err", "interrupted_pid"]
 )
 """What is told of an event in an example."""
 EXAMPLES = 20
@@ -72,11 +71,12 @@ class Verdict:
 class Judge:
     """max_sockets: what the probe is told to remember."""
 
-    def __init__(self, history: History, max_sockets: int, slack: int = SLACK) -> None:
+    def __init__(self, history: History, max_sockets: int, slack: int = SLACK, later: int = LATER) -> None:
         self.history = history
         self.verdict = Verdict()
         self._max_sockets = max_sockets
         self._slack = slack
+        self.later = later
         self._crowded: dict[int, bool] = {}
 
     def events(self, number: int, events: Iterable[Json]) -> None:
@@ -141,6 +141,7 @@ class Case:
         self.court, self.verdict = court, court.verdict
         self.phase, self.event, self.sockets = phase, event, sockets
         self.since, self.until = since, until
+        self.later = until + court.later
         phases = court.history.phases
         known = phases[: phases.index(phase) + 1] if phase.keep else [phase]
         self.known = known
@@ -210,7 +211,7 @@ class Case:
         holding = self._may_hold(self.since, self.until)
         if others and not programs & holding and any(use.end < self.since for use in others):
             later = {use.program for use in others if use.end < self.since}
-            if later & self._surely_hold(self.since, self.until + self.court_later()):
+            if later & self._surely_hold(self.since, self.later):
                 self.verdict.stale += 1
                 if certain:
                     self._fault("stale but certain", f"{sorted(map(str, programs))}")
@@ -218,19 +219,15 @@ class Case:
         self.verdict.right += 1
         self._comm(programs, min(use.begin for use in mine))
 
-    @staticmethod
-    def court_later() -> int:
-        return LATER
-
     def _looked_up(self, programs: set[Program], certain: bool | None) -> bool:
         """Is it right to name who had it open?"""
         begin = self.phase.spawn if self.event["how"] == "seed" else self.since
-        if not programs & self._may_hold(begin, self.until + LATER):
+        if not programs & self._may_hold(begin, self.later):
             return False
         seen = [use for socket in self.sockets for use in socket.used_for_sure(self.phase.ready, self.since)]
         if any(use.program not in programs for use in seen) and self.event["how"] == "seed":
             return False
-        others = self._surely_hold(self.since, self.until + LATER) - programs
+        others = self._surely_hold(self.since, self.later) - programs
         return not (certain and others)
 
     def _may_hold(self, since: int, until: int) -> set[Program]:
@@ -265,14 +262,14 @@ class Case:
         return [use for begin, end in windows for use in socket.used_for_sure(begin, end)]
 
     def _contradicted(self, programs: set[Program]) -> None:
-        if programs & self._surely_hold(self.since, self.until + LATER):
+        if programs & self._surely_hold(self.since, self.later):
             self._fault("contradicted", "not held, it says")
 
     def _comm(self, programs: set[Program], since: int) -> None:
         """The name is one that the process had when it used the socket last, or later; or when it began to use it, for
         a hook need not look again at a process that it knows."""
         comm = self.event["comm"]
-        if any(comm in program.comms(since, self.until + LATER) for program in programs):
+        if any(comm in program.comms(since, self.later) for program in programs):
             return
         uses = [use.begin for socket in self.sockets for use in socket.uses if use.program in programs]
         if uses and any(comm in program.comms(min(uses), self.until) for program in programs):
@@ -282,7 +279,7 @@ class Case:
 
     def _exited(self, programs: set[Program]) -> None:
         exited = self.event.get("exited")
-        if exited and all(program.lives > self.until + LATER for program in programs):
+        if exited and all(program.lives > self.later for program in programs):
             self._fault("exited", "though it lives")
         if exited is False and all(program.gone + PATIENCE < self.since for program in programs):
             self._fault("exited", "false, though it is gone")
@@ -300,7 +297,7 @@ class Case:
         if told < fewest and not self.court.crowded(self.until):
             self._fault("ambiguous, too few", f"{told} of {fewest}")
         most = {use.program for use in socket.uses if use.begin <= self.until}
-        most |= socket.may_hold(0, self.until + LATER)
+        most |= socket.may_hold(0, self.later)
         if told > max(len(most), 1):
             self._fault("ambiguous, too many", f"{told} of {len(most)}")
 

@@ -9,11 +9,13 @@ from typing import NamedTuple
 from . import place
 from .field import record
 from .history import History, hard_operations
-from .judge import SLACK, Judge, Verdict
+from .judge import LATER, SLACK, Judge, Verdict
 from .plan import Plan
 
 GUEST_SLACK = 10_000_000
 """A guest is emulated: between two looks at its clocks there may be milliseconds."""
+GUEST_LATER = 120_000_000_000
+"""And its probe may be minutes behind."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ class Outcome(NamedTuple):
     played: place.Played
 
 
-def judged(played: place.Played, max_sockets: int, slack: int) -> Outcome:
+def judged(played: place.Played, max_sockets: int, slack: int = SLACK, later: int = LATER) -> Outcome:
     """Reads what was played and judges it."""
     hooks = {hook["hook"] for hook in played.doctor.get("hooks", ()) if hook["attached"]}
     release = tuple(int(word) for word in str(played.doctor.get("release", "9.9")).split(".")[:2])
     history = History(record.unpack(played.log), played.phases, hard_operations(hooks, release < (6, 5)))
-    judge = Judge(history, max_sockets, slack)
+    judge = Judge(history, max_sockets, slack, later)
     for number in range(min(len(played.events), len(history.phases))):
         judge.events(number, played.lines(number))
     for reason in history.errors:
@@ -69,4 +71,5 @@ def judged(played: place.Played, max_sockets: int, slack: int) -> Outcome:
 def storm(plan: Plan, where: Somewhere) -> Outcome:
     """Plays a plan and judges it."""
     played = where.play(plan.arguments())
-    return judged(played, plan.max_sockets, GUEST_SLACK if where.kernel else SLACK)
+    slack, later = (GUEST_SLACK, GUEST_LATER) if where.kernel else (SLACK, LATER)
+    return judged(played, plan.max_sockets, slack, later)

@@ -45,9 +45,9 @@ class Phases:
         self._file.write(json.dumps(line) + "\n")
 
 
-def worker(stage: Stage, index: int) -> None:
+def worker(stage: Stage, index: int, parent: int) -> None:
     """One of the processes that the storm begins with."""
-    die_with_parent()
+    die_with_parent(parent)
     rename(f"storm-w{index}")
     process = Process(stage, f"w{index}")
     handing.open_inbox(process, index)
@@ -67,7 +67,7 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
     stage = Stage(
         logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
     )
-    workers = [fork(functools.partial(worker, stage, index)) for index in range(arguments.processes)]
+    workers = [fork(functools.partial(worker, stage, index, os.getpid())) for index in range(arguments.processes)]
     with contextlib.ExitStack() as stack:
         stack.callback(_collect, workers, phases, stage, arguments.output)
         keep = ["--keep", "--pin", stack.enter_context(_pins())] if arguments.keep else []

@@ -37,9 +37,11 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Nothing of a storm outlives it."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 class Stage(NamedTuple):
@@ -108,6 +110,7 @@ class Process:
         self.born += 1
         name = f"{self.name}-{self.born}"
         at = self.log.begin(record.FORK, more=name.encode())
+        parent = os.getpid()
         since = monotonic_ns()
         try:
             if pid:
@@ -121,7 +124,7 @@ class Process:
             status = 1
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                self._child(name, since, body, keep, pid)
+                self._child(name, parent, since, body, keep, pid)
                 status = 0
             except OSError:
                 status = 0  # a step that could not be done
@@ -137,9 +140,9 @@ class Process:
         return child if pid in (0, child) else 0
 
     def _child(
-        self, name: str, since: int, body: Callable[[Process], None], keep: Optional[List[Held]], pid: int
+        self, name: str, parent: int, since: int, body: Callable[[Process], None], keep: Optional[List[Held]], pid: int
     ) -> None:
-        die_with_parent()
+        die_with_parent(parent)
         self.log.close()
         if self.inbox is not None:
             self.inbox.close()
