@@ -22,10 +22,23 @@ LATER = 5_000_000_000
 PATIENCE = 3_000_000_000
 """So long after its end a process may be taken for alive."""
 USERS_MAX = 6
-TOLD = frozenset(
-    ["kind", "state", "netns", "saddr", "sport", "daddr", "dport", "ifindex", "inode", "pid", "tid", "comm", "start_ns", "how", "age_ns", "reason", "found", "exited", "ambiguous", "opener_pid", "opener_comm", "opener_how", "certain", "doubt", "ulp", "err", "interrupted_pid"]
+HIDDEN = frozenset(
+    (
+        "schema",
+        "ts_ns",
+        "family",
+        "tid",
+        "offsets",
+        "cgroup_id",
+        "seq",
+        "end_seq",
+        "srtt_us",
+        "snd_cwnd",
+        "total_retrans",
+    )
 )
-"""What is told of an event in an example."""
+HIDDEN |= {"retransmits", "ns_pid", "cgroup", "labels", "sharers", "host", "err"}
+"""What is not told of an event in an example."""
 EXAMPLES = 20
 
 
@@ -152,7 +165,9 @@ class Case:
     def _told(self) -> str:
         uses = ", ".join(map(str, self.uses[-4:]))
         holders = {program for socket in self.sockets for program in socket.surely_hold(self.since, self.until)}
-        event = " ".join(f"{name}={value}" for name, value in self.event.items() if name in TOLD and value is not None)
+        event = " ".join(
+            f"{name}={value}" for name, value in self.event.items() if name not in HIDDEN and value is not None
+        )
         at = (self.since + self.until) // 2
         return f"at {at}: may have been used by [{uses}], is held by {sorted(map(str, holders))}: {event}"
 
