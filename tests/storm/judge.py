@@ -19,6 +19,8 @@ SLACK = 3_000_000
 """Nanoseconds by which the time of an event may be off: it is told by a clock that is compared now and then."""
 LATER = 5_000_000_000
 """So long after an event the probe may still look at what is open, and who lives: it may not keep up."""
+BEHIND = 60_000_000_000
+"""The same, of a probe that is starting, or that has lost events."""
 PATIENCE = 3_000_000_000
 """So long after its end a process may be taken for alive."""
 USERS_MAX = 6
@@ -154,7 +156,7 @@ class Case:
         self.court, self.verdict = court, court.verdict
         self.phase, self.event, self.sockets = phase, event, sockets
         self.since, self.until = since, until
-        self.later = until + court.later
+        self.later = until + (court.later if since > phase.ready else BEHIND)
         phases = court.history.phases
         known = phases[: phases.index(phase) + 1] if phase.keep else [phase]
         self.known = known

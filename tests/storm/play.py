@@ -9,7 +9,7 @@ from typing import NamedTuple
 from . import place
 from .field import record
 from .history import History, hard_operations
-from .judge import LATER, SLACK, Judge, Verdict
+from .judge import BEHIND, LATER, SLACK, Judge, Verdict
 from .plan import Plan
 
 GUEST_SLACK = 10_000_000
@@ -71,5 +71,5 @@ def judged(played: place.Played, max_sockets: int, slack: int = SLACK, later: in
 def storm(plan: Plan, where: Somewhere) -> Outcome:
     """Plays a plan and judges it."""
     played = where.play(plan.arguments())
-    slack, later = (GUEST_SLACK, GUEST_LATER) if where.kernel else (SLACK, LATER)
+    slack, later = (GUEST_SLACK, GUEST_LATER) if where.kernel else (SLACK, BEHIND if played.lost else LATER)
     return judged(played, plan.max_sockets, slack, later)
