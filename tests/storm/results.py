@@ -65,6 +65,7 @@ def line(summed: Json) -> str:
         f"current: {summed['naive'] / max(1, events):.1%}",
         f"{unknown} unknown {summed['unknown'] or ''}".strip(),
     ]
+    words += [f"{summed['certain']} certain"] if summed["certain"] else []
     words += [f"doubted {summed['doubted']}, of these wrong {summed['doubted_wrong']}"] if summed["doubted"] else []
     words += [f"{summed['stale']} stale"] if summed["stale"] else []
     words += [f"{summed['lost']} lost"] if summed["lost"] else []

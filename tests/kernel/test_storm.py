@@ -1,0 +1,30 @@
+"""A short slice of the storm; `python -m tests.storm` plays as much of it as is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.storm.play import Outcome, Somewhere, storm
+from tests.storm.plan import Plan
+
+SECONDS = 9.0
+PROCESSES = 4
+SEEDS = {1: "busy from the start", 2: "calm at first", 3: "restarted", 4: "restarted and kept", 5: "a small map"}
+
+
+@pytest.fixture(scope="module", params=SEEDS, ids=lambda seed: SEEDS[seed].replace(" ", "-"))
+def outcome(request: pytest.FixtureRequest) -> Outcome:
+    return storm(Plan.of(request.param, SECONDS, PROCESSES), Somewhere())
+
+
+def test_nothing_is_said_that_is_not_so(outcome: Outcome) -> None:
+    assert outcome.verdict.ok, (outcome.verdict.faults, outcome.verdict.examples)
+
+
+def test_there_was_a_storm(outcome: Outcome) -> None:
+    """Else nothing above means anything."""
+    verdict = outcome.verdict
+    assert verdict.events > 500, outcome.played.said
+    assert verdict.right > verdict.events / 2
+    assert verdict.naive < verdict.events / 4
+    assert {"rto", "tlp"} <= set(verdict.kinds)
