@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storm.play import Outcome, Somewhere, storm
 from tests.storm.plan import Plan
+from tests.storm.play import Outcome, Somewhere, storm
 
 SECONDS = 9.0
 PROCESSES = 4

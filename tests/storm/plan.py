@@ -7,10 +7,10 @@ import random
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .field import ending, handing, noise, opening, using
+from .field import ending, handing, noise, opening, sockmap, using
 from .field.kinds import KINDS
 
-ENTERED = (ending, handing, noise, opening, using)
+ENTERED = (ending, handing, noise, opening, sockmap, using)
 """Imported for the kinds that they enter."""
 ALWAYS = ("connect", "send", "read-inbox")
 LEFT_OUT = 0.15

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storm.play import Somewhere, storm
 from tests.storm.plan import Plan
+from tests.storm.play import Somewhere, storm
 
 from .kernels import Guest
 

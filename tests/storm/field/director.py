@@ -25,11 +25,11 @@ from typing import Any, Dict, Iterator, List
 from tests.accuracy.field.driver import Probe, doctor
 from tests.accuracy.field.processes import fork, rename
 
-from . import ending, handing, noise, opening, record, using
+from . import ending, handing, noise, opening, record, sockmap, using
 from .kinds import KINDS
 from .process import Process, Stage, die_with_parent
 
-assert all((ending, noise, opening, using))  # imported for the kinds they enter
+assert all((ending, noise, opening, sockmap, using))  # imported for the kinds they enter
 LIMIT = 60.0
 MNT_DETACH = 2
 

@@ -57,6 +57,22 @@ def device(process: Process) -> None:
     _to_deaf(process, "deaf", filters.DATA, device=True)
 
 
+@kind(2)
+def twins(process: Process) -> None:
+    """connects twice by one tuple: by a socket that is bound to a device, and by one that is not"""
+    peer = process.listener("deaf", process.random.choice(FAMILIES), filters.DATA)
+    first = connected(process, peer, device=True)
+    second = tcp.opened(process.log, peer.family, process.netns)
+    process.pool.append(second)
+    assert first.local
+    assert peer.local
+    second.sock.bind(first.local)
+    tcp.connect(process.log, second, peer.local)
+    for held in process.random.sample([first, second], 2):
+        if process.random.random() < 0.7:
+            two(process, held)
+
+
 @kind(3)
 def mptcp(process: Process) -> None:
     """connects by Multipath TCP"""
