@@ -14,6 +14,7 @@ from .plan import Plan
 from .play import Outcome, Somewhere, storm
 from .shrink import shrink
 
+MOST = 100_000
 KEPT = Path(__file__).with_name("kept.json")
 
 
@@ -55,19 +56,17 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
 def _accumulate(options: argparse.Namespace, where: Somewhere, given: Plan | None) -> int:
     """Storm after storm until there are enough events."""
     kept = results.Results(options.results)
-    digest = place.digest()
-    seed = options.seed
-    name = ""
-    for seed in range(options.seed, options.seed + 100_000):
-        if name and str(seed) in kept.seeds(name, digest):
+    name = where.name()
+    digest = ""
+    for seed in range(options.seed, options.seed + MOST):
+        digest = place.digest()
+        if str(seed) in kept.seeds(name, digest) and not given:
             continue
         plan = given or _plan(options, seed)
         outcome = storm(plan, where)
-        name = name or where.name(outcome.played.doctor)
-        if str(seed) in kept.seeds(name, digest) and not given:
-            if results.total(kept.seeds(name, digest)).get("events", 0) >= options.events:
-                break
-            continue  # done before; only now it is known under which name
+        if place.digest() != digest:
+            print(f"seed {seed}: the runtime has changed meanwhile, nothing is entered", file=sys.stderr)
+            continue
         entered = results.result(plan, outcome)
         kept.enter(name, digest, seed, entered)
         _tell(options, name, seed, plan, outcome, entered)

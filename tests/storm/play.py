@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,13 +37,10 @@ class Somewhere:
         given = [*arguments, *self.arguments()]
         return place.in_guest(self.kernel, self.append, self.smp, given) if self.kernel else place.natively(given)
 
-    def name(self, doctor: place.Json) -> str:
-        """What results are entered under: the kernel, how owners are learnt at connect, and what else was said."""
-        release = str(doctor.get("release", "?")).split("-", maxsplit=1)[0]
-        hooks = doctor.get("hooks", ())
-        by = next((hook["attached"] for hook in hooks if hook["hook"] == "connect"), None) or "none"
-        words = [self.kernel or f"{release} {doctor.get('arch')}", by.split()[0]]
-        words += [self.append] if self.append else []
+    def name(self) -> str:
+        """What results are entered under."""
+        words = [self.kernel or f"{os.uname().release.partition('-')[0]} {os.uname().machine}"]
+        words += [word for word in (self.attach, self.append, f"without {self.deny}" if self.deny else "") if word]
         words += [f"{self.smp} CPUs"] if self.kernel and self.smp != 2 else []
         return ", ".join(words)
 

@@ -22,7 +22,9 @@ def result(plan: Plan, outcome: Outcome) -> Json:
     counters: Json = {name: dict(sorted(getattr(verdict, name).items())) for name in COUNTERS}
     sizes: Json = {"operations": outcome.history.operations, "processes": len(outcome.history.programs)}
     sizes |= {"sockets": len(outcome.history.sockets), "lost": outcome.played.lost, "seconds": plan.seconds}
-    return {**numbers, **counters, **sizes}
+    hooks = outcome.played.doctor.get("hooks", ())
+    ways = Counter(str(hook["attached"]).split(maxsplit=1)[0] for hook in hooks if hook["attached"])
+    return {**numbers, **counters, **sizes, "hooks": dict(ways)}
 
 
 class Results:
