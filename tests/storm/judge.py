@@ -21,6 +21,8 @@ LATER = 5_000_000_000
 """So long after an event the probe may still look at what is open, and who lives: it may not keep up."""
 BEHIND = 60_000_000_000
 """The same, of a probe that is starting, or that has lost events."""
+BELIEVED = 1_200_000_000
+"""So long the probe believes what it has seen of a process."""
 PATIENCE = 3_000_000_000
 """So long after its end a process may be taken for alive."""
 USERS_MAX = 6
@@ -283,13 +285,14 @@ class Case:
             self._fault("contradicted", "not held, it says")
 
     def _comm(self, programs: set[Program], since: int) -> None:
-        """The name is one that the process had when it used the socket last, or later; or when it began to use it, for
-        a hook need not look again at a process that it knows."""
+        """The name is one that the process had when it used the socket last, or later. Or when it began to use it, for
+        a hook need not look again at a process that it knows; or a moment ago, for neither need the describer."""
         comm = self.event["comm"]
         if any(comm in program.comms(since, self.later) for program in programs):
             return
         uses = [use.begin for socket in self.sockets for use in socket.uses if use.program in programs]
-        if uses and any(comm in program.comms(min(uses), self.until) for program in programs):
+        before = min([*uses, self.since - BELIEVED])
+        if any(comm in program.comms(before, self.until) for program in programs):
             self.verdict.old_names += 1
         else:
             self._fault("name", f"{comm!r}")

@@ -12,7 +12,7 @@ import pytest
 from .field import record
 from .field.record import Record
 from .history import History, hard_operations
-from .judge import LATER, Judge, Verdict
+from .judge import BELIEVED, LATER, Judge, Verdict
 
 Json = dict[str, Any]
 MS = 1_000_000
@@ -322,7 +322,8 @@ def test_names() -> None:
     script.born("p", 10)
     script.does("p", record.RENAME, 15, 16, 0, more="later")
     script.connects("p", 20)
-    assert script.judge(event(60, 10)).faults == {"name": 1}
+    assert script.judge(event(60, 10)).old_names == 1
+    assert script.judge(event(60 + BELIEVED // MS, 10)).faults == {"name": 1}
 
 
 def test_a_listener_is_whose_it_is() -> None:
