@@ -154,6 +154,8 @@ class History:
         self.listening: dict[Key, list[Socket]] = collections.defaultdict(list)
         self.phases: list[Phase] = []
         self.errors: list[str] = []
+        self.through_sockmaps: set[Program] = set()
+        """Who wrote to a socket whose data leaves by another one."""
         self.offsets: list[tuple[int, int]] = []
         self.operations = 0
         self._read_phases(phases)
@@ -248,6 +250,8 @@ class History:
     def _use(self, program: Program, each: Record) -> None:
         socket = self._socket(each.inode)
         user = self.programs[each.more.decode()] if each.operation == record.SEND and each.more else program
+        if each.operation == record.SOCKMAP:
+            self.through_sockmaps.add(user)
         done = bool(each.end) and not each.flags & record.FAILED
         end = each.end or program.gone
         hard = done and each.operation in self._hard

@@ -196,7 +196,8 @@ class Case:
             self.verdict.held += 1
             self._comm(programs, self.phase.spawn)
         else:
-            self._wrong("wrong", f"names {sorted(map(str, programs))}")
+            sockmap = ", by a sockmap" if programs & self.court.history.through_sockmaps else ""
+            self._wrong(f"wrong{sockmap}", f"names {sorted(map(str, programs))}")
             return
         if certain is False and doubt == "not-held":
             self._contradicted(programs)

@@ -33,6 +33,7 @@ class Plan:
     keep: bool = False
     max_sockets: int = USUAL_MAX
     calm: bool = False
+    burners: int = 0
 
     @classmethod
     def of(
@@ -53,7 +54,7 @@ class Plan:
             return replace(plan, restarts=2, keep=True)
         if shape == 5:
             return replace(plan, max_sockets=512)
-        return replace(plan, max_sockets=1 << 16)
+        return replace(plan, max_sockets=1 << 16, burners=4 if shape == 0 else 0)
 
     def arguments(self) -> list[str]:
         """For the field's command line."""
@@ -65,6 +66,7 @@ class Plan:
             "pause": self.pause,
             "older": self.older,
             "restarts": self.restarts,
+            "burners": self.burners,
             "kinds": ",".join(self.kinds),
         }
         words = [word for name, value in named.items() for word in (f"--{name}", str(value))]

@@ -18,6 +18,9 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         yield replace(plan, restarts=0, keep=False)
         if plan.restarts > 1:
             yield replace(plan, restarts=1)
+    if plan.burners:
+        yield replace(plan, burners=0)
+        yield replace(plan, burners=plan.burners // 2)
     if plan.older:
         yield replace(plan, older=0.0)
     others = [name for name in plan.kinds if name not in ALWAYS]

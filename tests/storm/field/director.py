@@ -56,6 +56,17 @@ def worker(stage: Stage, index: int, parent: int) -> None:
     process.log.note(record.EXIT)
 
 
+def burner(stage: Stage, index: int, parent: int) -> None:
+    """One of the processes that do nothing but send."""
+    die_with_parent(parent)
+    rename(f"storm-b{index}")
+    process = Process(stage, f"b{index}")
+    cpus = sorted(os.sched_getaffinity(0))
+    noise.burn(process, cpus[index % len(cpus)])
+    process.end()
+    process.log.note(record.EXIT)
+
+
 def play(arguments: argparse.Namespace, phases: Phases) -> None:
     chance = random.Random(f"{arguments.seed}/director")
     logs = tempfile.mkdtemp(prefix="storm.")
@@ -68,6 +79,8 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
         logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
     )
     workers = [fork(functools.partial(worker, stage, index, os.getpid())) for index in range(arguments.processes)]
+    me = os.getpid()
+    workers += [fork(functools.partial(burner, stage, index, me)) for index in range(arguments.burners)]
     with contextlib.ExitStack() as stack:
         stack.callback(_collect, workers, phases, stage, arguments.output)
         keep = ["--keep", "--pin", stack.enter_context(_pins())] if arguments.keep else []
@@ -151,6 +164,7 @@ def main() -> int:
     parser.add_argument("--older", type=float, default=1.0, help="seconds that the storm begins before the probe")
     parser.add_argument("--restarts", type=int, default=0, help="of the probe, in between")
     parser.add_argument("--keep", action="store_true", help="a restarted probe takes over from the one before it")
+    parser.add_argument("--burners", type=int, default=0, help="processes that only send, without pause")
     parser.add_argument("--calm", action="store_true", help="do little until the probe is ready")
     parser.add_argument("--guest", action="store_true", help="nobody else minds what happens to this machine")
     parser.add_argument("--probe", action="append", default=[], help="argument for sockpid; may be repeated")

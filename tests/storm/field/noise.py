@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
+import time
 from time import monotonic_ns
+
+from tests.accuracy.field import filters
 
 from . import held as tcp
 from . import record
@@ -13,6 +17,7 @@ from .kinds import kind
 from .opening import connected
 from .process import Process
 
+_libc = ctypes.CDLL(None)
 NETLINK_XFRM = IPPROTO_TCP = 6
 
 
@@ -48,8 +53,6 @@ def raw(process: Process) -> None:
 @kind(0.5)
 def busy(process: Process) -> None:
     """a child keeps a CPU busy with sends"""
-    from tests.accuracy.field import filters
-
     peer = process.listener("lossy", "inet", filters.lossy(3))
     cpu = process.random.choice(sorted(os.sched_getaffinity(0)))
 
@@ -66,6 +69,20 @@ def busy(process: Process) -> None:
         tcp.close(child.log, held, True)
 
     process.fork(body, [])
+
+
+def burn(process: Process, cpu: int) -> None:
+    """Sends without pause, on one CPU, as long as the storm lasts: a socket that takes no more costs the least."""
+    while process.stage.calm:
+        time.sleep(0.05)
+    os.sched_setaffinity(0, {cpu})
+    held = connected(process, process.listener("deaf", "inet", filters.DATA))
+    byte, number = ctypes.create_string_buffer(b"x"), held.fileno
+    at = process.log.begin(record.SEND, held.inode)
+    while monotonic_ns() < process.stage.deadline:
+        for _ in range(200):
+            _libc.send(number, byte, 1, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    process.log.end(at)
 
 
 @kind(0.5)
