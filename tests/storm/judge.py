@@ -324,8 +324,8 @@ class Case:
 
     def _opener(self) -> None:
         pid = self.event.get("opener_pid")
-        if pid is None:
-            return
+        if pid is None or self.event["how"] == "holder":
+            return  # beside a holder, it is the one that was seen to use it
         first: set[Program] = set()
         for socket in self.sockets:
             begins = [0, *(begin for begin in socket.begins if begin <= self.until)]
