@@ -28,3 +28,10 @@ def test_there_was_a_storm(outcome: Outcome) -> None:
     assert verdict.right > verdict.events / 2
     assert verdict.naive < verdict.events / 4
     assert {"rto", "tlp"} <= set(verdict.kinds)
+
+
+@pytest.mark.parametrize("found", Plan.kept())
+def test_what_was_found_once(found: str) -> None:
+    verdict = storm(Plan.kept()[found], Somewhere()).verdict
+    assert verdict.ok, (verdict.faults, verdict.examples)
+    assert verdict.events > 100

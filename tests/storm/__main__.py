@@ -15,7 +15,6 @@ from .play import Outcome, Somewhere, storm
 from .shrink import shrink
 
 MOST = 100_000
-KEPT = Path(__file__).with_name("kept.json")
 
 
 def main() -> int:
@@ -34,6 +33,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, metavar="FILE", help="add the results to this file, and go on from it")
     parser.add_argument("--shrink", metavar="FAULT", help="find the smallest storm that still has this fault")
     parser.add_argument("--plan", metavar="JSON", help="this storm, in place of what the seed gives")
+    parser.add_argument("--kept", action="store_true", help="play the storms that once found something")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--save", type=Path, metavar="DIRECTORY", help="keep the raw files of storms with faults")
     parser.add_argument("--show", type=int, default=2, help="examples of each fault")
@@ -44,9 +44,18 @@ def main() -> int:
         return 0
     where = Somewhere(options.in_vm, options.append, options.smp, options.attach, options.deny)
     plan = Plan.parse(json.loads(options.plan)) if options.plan else None
+    if options.kept:
+        return max(_once(found, kept, where) for found, kept in Plan.kept().items())
     if options.shrink:
         return _shrink(plan or _plan(options, options.seed), where, options.shrink)
     return _accumulate(options, where, plan)
+
+
+def _once(found: str, plan: Plan, where: Somewhere) -> int:
+    """Plays a storm that was kept."""
+    outcome = storm(plan, where)
+    print(f"{found}: {results.line(results.result(plan, outcome))}", flush=True)
+    return 0 if outcome.verdict.ok else 1
 
 
 def _plan(options: argparse.Namespace, seed: int) -> Plan:

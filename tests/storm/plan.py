@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .field import ending, handing, noise, opening, sockmap, using
@@ -16,6 +17,7 @@ ALWAYS = ("connect", "send", "read-inbox")
 LEFT_OUT = 0.15
 """Share of the kinds that a seed does without: what many do at once hides what few would show."""
 USUAL_MAX = 8192
+KEPT = Path(__file__).with_name("kept.json")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Plan:
             "--probe=--max-sockets",
             f"--probe={self.max_sockets}",
         ]
+
+    @classmethod
+    def kept(cls) -> dict[str, Plan]:
+        """Storms that have found something, by what it was."""
+        return {each["found"]: cls.parse(each["plan"]) for each in json.loads(KEPT.read_text(encoding="utf-8"))}
 
     def json(self) -> str:
         return json.dumps(asdict(self))
