@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--smp", type=int, default=2, help="CPUs of the guest")
     parser.add_argument("--attach", metavar="MECHANISM", help="passed to sockpid")
     parser.add_argument("--deny", metavar="NAME,...", help="passed to sockpid")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="add the results to this file, and go on from it")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="add the results to this table, and go on from it")
     parser.add_argument("--shrink", metavar="FAULT", help="find the smallest storm that still has this fault")
     parser.add_argument("--plan", metavar="JSON", help="this storm, in place of what the seed gives")
     parser.add_argument("--kept", action="store_true", help="play the storms that once found something")
@@ -64,7 +64,7 @@ def _plan(options: argparse.Namespace, seed: int) -> Plan:
 
 def _accumulate(options: argparse.Namespace, where: Somewhere, given: Plan | None) -> int:
     """Storm after storm until there are enough events."""
-    kept = results.Results(options.results)
+    kept = results.Results(options.report)
     name = where.name()
     digest = ""
     for seed in range(options.seed, options.seed + MOST):

@@ -43,9 +43,12 @@ def shrink(plan: Plan, finds: Finds, budget: int = 200) -> Plan:
     """The smallest plan found with so many storms. `finds` plays one, and says whether it finds what it should."""
     played = 0
     progress = True
+    nothing: set[Plan] = set()
     while progress:
         progress = False
         for candidate in smaller(plan):
+            if candidate in nothing:
+                continue
             for _ in range(TRIES):
                 if played >= budget:
                     return plan
@@ -55,4 +58,5 @@ def shrink(plan: Plan, finds: Finds, budget: int = 200) -> Plan:
                     break
             if progress:
                 break
+            nothing.add(candidate)
     return plan
