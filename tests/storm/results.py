@@ -90,19 +90,22 @@ move into network namespaces, die, in any order and at once, while the probe is 
 what it did, and when. From the logs follows who may have used a socket last at any time; every event is held against
 that. [accuracy.md](accuracy.md) plays what can be told one by one.
 
-*Certain* are events that say so (`certain`), *doubted* those that say they are not: in brackets how many of these name a
-wrong process. A wrong owner that is not doubted is a fault, and so is everything else that is said and not so. *Lost* is
-what the ring buffer could not hold: the storm does not wait for the probe. Of each runtime the storms are counted from
-its first one; another runtime begins anew.
+*Certain* are events that say so (`certain`), *doubted* those that say they are not: in brackets how many of these name
+a wrong process. A wrong owner that is not doubted is a fault, and so is everything else that is said and not so. *Lost*
+is what the ring buffer could not hold: the storm does not wait for the probe. *Current* is how often the process that
+happened to run would have been right. Of each runtime the storms are counted from its first one; another begins anew.
 
-| where | storms | operations | events | named, of these right | certain | doubted | unknown | the current process is right | lost | faults | runtime |
-|---|---|---|---|---|---|---|---|---|---|---|---|
 """
+TITLES = (
+    *("where", "storms", "operations", "events", "named, of these right", "certain", "doubted", "unknown", "current"),
+    *("lost", "faults", "runtime"),
+)
 
 
 def markdown(columns: Json) -> str:
     """The table of all places."""
-    return HEAD + "".join(_row(name, columns[name]) for name in sorted(columns))
+    head = f"| {' | '.join(TITLES)} |\n|{'---|' * len(TITLES)}\n"
+    return HEAD + head + "".join(_row(name, columns[name]) for name in sorted(columns))
 
 
 def _row(name: str, column: Json) -> str:

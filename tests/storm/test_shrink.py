@@ -43,7 +43,7 @@ def test_shrinks_to_what_it_takes() -> None:
     assert set(found.kinds) == {*ALWAYS, "fork", "reuse"}
     assert (found.processes, found.seconds, found.restarts, found.keep) == (3, 1.0, 0, False)
     assert (found.older, found.burners) == (0.0, 0)
-    assert len(tried) < 200
+    assert len(tried) < 300
 
 
 def test_what_needs_luck_is_tried_again() -> None:
@@ -54,7 +54,12 @@ def test_what_needs_luck_is_tried_again() -> None:
 
 def test_no_more_storms_than_allowed() -> None:
     tried: list[Plan] = []
-    shrink(BIG, lambda plan: bool(tried.append(plan)), budget=7)
+
+    def finds(plan: Plan) -> bool:
+        tried.append(plan)
+        return False
+
+    shrink(BIG, finds, budget=7)
     assert len(tried) == 7
 
 
