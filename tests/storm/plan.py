@@ -29,7 +29,7 @@ class Plan:
     processes: int
     kinds: tuple[str, ...]
     pool: int = 100
-    pause: float = 0.03
+    pause: float = 0.05
     older: float = 1.0
     restarts: int = 0
     keep: bool = False
@@ -46,7 +46,7 @@ class Plan:
         kinds = tuple(
             name for name in sorted(KINDS) if (chance.random() >= LEFT_OUT or name in ALWAYS) and name not in without
         )
-        plan = cls(seed, seconds, processes, kinds, pool=chance.choice((10, 25, 50, 80)), calm=seed % 2 == 0)
+        plan = cls(seed, seconds, processes, kinds, pool=chance.choice((8, 15, 25, 40)), calm=seed % 3 != 1)
         if slow:
             plan = replace(plan, pool=chance.choice((6, 12, 24)), pause=0.3, calm=True)
         shape = seed % 6

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from .plan import Plan
 from .play import Outcome
@@ -31,11 +34,21 @@ class Results:
     """By place the results of one runtime, by seed: those of another one are not added to them, but replaced."""
 
     def __init__(self, report: Path | None) -> None:
-        """report: a Markdown file; what it is made from lies beside it."""
+        """report: a Markdown file; what it is made from lies beside it, and others may add to it, too."""
         self._report = report
-        self._path = report.with_suffix(".json") if report else None
-        found = self._path.read_text(encoding="utf-8") if self._path and self._path.exists() else "{}"
-        self.columns: Json = json.loads(found)
+        self.columns: Json = {}
+        if report:
+            with self._file(report) as file:
+                self.columns = json.loads(file.read() or "{}")
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _file(report: Path) -> Iterator[TextIO]:
+        """What the report is made from, while nobody else changes it."""
+        with report.with_suffix(".json").open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            yield file
 
     def seeds(self, name: str, digest: str) -> Json:
         """What there is of a place and a runtime, by seed."""
@@ -44,9 +57,15 @@ class Results:
         return found
 
     def enter(self, name: str, digest: str, seed: int, entered: Json) -> None:
-        self.columns[name] = {"runtime": digest, "seeds": {**self.seeds(name, digest), str(seed): entered}}
-        if self._report and self._path:
-            self._path.write_text(json.dumps(self.columns, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        if self._report is None:
+            self.columns[name] = {"runtime": digest, "seeds": {**self.seeds(name, digest), str(seed): entered}}
+            return
+        with self._file(self._report) as file:
+            self.columns = json.loads(file.read() or "{}")
+            self.columns[name] = {"runtime": digest, "seeds": {**self.seeds(name, digest), str(seed): entered}}
+            file.truncate(0)
+            file.write(json.dumps(self.columns, indent=1, sort_keys=True) + "\n")
+            file.flush()
             self._report.write_text(markdown(self.columns), encoding="utf-8")
 
 
