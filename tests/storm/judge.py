@@ -227,15 +227,15 @@ class Case:
         """One that may be the last user, by what is known."""
         mine = [use for use in self.uses if use.program in programs]
         latest = max(use.end for use in mine)
-        others = [use for use in self.uses if use.program not in programs and use.begin > latest]
-        holding = self._may_hold(self.since, self.until)
-        if others and not programs & holding and any(use.end < self.since for use in others):
-            later = {use.program for use in others if use.end < self.since}
-            if later & self._surely_hold(self.since, self.later):
-                self.verdict.stale += 1
-                if certain:
-                    self._fault("stale but certain", f"{sorted(map(str, programs))}")
-                return
+        others = {use.program for use in self.uses if use.begin > latest and use.end < self.since} - programs
+        holding = self._surely_hold(self.since, self.later)
+        if self.event["kind"] == "synack":  # whoever has the listener serves it
+            others |= holding
+        if others & holding and not programs & self._may_hold(self.since, self.until):
+            self.verdict.stale += 1
+            if certain:
+                self._fault("stale but certain", f"{sorted(map(str, programs))}")
+            return
         self.verdict.right += 1
         self._comm(programs, min(use.begin for use in mine))
 

@@ -339,6 +339,21 @@ def test_a_listener_is_whose_it_is() -> None:
     assert script.judge(event(50, 11, **{**answered, "how": "holder"}, ambiguous=2)).held == 1
 
 
+def test_a_listener_that_was_handed_on() -> None:
+    script = Script()
+    script.born("p", 10)
+    script.does("p", record.TAKE, 18, 19)
+    script.does("p", record.LISTEN, 20, 21, more="1 inet 127.0.0.1 40  0 0")
+    script.born("p-1", 11, at=40)
+    script.inherits("p-1", 40, 7)
+    script.does("p", record.CLOSE, 45, 46)
+    answered = {"kind": "synack", "state": "SYN_RECV", "how": "listen"}
+    assert script.judge(event(50, 10, **answered)).stale == 1
+    assert script.judge(event(50, 10, **answered, certain=False, doubt="not-held")).ok
+    assert script.judge(event(50, 10, **answered, certain=True)).faults == {"stale but certain": 1}
+    assert script.judge(event(50, 11, **{**answered, "how": "holder"}, certain=True)).held == 1
+
+
 def test_strangers_do_not_count() -> None:
     verdict = two().judge(event(50, 99, sport=41))
     assert (verdict.events, verdict.strangers) == (0, 1)
