@@ -164,7 +164,7 @@ class Loader:
         order = self._image.byte_order
         if name not in self._resolved:
             program = self._image.programs[name]
-            resolved = resolve(program, order, self._layout)
+            resolved = resolve(program, order, self._layout, syscall.machine().pointer_size)
             insns = bytearray(resolved.insns)
             replace_calls(insns, program, order, self._calls)
             self._resolved[name] = resolved._replace(insns=self._map_fds(insns, program.maps))

@@ -2,8 +2,9 @@
 
 The rules are libbpf's (src/relo_core.c): the old value is checked before the new one is written; a field that the
 kernel does not have poisons the instruction, so that the verifier refuses the program unless the instruction cannot be
-reached. Stricter than libbpf in one thing: a field whose size differs from what the program was compiled for is refused
-unless the program asks for the size too. No offset of compile time survives.
+reached. Stricter than libbpf in one thing: a field whose size differs from what the program was compiled for is refused,
+but for a long or a pointer of a 32-bit machine, and for what is a bit field in some kernels; so is one that lies where no
+compiler puts it. No offset of compile time survives.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ def relocate(
     return place(resolve(program, byte_order, layout), byte_order, context, settings)
 
 
-def resolve(program: Program, byte_order: str, layout: Layout) -> Resolved:
-    """Patches what depends on the kernel alone, and leaves what depends on the place. Raises RelocationError."""
+def resolve(program: Program, byte_order: str, layout: Layout, word: int = 4) -> Resolved:
+    """Patches what depends on the kernel alone, and leaves what depends on the place. Raises RelocationError.
+
+    word: bytes of the least long that the kernel may have.
+    """
     insns = bytearray(program.insns)
     poison: Dict[int, str] = {}
     rest: List[Relocation] = []
@@ -83,7 +87,7 @@ def resolve(program: Program, byte_order: str, layout: Layout) -> Resolved:
             poison[POISON + index] = f"{r.type}.{r.path}" if r.path else r.type
             _poison(insns, r, index, byte_order)
         else:
-            _check_size(program, r, field, sized, byte_order)
+            _check_size(program, r, field, sized, byte_order, word)
             _patch(insns, program, r, value, field, byte_order)
     return Resolved(program, bytes(insns), poison, tuple(rest))
 
@@ -169,17 +173,29 @@ def _field_value(r: Relocation, field: Field, byte_order: str) -> int:
 
 
 def _check_size(
-    program: Program, r: Relocation, field: Optional[Field], sized: Mapping[Tuple[str, str], str], byte_order: str
+    program: Program,
+    r: Relocation,
+    field: Optional[Field],
+    sized: Mapping[Tuple[str, str], str],
+    byte_order: str,
+    word: int = 4,
 ) -> None:
     """Refuses a field that the program would read with a wrong size."""
     if field is None or r.kind != "byte_off" or not r.size:
         return
     size = unit(field)[1]
+    if not field.bitfield and field.bit_offset % (min(size, 8) * 8 if size in bpf.SIZE_CODES else 8):
+        raise RelocationError(
+            f"program {program.name}: {r.type}.{r.path} of {size} bytes begins at bit {field.bit_offset}, where none can",
+            r.type,
+            r.path,
+        )
     how = sized.get((r.type, r.path))
     if how == "lshift_u64":  # read into 64 bits and shifted
-        fits = size <= 8
+        fits = size <= 8 if field.bitfield else size == r.size
     elif how == "byte_sz":  # read with the kernel's own size into a zeroed variable of the declared one
-        fits = size == r.size or (size < r.size and byte_order == "little")
+        # A long or a pointer of a 32-bit machine.
+        fits = size == r.size or (r.size == 8 and size == 4 == word and byte_order == "little")
     else:
         fits = size == r.size or _is_memory_access(program, r, byte_order)
     if not fits:

@@ -65,15 +65,36 @@ def test_a_field_of_another_size_is_refused_unless_its_size_is_asked_for() -> No
     offset = Relocation(0, "byte_off", "struct s", "f", 0, 8)
     size = Relocation(1, "byte_sz", "struct s", "f", 8, 8)
     mov = insn.Insn(MOV, 3, 0, 0, 0)
-    smaller, larger = struct_row(f=Field(8, 32)), struct_row(f=Field(8, 128))
+    smaller, larger = struct_row(f=Field(32, 32)), struct_row(f=Field(64, 128))
     with pytest.raises(RelocationError, match=r"struct s\.f has 4 bytes in this kernel, not 8"):
         patched("little", mov, smaller, offset)
     result = relocate(program("little", mov, offset, size), "little", smaller, CONTEXT, {})
-    assert [insn.unpack(result.insns, i, "little").imm for i in (0, 1)] == [1, 4]
+    assert [insn.unpack(result.insns, i, "little").imm for i in (0, 1)] == [4, 4]
+    with pytest.raises(RelocationError, match="has 4 bytes"):  # no long or pointer of a 64-bit machine
+        resolve(program("little", mov, offset, size), "little", smaller, word=8)
+    with pytest.raises(RelocationError, match="has 2 bytes"):
+        patched("little", mov, struct_row(f=Field(32, 16)), offset, size)
     with pytest.raises(RelocationError, match="has 4 bytes"):  # a big-endian short pointer would land in the high half
         patched("big", mov, smaller, offset, size)
     with pytest.raises(RelocationError, match="has 16 bytes"):  # would overrun the variable
         patched("little", mov, larger, offset, size)
+
+
+@pytest.mark.parametrize("field", [Field(1, 32), Field(8, 32), Field(48, 64), Field(67, 8)])
+def test_a_field_where_no_compiler_puts_it_is_refused(field: Field) -> None:
+    offset = Relocation(0, "byte_off", "struct s", "f", 0, field.size)
+    with pytest.raises(RelocationError, match=rf"struct s\.f of {field.size} bytes begins at bit {field.bit_offset}"):
+        patched("little", insn.Insn(MOV, 3, 0, 0, 0), struct_row(f=field), offset)
+
+
+def test_what_is_no_bit_field_has_the_size_that_was_declared() -> None:
+    shift = Relocation(0, "lshift_u64", "struct s", "f", 48, 0)
+    offset = Relocation(1, "byte_off", "struct s", "f", 0, 2)
+    mov = (insn.Insn(MOV, 3, 0, 0, 48), insn.Insn(MOV, 3, 0, 0, 0))
+    for field in (Field(16, 16), Field(16, 8, True)):
+        relocate(program("little", mov, shift, offset), "little", struct_row(f=field), CONTEXT, {})
+    with pytest.raises(RelocationError, match="has 1 bytes in this kernel, not 2"):
+        relocate(program("little", mov, shift, offset), "little", struct_row(f=Field(16, 8)), CONTEXT, {})
 
 
 @pytest.mark.parametrize("order", ORDERS)
