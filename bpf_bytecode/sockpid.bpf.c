@@ -827,6 +827,7 @@ static __always_inline void read_socket(struct event *event, const struct sock *
 	read_field(&event->snd_cwnd, tp, snd_cwnd);
 	read_field(&event->total_retrans, tp, total_retrans);
 	read_field(&event->undo_marker, tp, undo_marker);
+	read_field(&event->owned, sk, sk_lock.owned);
 }
 
 SEC("probe/tcp_retransmit")

@@ -128,7 +128,7 @@ struct event {
 	__u32 snd_cwnd;  /* segments */
 	__u32 total_retrans; /* segments retransmitted in the socket's life, this one included */
 	__u32 undo_marker; /* 0: what is in doubt is not the network's congestion */
-	__u32 zero;
+	__u32 owned;     /* sk_lock.owned: 0 wherever softirq has the socket */
 	__u8 type;       /* enum event_type */
 	__u8 found;      /* enum found */
 	__u8 state;      /* TCP_ESTABLISHED... */

@@ -18,7 +18,7 @@ from elftools.elf.relocation import RelocationSection
 from sockpid import btf_record, insn, uapi
 from sockpid.btf import Btf
 from sockpid.errors import ImageError
-from sockpid.image import SCHEMA
+from sockpid.image import SCHEMA, content_digest
 
 from .core_relo import KINDS, CoreRelo, access, core_relocations, is_aggregate, size_of
 
@@ -60,10 +60,12 @@ def build(object_file: Path, sources: list[Path]) -> bytes:
         "license": elf.get_section_by_name("license").data().rstrip(b"\0").decode(),
         "producer": _compiler(elf),
         "digest": source_digest(sources),
+        "content": "0" * 64,
         "abi": {f"struct {name}": _abi(btf, name) for name in ABI},
         "maps": maps,
         "programs": programs,
     }
+    document["content"] = content_digest((render(document) + "\n").encode())
     return (render(document) + "\n").encode()
 
 

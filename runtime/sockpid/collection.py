@@ -162,8 +162,20 @@ class Collection:
 
             self._reader = PerfBuffer(array, self._image.abi["struct event"]["size"])
 
-    def _attach(self, hook: Hook) -> Attached:
-        refused: List[Tuple[str, str]] = []
+    def fall_back(self, name: str) -> None:
+        """Attaches a hook, which was found not to run, to what comes next. Raises AttachError for a mandatory one."""
+        for index, attached in enumerate(self.hooks):
+            link = attached.link
+            if attached.hook.name == name and link is not None:
+                link.close()
+                where = f"{link.mechanism} {link.target}"
+                refused = (*attached.refused, (where, f"attached, and does not run{_because()}"))
+                self.hooks[index] = attached._replace(link=None, refused=refused)
+                self.hooks[index] = self._attach(attached.hook, refused)
+
+    def _attach(self, hook: Hook, before: Tuple[Tuple[str, str], ...] = ()) -> Attached:
+        """before: where it was refused already, and why."""
+        refused: List[Tuple[str, str]] = list(before)
         if hook.needs is not None and not os.path.exists(hook.needs):
             return Attached(hook, None, (("any", f"there is no {hook.needs}: not needed"),))
         if hook.preemptible and not self._preemptible:
@@ -172,6 +184,8 @@ class Collection:
             return Attached(hook, None, (("any", f"{hook.spared_by} sees it too: not needed"),))
         for target, mechanism in self._candidates(hook):
             where = f"{mechanism} {target.name}"
+            if any(where == other for other, _ in before):
+                continue
             if mechanism in self._options.deny:
                 refused.append((where, "denied by option"))
                 continue
@@ -281,8 +295,12 @@ class Collection:
             if attached.hook.raises and attached.link is not None:
                 old = attached.link
                 self._loader.forget(attached.hook.prog)
-                self.hooks[index] = self._attach(attached.hook)
+                self.hooks[index] = self._attach(attached.hook, self._not_running(attached))
                 old.close()
+
+    @staticmethod
+    def _not_running(attached: Attached) -> Tuple[Tuple[str, str], ...]:
+        return tuple(each for each in attached.refused if "does not run" in each[1])
 
     def silence(self) -> None:
         """Detaches the programs that raise events, so that what is read afterwards is all there will be."""

@@ -37,8 +37,10 @@ EXITED = "=QII"
 
 INODE = struct.Struct("=Q")
 INODE_AT = EVENT_SIZE - 64
+UNDO_MARKER = struct.Struct("=I")
+UNDO_MARKER_AT, OWNED_AT = EVENT_SIZE - 32, EVENT_SIZE - 28
 FOUND_AT = EVENT_SIZE - 23
-"""Where in a record the inode is, and the byte that tells whether the probe found an owner."""
+"""Where in a record the inode is, undo_marker and owned, and the byte that tells whether the probe found an owner."""
 
 OWNER_LATE, OWNER_LENT = 1, 4
 

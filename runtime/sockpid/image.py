@@ -11,12 +11,13 @@ from .arch import Arch
 from .errors import ImageError, RelocationError, SchemaError
 from .layout import Field, Layout, Struct, Wanted
 from .named import NamedTuple
+from .sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Set, Tuple
 
-SCHEMA = (1, 0)
+SCHEMA = (1, 1)
 
 PROBE_CTX = "struct probe_ctx"
 """Pseudo-type: arguments of the probe, resolved by how a program is attached."""
@@ -166,6 +167,8 @@ def parse_image(data: bytes, name: str) -> Image:
         raise SchemaError(
             f"{name}: image schema {schema}, but this sockpid reads {SCHEMA[0]}.0 to {SCHEMA[0]}.{SCHEMA[1]}"
         )
+    if doc.get("content") != content_digest(data):
+        raise ImageError(f"{name}: damaged bytecode image (it is not what its digest says)")
     try:
         maps = {n: Map(n, m["type"], m["key_size"], m["value_size"], m["max_entries"]) for n, m in doc["maps"].items()}
         programs = {n: _program(n, p) for n, p in doc["programs"].items()}
@@ -175,6 +178,14 @@ def parse_image(data: bytes, name: str) -> Image:
     for program in image.programs.values():
         _check(image, program, name)
     return image
+
+
+def content_digest(data: bytes) -> str:
+    """sha256 over all of an image but the digest itself, for which zeros stand: a relocation that is taken away would
+    leave an offset of the compiler's in the program, and nothing else would tell.
+    """
+    before, key, after = data.partition(b'"content": "')
+    return sha256(before + key + b"0" * 64 + after[64:]).hexdigest()
 
 
 def _program(name: str, doc: Dict[str, Any]) -> Program:

@@ -1,96 +1,79 @@
 """Does the probe see what is true? Sockets of our own, whose every property we know, made to retransmit.
 
-Not exercised, and none of it decides about an owner: the name of the upper layer protocol, the way from an MPTCP
-subflow to its MPTCP socket, the tuple of a connection request.
+What is wrong is told apart from what is late, lost or evicted on a busy host, and from a hook that does not run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
 
-from . import event, kernel, proc, uapi
-from .deaf import FAMILIES, Info, Pair
+from . import event, kernel, uapi
+from .compare import compare, expected
+from .deaf import FAMILIES, MPTCP, Info, Pair
 from .errors import CapabilityError, SelfCheckError
+from .exercise import switched_off
+from .half_open import Request
 from .named import NamedTuple
-from .socket_tuple import SocketTuple
 from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Dict, List, Optional, Tuple
 
 TIMEOUT = 3.0
 PATIENCE = 5  # so many times as long, while all that was seen is right
-ATTEMPTS = 2
-STABLE_FLAGS = 0x00600140  # PF_RANDOMIZE | PF_KTHREAD | PF_SUPERPRIV | PF_FORKNOEXEC: these do not come and go
+ATTEMPTS = 3
+SYNACK = "synack"
+"""What the result of the connection request is called, after its hook."""
+RESULTS = (*FAMILIES, MPTCP, SYNACK)
+"""All that there can be results of. The last two are only tried where there are such; nothing waits for them."""
 
 
 class Result(NamedTuple):
-    """What became of one family. mismatches: "field: got, expected"; skipped: why it could not be tried, or None."""
+    """What became of one family. mismatches: "field: got, expected"; skipped: why it could not be tried, or None; late:
+    why nothing is proved though nothing was wrong, or None."""
 
     family: str
     events: List[event.Event]
     mismatches: List[str]
     skipped: Optional[str]
+    late: Optional[str] = None
 
     @property
     def ok(self) -> bool:
-        return not self.mismatches and self.skipped is None
+        return not self.mismatches and self.skipped is None and self.late is None
 
 
-def expected() -> Dict[str, object]:
-    """What an event of ours must say of us, as far as /proc tells."""
-    known: Dict[str, object] = {
-        "comm": kernel.comm(),
-        "flags": kernel.task_flags() & STABLE_FLAGS,
-        "start_ticks": kernel.process_start_ticks(),
-    }
-    if proc.in_initial_pid_namespace():  # elsewhere our pid is not what the kernel calls us
-        known["pid"] = os.getpid()
-    return known
+class Watch:
+    """What the probe has counted since an attempt began."""
 
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._hooks = {a.hook.name: a.hook for a in tracer.collection.hooks if a.link is not None}
+        self._fired = {name: tracer.collection.fired(self._hooks[name]) for name in self._raising()}
+        self._lost = tracer.lost()
 
-def compare(pair: Pair, seen: event.Event, info: Info, known: Dict[str, object]) -> List[str]:
-    """Every field of an event that differs from what is known, as "field: got, expected"."""
-    pairs: List[Any] = [(name, getattr(seen.tuple, name), getattr(pair.tuple, name)) for name in SocketTuple._fields]
-    owner = seen.owner
-    if owner is None:
-        pairs.append(("owner", None, known.get("pid", "this process")))
-    else:
-        got: Dict[str, object] = {
-            "pid": owner.pid,
-            "comm": owner.comm,
-            "flags": owner.flags & STABLE_FLAGS,
-            "start_ticks": owner.start_ns * os.sysconf("SC_CLK_TCK") // 10**9 + kernel.time_namespace_ticks(),
-        }
-        pairs += [(name, got[name], value) for name, value in known.items()]
-    pairs += [
-        ("inode", seen.inode, pair.inode()),
-        ("total_retrans", seen.total_retrans, info.total_retrans),
-        ("kern", seen.kern, False),
-        ("ulp", seen.ulp, None),
-    ]
-    if info.rtt is not None:
-        pairs += [("srtt_us", seen.srtt_us, info.rtt), ("snd_cwnd", seen.snd_cwnd, info.snd_cwnd)]
-    differ = [f"{name}: {a!r}, expected {b!r}" for name, a, b in pairs if a != b]
-    if not 1 <= (seen.end_seq - seen.seq) % 2**32 <= 3:  # two bytes were sent, and the FIN
-        differ.append(f"seq, end_seq: {seen.seq}, {seen.end_seq}, expected 1 to 3 apart")
-    # tcp_retransmit_timer() counts a timeout after or, in some versions, before it retransmits.
-    if (
-        info.retransmits is not None
-        and seen.kind == "rto"
-        and seen.retransmits not in (info.retransmits, info.retransmits - 1)
-    ):
-        differ.append(f"retransmits: {seen.retransmits}, expected {info.retransmits - 1}")
-    if seen.state not in ("ESTABLISHED", "FIN_WAIT1"):
-        differ.append(f"state: {seen.state}, expected ESTABLISHED or FIN_WAIT1")
-    if seen.kind not in ("tlp", "rto"):
-        differ.append(
-            f"kind: {seen.kind} (icsk_ca_state {seen.ca_state}, icsk_pending {seen.pending}), expected tlp or rto"
-        )
-    return differ
+    def _raising(self) -> List[str]:
+        return [name for name, hook in self._hooks.items() if hook.raises]
+
+    def has(self, hook: str) -> bool:
+        return hook in self._hooks
+
+    def connects(self) -> bool:
+        return "connect" in self._hooks
+
+    def fired(self, hook: str) -> bool:
+        return hook in self._fired and self._tracer.collection.fired(self._hooks[hook]) > self._fired[hook]
+
+    def lost(self) -> int:
+        return self._tracer.lost() - self._lost
+
+    def crowded(self) -> bool:
+        """The maps have evicted owners of living sockets: ours may be among them."""
+        return self._tracer.evicted() > 0
 
 
 def _not_permitted() -> CapabilityError:
@@ -105,40 +88,63 @@ def _not_permitted() -> CapabilityError:
 def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: float = TIMEOUT) -> List[Result]:
     """Makes all families retransmit and compares. Events of other sockets go to `others`.
 
-    A host on which this process does not run for seconds gets another attempt: retransmits are further and further
-    apart, so what was late once stays late. What was wrong is wrong at once.
+    A host on which this process does not run for seconds, or whose events come faster than they are read, gets another
+    attempt: retransmits are further and further apart, so what was late once stays late. What was wrong is wrong at
+    once. A hook that does not run is attached in another way, where there is one.
 
-    Raises CapabilityError where this process may not make the sockets deaf: nothing would be proved then.
+    Raises CapabilityError where this process may not make the sockets deaf: nothing would be proved then; AttachError
+    where no way of attaching makes the retransmit hook run.
     """
     strangers: List[event.Event] = []
     former: List[Pair] = []
-    results, late = _attempt(tracer, strangers, former, timeout)
-    for _ in range(ATTEMPTS - 1):
-        if not late:
+    for _ in range(ATTEMPTS):
+        watch = Watch(tracer)
+        results = _attempt(tracer, watch, strangers, former, timeout)
+        while _fall_back(tracer, watch, results):
+            watch = Watch(tracer)
+            results = _attempt(tracer, watch, strangers, former, timeout)
+        if not any(result.late for result in results if result.family in FAMILIES):
             break
-        results, late = _attempt(tracer, strangers, former, timeout)
     if others is not None:
         others.extend(strangers)
     return results
 
 
+def _fall_back(tracer: Tracer, watch: Watch, results: List[Result]) -> bool:
+    """Attaches what did not run in another way. False if everything ran, or there was no occasion."""
+    silent = {SYNACK if r.family == SYNACK else "retransmit" for r in results if r.late is not None and not r.events}
+    for hook in sorted(silent):
+        # Of a SYN-ACK we cannot know whether the kernel has sent it again.
+        if watch.has(hook) and not watch.fired(hook) and (hook != SYNACK or switched_off() is not None):
+            tracer.collection.fall_back(hook)
+            return True
+    return False
+
+
 def _attempt(
-    tracer: Tracer, strangers: List[event.Event], former: List[Pair], timeout: float
-) -> Tuple[List[Result], bool]:
-    """One attempt with new sockets, and whether all was right in it, but too late.
+    tracer: Tracer, watch: Watch, strangers: List[event.Event], former: List[Pair], timeout: float
+) -> List[Result]:
+    """One attempt with new sockets.
 
     Events of other sockets go to `strangers`, but for those of `former` attempts; the sockets are added to these.
     """
     pairs: List[Pair] = []
     results: List[Result] = []
-    for family in FAMILIES:
+    request: Optional[Request] = None
+    mptcp = [MPTCP] if os.path.exists("/proc/sys/net/mptcp") and tracer.sees_mptcp else []
+    for family in (*FAMILIES, *mptcp):
         try:
             pairs.append(Pair(family))
+            pairs[-1].info()
         except OSError as error:
             if error.errno == errno.EPERM:
                 for pair in pairs:
                     pair.close()
                 raise _not_permitted() from None
+            if family == MPTCP:  # switched off, or too old to say anything of its connections
+                if pairs and pairs[-1].family == MPTCP:
+                    pairs.pop().close()
+                continue
             results.append(
                 Result(family, [], [], f"{'no IPv6 here' if family != 'inet' else 'no such sockets'}: {error.strerror}")
             )
@@ -147,72 +153,122 @@ def _attempt(
     )
     try:
         known = expected()
+        if watch.has("synack"):
+            with contextlib.suppress(OSError):  # without CAP_NET_ADMIN nobody chooses sequence numbers
+                request = Request()
+                request.send()
         for pair in pairs:
             pair.send()
         start = time.monotonic()
-        while not all(pair.complete() for pair in pairs):
+        plain = [pair for pair in pairs if pair.family in FAMILIES]
+        while not all(pair.complete() for pair in plain):
             spent = time.monotonic() - start
             # A slow host sees all that it has to, but late.
-            if spent > timeout and (spent > PATIENCE * timeout or not _promising(pairs, known)):
+            if spent > timeout and (spent > PATIENCE * timeout or not _promising(plain, known, watch)):
                 break
             for seen in tracer.events(0.05):
                 mine = [pair for pair in pairs if pair.is_of(seen)]
                 if mine:
                     mine[0].take(seen, uncounted)
+                elif request is not None and request.likeness(seen) > 1:
+                    request.event = seen
                 elif not any(pair.is_of(seen) for pair in former):
                     strangers.append(seen)
-        late = not all(pair.complete() for pair in pairs) and _promising(pairs, known)
-        results += [_judge(tracer, pair, strangers, known) for pair in pairs]
+        results += [_judge(tracer, watch, pair, strangers, known) for pair in pairs]
+        if request is not None:
+            results.append(_judge_request(request, strangers, known))
     finally:
         for pair in pairs:
             pair.close()
+        if request is not None:
+            request.close()
     former += pairs
     _check_forgotten(tracer, pairs, results)
-    return results, late
+    return results
 
 
-def _promising(pairs: List[Pair], known: Dict[str, object]) -> bool:
+def _differences(pair: Pair, known: Dict[str, object], watch: Watch) -> List[str]:
+    crowded = watch.crowded()
+    return [
+        line
+        for seen, info in zip(pair.events, pair.infos)
+        for line in compare(pair, seen, info, known, crowded, watch.connects())
+    ]
+
+
+def _promising(pairs: List[Pair], known: Dict[str, object], watch: Watch) -> bool:
     """Every pair has events, and nothing in them is wrong."""
-    seen = [(pair, list(zip(pair.events, pair.infos))) for pair in pairs]
-    return all(events and not any(compare(pair, e, info, known) for e, info in events) for pair, events in seen)
+    return all(pair.events and not _differences(pair, known, watch) for pair in pairs)
 
 
-def _judge(tracer: Tracer, pair: Pair, strangers: List[event.Event], known: Dict[str, object]) -> Result:
-    mismatches = [line for seen, info in zip(pair.events, pair.infos) for line in compare(pair, seen, info, known)]
+def _judge(tracer: Tracer, watch: Watch, pair: Pair, strangers: List[event.Event], known: Dict[str, object]) -> Result:
+    mismatches = _differences(pair, known, watch)
     retransmitted = pair.info().total_retrans
+    late = None
     if not pair.events and not retransmitted:
         return Result(pair.family, [], [], "the kernel retransmitted nothing")
     if not pair.events:
-        mine = [seen for seen in strangers if seen.owner is not None and seen.owner.pid == known.get("pid")]
-        near = min((compare(pair, seen, pair.info(), known) for seen in mine or strangers), key=len, default=[])
-        mismatches += near or [f"no event, though the kernel retransmitted {retransmitted} times"]
+        times = f"the kernel retransmitted {retransmitted} times"
+        near = [seen for seen in strangers if pair.likeness(seen)]
+        if near:
+            mismatches += min((compare(pair, seen, pair.info(), known) for seen in near), key=len)
+        elif not watch.fired("retransmit"):
+            late = f"{times}, and the program for it did not run{_because()}"
+        elif watch.lost():
+            late = f"{times}, and {watch.lost()} events were lost: they come faster than they are read"
+        else:
+            mismatches.append(f"no event, though {times}")
+    elif not mismatches and not any(seen.owner for seen in pair.events):
+        late = "its owner was evicted before it was looked up: give --max-sockets a higher number"
     elif not pair.complete():
         kinds = ", ".join(f"{e.kind} in {e.state}" for e in pair.events)
-        late = "" if any(info.rtt is not None for info in pair.infos) else ", and one compared before the next"
-        mismatches.append(f"kinds: {kinds}; expected two rto in FIN_WAIT1{late}")
+        late = f"seen were only {kinds}; expected two rto, the later in FIN_WAIT1 and compared before the next"
     else:
-        probes, timeouts = ([e for e in pair.events if e.kind == kind] for kind in ("tlp", "rto"))
-        if probes and (probes[0].seq - timeouts[0].seq) % 2**32 != 1:
-            mismatches.append(f"seq: {probes[0].seq} in the probe of the last segment, {timeouts[0].seq} of the first")
-        if timeouts[-1].retransmits <= timeouts[0].retransmits:
-            mismatches.append(f"retransmits: {timeouts[0].retransmits}, then {timeouts[-1].retransmits}")
-        mismatches += _check_map(tracer, pair)
-    return Result(pair.family, pair.events, list(dict.fromkeys(mismatches)), None)
+        mismatches += _check_sequence(pair) + _check_map(tracer, pair, watch)
+    mismatches = list(dict.fromkeys(mismatches))
+    return Result(pair.family, pair.events, mismatches, None, None if mismatches else late)
 
 
-def _check_map(tracer: Tracer, pair: Pair) -> List[str]:
-    """socket_to_pid must name us for our end, and for the end that we accepted if that is hooked."""
-    owner, mapped = pair.events[0].owner, tracer.owner_of(pair.tuple)
+def _check_sequence(pair: Pair) -> List[str]:
+    """What must hold from one event to the next."""
+    probes, timeouts = ([e for e in pair.events if e.kind == kind] for kind in ("tlp", "rto"))
+    if pair.family == MPTCP or not timeouts:
+        return []
     wrong = []
-    if mapped is None or owner is None or mapped.pid != owner.pid:
+    if probes and (probes[0].seq - timeouts[0].seq) % 2**32 != 1:
+        wrong.append(f"seq: {probes[0].seq} in the probe of the last segment, {timeouts[0].seq} of the first")
+    if timeouts[-1].retransmits <= timeouts[0].retransmits:
+        wrong.append(f"retransmits: {timeouts[0].retransmits}, then {timeouts[-1].retransmits}")
+    return wrong
+
+
+def _judge_request(request: Request, strangers: List[event.Event], known: Dict[str, object]) -> Result:
+    if request.event is not None:
+        return Result(SYNACK, [request.event], request.compare(request.event, known), None)
+    near = [seen for seen in strangers if seen.kind == "synack" and request.likeness(seen)]
+    mismatches = min((request.compare(seen, known) for seen in near), key=len, default=[])
+    late = None if mismatches else f"no event of a SYN-ACK that was to be sent again{_because()}"
+    return Result(SYNACK, [], mismatches, None, late)
+
+
+def _because() -> str:
+    why = switched_off()
+    return f": {why}" if why is not None else ""
+
+
+def _check_map(tracer: Tracer, pair: Pair, watch: Watch) -> List[str]:
+    """socket_to_pid must name us for our end, and for the end that we accepted if that is hooked."""
+    owner = next(seen.owner for seen in pair.events if seen.owner)
+    mapped = tracer.owner_of(pair.tuple)
+    wrong = []
+    crowded = watch.crowded()
+    if not (mapped is None and (crowded or pair.family == MPTCP)) and (mapped is None or mapped.pid != owner.pid):
         wrong.append(f"socket_to_pid: {mapped}, expected {owner}")
-    if tracer.collection.mechanisms()["accept"] is not None:
+    if watch.has("accept") and not crowded:
         t = pair.tuple
-        accepted = tracer.owner_of(t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr))
-        if accepted is None or owner is None or (accepted.pid, accepted.how) != (owner.pid, "accept"):
-            wrong.append(
-                f"socket_to_pid, accepted end: {accepted}, expected pid {owner.pid if owner else '?'} by accept"
-            )
+        accepted = tracer.owner_of(t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr, ifindex=0))
+        if accepted is None or (accepted.pid, accepted.how) != (owner.pid, "accept"):
+            wrong.append(f"socket_to_pid, accepted end: {accepted}, expected pid {owner.pid} by accept")
     # Without an entry of its own the socket must still be found, and later forgotten, by its tuple: as one that was
     # seeded. This makes it such a one.
     tracer.forget(pair.events[0].sk)
@@ -232,7 +288,8 @@ def _check_forgotten(tracer: Tracer, pairs: List[Pair], results: List[Result]) -
 
 
 def demand(results: List[Result], must_pass: bool = False) -> List[str]:
-    """Raises SelfCheckError if anything differs, or, if it `must_pass`, if no family could be tried.
+    """Raises SelfCheckError if anything differs, if nothing could be compared that was tried, or, if it `must_pass`, if
+    not all that was tried could be.
 
     Returns the reasons of what could not be tried.
     """
@@ -242,8 +299,14 @@ def demand(results: List[Result], must_pass: bool = False) -> List[str]:
         locked = kernel.lockdown() == "confidentiality"
         why = "the kernel is locked down for confidentiality" if locked else "the offsets are not those of this kernel"
         raise SelfCheckError(f"the self-check read back wrong values: {why}\n  " + "\n  ".join(wrong), wrong)
+    plain = [r for r in results if r.family in FAMILIES]
+    late = [f"{r.family}: {r.late}" for r in plain if r.late is not None]
+    if late and (must_pass or not any(r.ok for r in plain)):
+        raise SelfCheckError(
+            "the self-check came to no end, and found nothing wrong so far:\n  " + "\n  ".join(late), late
+        )
     skipped = [f"{r.family}: {r.skipped}" for r in results if r.skipped is not None]
-    if must_pass and not any(r.ok for r in results):
+    if must_pass and not any(r.ok for r in plain):
         lines = "".join(f"\n  {line}" for line in skipped)
         raise SelfCheckError(f"the self-check has to prove these offsets, and could not be made:{lines}", skipped)
-    return skipped
+    return skipped + late

@@ -40,7 +40,7 @@ class Tracer:
         self.delivered = 0
         attached = {a.hook.name: a for a in collection.hooks}
         send = attached["send"].target
-        self._sees_mptcp = attached["mptcp"].link is not None or (send is not None and send.general)
+        self.sees_mptcp = attached["mptcp"].link is not None or (send is not None and send.general)
         self._wall_clock = WallClock()
         self._silent = False
         self.misses = 0
@@ -155,7 +155,7 @@ class Tracer:
             if not record[event.FOUND_AT] or inode_of(record, event.INODE_AT)[0] in old:
                 seen = self.resolve(seen)
             found.append(seen)
-        return found if self._sees_mptcp else [self._unless_mptcp(seen) for seen in found]
+        return found if self.sees_mptcp else [self._unless_mptcp(seen) for seen in found]
 
     def _unless_mptcp(self, seen: event.Event) -> event.Event:
         """Where nobody sees who uses an MPTCP socket, the process that connected it may not be its owner any more."""
@@ -177,7 +177,7 @@ class Tracer:
     def resolve(self, seen: event.Event) -> event.Event:
         """The event with what is known of its socket from before the probe: its owner, if it was not seen in use since,
         and else how many had it open."""
-        if self.seeds is None or seen.kern or (seen.ulp == "mptcp" and not self._sees_mptcp):
+        if self.seeds is None or seen.kern or (seen.ulp == "mptcp" and not self.sees_mptcp):
             return seen
         if seen.owner is not None:
             users = self.seeds.users(seen)

@@ -117,6 +117,13 @@ TCP_CA_CWR = 2
 TCP_CA_Recovery = 3
 TCP_CA_Loss = 4
 
+# include/uapi/linux/tcp.h
+TCP_THIN_LINEAR_TIMEOUTS = 16
+TCP_REPAIR = 19
+TCP_REPAIR_QUEUE = 20
+TCP_QUEUE_SEQ = 21
+TCP_SEND_QUEUE = 2
+
 # include/net/inet_connection_sock.h
 ICSK_TIME_LOSS_PROBE = 5
 
