@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_FIRED = 8
 
+NOT_RUNNING = "attached, and does not run"
+
 
 class Options(NamedTuple):
     """deny: capabilities to do without, by name. attach: the mechanism to prefer for hooks that learn owners.
@@ -130,7 +132,7 @@ class Collection:
             try:
                 self.maps[name] = Map.create(spec, self.features.has("obj_name"))
             except SyscallError as error:
-                if error.errno == errno.EPERM:  # a right or a limit of this process, not the map
+                if error.errno in (errno.EPERM, errno.ENOSYS):  # a right or a limit of this process, not the map
                     raise
                 raise ProgError(f"map {name}: {error}") from None
 
@@ -169,7 +171,7 @@ class Collection:
             if attached.hook.name == name and link is not None:
                 link.close()
                 where = f"{link.mechanism} {link.target}"
-                refused = (*attached.refused, (where, f"attached, and does not run{_because()}"))
+                refused = (*attached.refused, (where, f"{NOT_RUNNING}{_because()}"))
                 self.hooks[index] = attached._replace(link=None, refused=refused)
                 self.hooks[index] = self._attach(attached.hook, refused)
 
@@ -206,7 +208,7 @@ class Collection:
                 seen = self._is_seen(hook, link)
                 if seen is not False:
                     return Attached(hook, link, tuple(refused), target, seen)
-                refused.append((where, f"attached, and does not run{_because()}"))
+                refused.append((where, f"{NOT_RUNNING}{_because()}"))
             except ProgError as error:
                 # What the verifier has not looked at is of a type that the kernel does not know.
                 if isinstance(error, VerifierError) and not MECHANISMS[mechanism].by_btf_id:
@@ -300,7 +302,7 @@ class Collection:
 
     @staticmethod
     def _not_running(attached: Attached) -> Tuple[Tuple[str, str], ...]:
-        return tuple(each for each in attached.refused if "does not run" in each[1])
+        return tuple(each for each in attached.refused if NOT_RUNNING in each[1])
 
     def silence(self) -> None:
         """Detaches the programs that raise events, so that what is read afterwards is all there will be."""

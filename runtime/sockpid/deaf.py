@@ -1,9 +1,9 @@
 """Sockets of our own that the kernel retransmits for, and whose every property we know.
 
-A receiver with a filter that drops everything never acknowledges, so the kernel retransmits over loopback: no root, no
-netem, no second host. Two segments in flight bring a tail loss probe after some milliseconds and the retransmission
-timer after 200 and 400 ms; the sender shuts down in between, so that two states are seen. A thin stream's timer does
-not back off: so what counts timeouts in a row is told from what counts by how much they back off.
+A receiver with a filter that drops everything never acknowledges, so the kernel retransmits over loopback: no root,
+no netem, no second host. Two segments in flight bring a tail loss probe after some milliseconds and the
+retransmission timer after 200 and 400 ms; the sender shuts down in between, so that two states are seen. A thin
+stream's timer does not back off: so what counts timeouts in a row is told from what counts by how much they back off.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Pair:
                 # BBR keeps to exponential backoff; Reno is in every kernel.
                 self.sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
                 self.sender.setsockopt(socket.IPPROTO_TCP, uapi.TCP_THIN_LINEAR_TIMEOUTS, 1)
+            if family == "inet":  # the neighbour of the bit that marks the kernel's own sockets; nothing to TCP
+                self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
             if family in BOUND:
                 with contextlib.suppress(OSError):  # CAP_NET_RAW, before Linux 5.7
                     self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")

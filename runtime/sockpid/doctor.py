@@ -53,7 +53,8 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
     try:
         image = load_image(identity.arch.byte_order)
         found = offsets.find(image, identity, offsets_path, options.deny, options.consensus)
-        document["offsets"] = {"origin": found.origin, "source": found.source}
+        document["offsets"] = {"origin": found.origin, "source": found.source, "agree_with": None}
+        document["offsets"]["agree_with"] = offsets.against_btf(image, identity.arch, found, options.deny)
         features = Features(options.deny, found.btf_id)
         collection = Collection.attach(image, found, options, features)
         document["hooks"] = [
@@ -103,7 +104,9 @@ def _lines(document: Dict[str, Any]) -> List[str]:
         state = f["state"] if f["state"] == "present" else f"{f['state']}, so {f['without']}: {f['reason']}"
         lines.append(f"{f['name']:<17} {state} ({f['what']})")
     if document["offsets"]:
+        other = document["offsets"]["agree_with"]
         lines.append(f"offsets       {document['offsets']['origin']}: {document['offsets']['source']}")
+        lines += [f"              which agrees with {other}"] if other else []
     for hook in document["hooks"]:
         unseen = ", not seen to run: no occasion" if hook["attached"] and hook["seen_to_run"] is None else ""
         lines.append(f"{hook['hook']:<14} {hook['attached'] or 'NOT attached'} ({hook['what']}{unseen})")

@@ -1,8 +1,8 @@
 """A connection request of our own whose SYN-ACK the kernel retransmits, at once.
 
-The listening socket has a filter that drops what has the ACK flag, so the connection never gets beyond the request. When
-a second SYN arrives with the number of the first, the kernel answers it by retransmitting (net/ipv4/tcp_minisocks.c,
-tcp_check_req()): nobody has to wait for the timer, which runs for a second.
+The listening socket has a filter that drops what has the ACK flag, so the connection never gets beyond the request.
+When a second SYN arrives with the number of the first, the kernel answers it by retransmitting
+(net/ipv4/tcp_minisocks.c, tcp_check_req()): nobody has to wait for the timer, which runs for a second.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import time
 
 from . import notes, syscall
 from .arch import Arch
-from .errors import CapabilityError, SyscallError
+from .errors import CapabilityError, SockpidError, SyscallError, UnknownKernelError
 from .named import NamedTuple
 from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
 
@@ -51,7 +52,24 @@ def identify() -> Identity:
             banner = text.read().strip()
     except OSError as error:
         raise SyscallError(f"open {VERSION}", error.errno or 0, "is /proc mounted?") from None
-    return Identity(arch, build_id, os.uname().release, banner)
+    return Identity(arch, build_id, _release(banner, os.uname().release), banner)
+
+
+def _release(banner: str, uname: str) -> str:
+    """The release out of the banner, with which all else that tells a version must agree. Raises UnknownKernelError.
+
+    `setarch --uname-2.6` (man 2 personality, UNAME26) makes uname(2) tell an old version to programs that it runs.
+    """
+    words = banner.split(" ", 3)
+    release = words[2] if words[:2] == ["Linux", "version"] and len(words) > 2 else ""
+    code, numbers = version_code(), [part for part in release.split(".")[:2] if part.isdigit()]
+    if uname != release and not uname.startswith("2.6."):
+        raise UnknownKernelError(f"{VERSION} and uname(2) contradict one another: {release or banner!r}, {uname!r}")
+    if code and len(numbers) == 2 and (code >> 16, code >> 8 & 255) != tuple(map(int, numbers)):
+        raise UnknownKernelError(
+            f"{VERSION} and the vDSO contradict one another: {release!r}, version {code >> 16}.{code >> 8 & 255}"
+        )
+    return release
 
 
 def version_code() -> int:
@@ -171,8 +189,8 @@ def netns_inode() -> int:
 
 
 def task_flags() -> int:
-    """task_struct.flags of this process (field 9 of /proc/self/stat)."""
-    return int(_stat()[6])
+    """task_struct.flags of this thread (field 9 of /proc/thread-self/stat)."""
+    return int(_stat("thread-self")[6])
 
 
 def process_start_ticks() -> int:
@@ -207,9 +225,9 @@ def _time_namespace_offset(clock: str) -> int:
     return _time_offsets[clock]
 
 
-def _stat() -> List[str]:
+def _stat(whose: str = "self") -> List[str]:
     """The fields of /proc/self/stat after the name, which may hold blanks."""
-    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+    with open(f"/proc/{whose}/stat", encoding="utf-8", errors="replace") as file:
         return file.read().rpartition(")")[2].split()
 
 
@@ -255,20 +273,67 @@ def knows_capability(number: int) -> bool:
         return True
 
 
-def missing_capability(attempted: str) -> Optional[CapabilityError]:
-    """The error to raise after the kernel answered EPERM to `attempted`, if a capability explains it.
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""Its inode: PROC_USER_INIT_INO of include/linux/proc_ns.h."""
+
+
+def missing_capability(attempted: str) -> Optional[SockpidError]:
+    """The error to raise after the kernel answered EPERM to `attempted`, if what this process may not do explains it.
 
     CAP_BPF and CAP_PERFMON: Linux kernel commit 2c78ee898d8f ("bpf: Implement CAP_BPF") (in v5.8);
     before it CAP_SYS_ADMIN.
     """
     have = effective_capabilities()
-    if have >> CAP_SYS_ADMIN & 1:
-        return None
-    for bit, name in ((CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")):
-        if not have >> bit & 1:
-            return CapabilityError(
-                f"{attempted}: Operation not permitted: this process lacks {name} "
-                f"(Linux 5.8 and later) and CAP_SYS_ADMIN; run it as root",
-                name,
+    if not have >> CAP_SYS_ADMIN & 1:
+        for bit, name in ((CAP_BPF, "CAP_BPF"), (CAP_PERFMON, "CAP_PERFMON")):
+            if not have >> bit & 1:
+                return CapabilityError(
+                    f"{attempted}: Operation not permitted: this process lacks {name} "
+                    f"(Linux 5.8 and later) and CAP_SYS_ADMIN; run it as root",
+                    name,
+                )
+    try:
+        inside = os.stat("/proc/self/ns/user").st_ino != INITIAL_USER_NAMESPACE
+    except OSError:
+        inside = False
+    if inside:
+        return CapabilityError(
+            f"{attempted}: Operation not permitted: this process has its capabilities in a user namespace, where they "
+            f"count for nothing here; run it as root of the host (rootless containers cannot do so)",
+            "CAP_SYS_ADMIN",
+        )
+    return _filtered(attempted)
+
+
+def _filtered(attempted: str) -> Optional[SockpidError]:
+    """The error if not the kernel's BPF refuses, but who is asked before: a command that there is not is then refused
+    in the same way."""
+    try:
+        syscall.bpf("no command", 0xFFFF, bytearray(4))
+    except SyscallError as error:
+        if error.errno == errno.EPERM:
+            return SyscallError(
+                attempted,
+                errno.EPERM,
+                f"all of bpf(2) is refused to this process: {_who_filters()}; "
+                f"containers: --security-opt seccomp=unconfined, or a profile that allows bpf and perf_event_open",
             )
     return None
+
+
+def _who_filters() -> str:
+    """Who refuses system calls before they are made, as far as it can be told."""
+    try:
+        with open("/proc/thread-self/status", "rb") as file:
+            if b"\nSeccomp:\t2" in file.read():
+                return "it has a seccomp filter (Seccomp: 2 in /proc/self/status)"
+    except OSError:
+        pass
+    return "a security module does so"
+
+
+def no_bpf(attempted: str) -> SyscallError:
+    """The error after ENOSYS."""
+    return SyscallError(
+        attempted, errno.ENOSYS, f"this kernel was built without bpf(2) (CONFIG_BPF_SYSCALL), unless {_who_filters()}"
+    )

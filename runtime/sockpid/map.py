@@ -39,6 +39,8 @@ class Map:
         try:
             fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
         except SyscallError as error:
+            if error.errno == errno.ENOSYS:
+                raise kernel.no_bpf(error.name) from None
             if error.errno != errno.EPERM:
                 raise
             missing = kernel.missing_capability(error.name)

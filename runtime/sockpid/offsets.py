@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
 
-from . import data, hooks, syscall, table, uapi
+from . import agreement, data, hooks, syscall, table, uapi
 from .arch import Arch
 from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
 from .image import Image
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
 LOCAL = "/etc/sockpid/offsets.d"
-"""Directory of table files that the administrator put there, one for each kernel or more."""
+ABOVE = ("/etc/sockpid", "/etc")
+"""Directory of table files that the administrator put there, one for each kernel or more; and those above it."""
 
 
 class Offsets(NamedTuple):
@@ -57,28 +60,39 @@ def find(
     With `path`, that table file alone is asked. Else, in this order: the files in LOCAL, the table that travels along,
     the kernel's own BTF (unless "live-btf" is in `deny`), a file in LOCAL that was calibrated, and with `consensus` the
     builds of the same series. Raises OtherKernelError if the file has no entry for this kernel, UnknownKernelError if
-    nothing has, ConsensusError if the builds disagree; TableError, SchemaError and BtfError for damaged data.
+    nothing has, ConflictError if the files and the table differ, ConsensusError if the builds disagree; TableError,
+    SchemaError and BtfError for damaged data.
     """
     if path is not None:
         return _from_file(kernel, path, deny)
     local = _local(kernel, deny)
-    for found in local:
-        if not found.needs_proof:
-            return found
+    measured = [found for found in local if not found.needs_proof]
     name = f"offsets/{kernel.arch.name}/{table.series_of(kernel.release)}.json"
     content = data.read(name)
     shard = None if content is None else table.parse_shard(content, name)
     entry = None if shard is None else _entry(shard, kernel)
     if shard is not None and entry is not None:
-        return _of(shard, entry, deny)
+        travelling = _of(shard, entry, deny)
+        (local if travelling.needs_proof else measured).append(travelling)
+    if measured:
+        for other in measured[1:]:
+            _agree(image, kernel.arch, measured[0], other)
+        if "live-btf" in deny or not agreement.is_silent(image.wanted(kernel.arch), measured[0].layout):
+            return measured[0]
     btf_reason = "live BTF denied by option"
     if "live-btf" not in deny:
         try:
-            return from_btf(image, kernel.arch)
+            live = from_btf(image, kernel.arch)
+            if measured:
+                _agree(image, kernel.arch, measured[0], live, silence=True)
+            return live
         except SyscallError as error:
             btf_reason = str(error)
-    if local:
-        return local[0]
+        except BtfError:
+            if not measured:
+                raise
+    if measured or local:
+        return (measured or local)[0]
     return _by_consensus(image, kernel, shard, name, btf_reason, consensus)
 
 
@@ -124,6 +138,23 @@ def _namesakes(kernel: Identity, shard: Optional[table.Shard]) -> List[str]:
     ]
 
 
+def against_btf(image: Image, arch: Arch, found: Offsets, deny: FrozenSet[str]) -> Optional[str]:
+    """Where else offsets were read from that agree with these: the kernel's own BTF; None where it has none. Raises
+    ConflictError where it says something else."""
+    if found.origin == "btf" or "live-btf" in deny:
+        return None
+    try:
+        live = from_btf(image, arch)
+    except (SyscallError, BtfError):
+        return None
+    _agree(image, arch, found, live)
+    return live.source
+
+
+def _agree(image: Image, arch: Arch, one: Offsets, other: Offsets, silence: bool = False) -> None:
+    agreement.demand(image.wanted(arch), (one.source, one.layout), (other.source, other.layout), silence)
+
+
 def _local(kernel: Identity, deny: FrozenSet[str]) -> List[Offsets]:
     """What the administrator's files say of this kernel, in the order of their names.
 
@@ -134,6 +165,13 @@ def _local(kernel: Identity, deny: FrozenSet[str]) -> List[Offsets]:
     except OSError:
         return []
     found: List[Offsets] = []
+    for directory in (LOCAL, *ABOVE) if names else ():
+        status = os.stat(directory)
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
+            raise TableError(
+                f"{directory}: others than root may put files there, so {LOCAL} is not to be trusted; "
+                f"`chown root:root` and `chmod 755` it"
+            )
     for name in names:
         path = os.path.join(LOCAL, name)
         shard = _read(path, trusted=True)
@@ -157,13 +195,19 @@ def _from_file(kernel: Identity, path: str, deny: FrozenSet[str]) -> Offsets:
 
 
 def _read(path: str, trusted: bool = False) -> table.Shard:
+    """A table file. trusted: it is one of LOCAL, and must be a plain file of root or ourselves."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK | os.O_NOFOLLOW if trusted else 0)
     try:
-        with open(path, "rb") as file:
+        with open(os.open(path, flags), "rb") as file:
             status = os.fstat(file.fileno())
+            if trusted and not stat.S_ISREG(status.st_mode):
+                raise TableError(f"{path}: not a regular file")
             if trusted and (status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid())):
                 raise TableError(f"{path}: others than root may write it; `chown root:root` and `chmod 644` it")
             return table.parse_shard(file.read(), path)
     except OSError as error:
+        if trusted and error.errno == errno.ELOOP:
+            raise TableError(f"{path}: a symbolic link, where only plain files are taken") from None
         raise TableError(f"{path}: {error.strerror}") from None
 
 

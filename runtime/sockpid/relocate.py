@@ -2,9 +2,9 @@
 
 The rules are libbpf's (src/relo_core.c): the old value is checked before the new one is written; a field that the
 kernel does not have poisons the instruction, so that the verifier refuses the program unless the instruction cannot be
-reached. Stricter than libbpf in one thing: a field whose size differs from what the program was compiled for is refused,
-but for a long or a pointer of a 32-bit machine, and for what is a bit field in some kernels; so is one that lies where no
-compiler puts it. No offset of compile time survives.
+reached. Stricter than libbpf in one thing: a field whose size differs from what the program was compiled for is
+refused, but for a long or a pointer of a 32-bit machine, and for what is a bit field in some kernels; so is one that
+lies where no compiler puts it. No offset of compile time survives.
 """
 
 from __future__ import annotations
@@ -181,15 +181,17 @@ def _check_size(
     word: int = 4,
 ) -> None:
     """Refuses a field that the program would read with a wrong size."""
-    if field is None or r.kind != "byte_off" or not r.size:
+    if field is None or r.kind != "byte_off":
         return
     size = unit(field)[1]
     if not field.bitfield and field.bit_offset % (min(size, 8) * 8 if size in bpf.SIZE_CODES else 8):
         raise RelocationError(
-            f"program {program.name}: {r.type}.{r.path} of {size} bytes begins at bit {field.bit_offset}, where none can",
+            f"program {program.name}: {r.type}.{r.path} of {size} bytes begins at bit {field.bit_offset}: none does",
             r.type,
             r.path,
         )
+    if not r.size:  # of a struct the place alone is asked for
+        return
     how = sized.get((r.type, r.path))
     if how == "lshift_u64":  # read into 64 bits and shifted
         fits = size <= 8 if field.bitfield else size == r.size

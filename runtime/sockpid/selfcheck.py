@@ -11,8 +11,9 @@ import os
 import time
 
 from . import event, kernel, uapi
+from .collection import NOT_RUNNING
 from .compare import compare, expected
-from .deaf import FAMILIES, MPTCP, Info, Pair
+from .deaf import FAMILIES, MPTCP, Pair
 from .errors import CapabilityError, SelfCheckError
 from .exercise import switched_off
 from .half_open import Request
@@ -21,7 +22,7 @@ from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Dict, List, Optional
 
 TIMEOUT = 3.0
 PATIENCE = 5  # so many times as long, while all that was seen is right
@@ -107,7 +108,20 @@ def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: flo
             break
     if others is not None:
         others.extend(strangers)
-    return results
+    return [_with_blind(tracer, results[0]), *results[1:]]
+
+
+def _with_blind(tracer: Tracer, result: Result) -> Result:
+    """The result, and as mismatches of it the beginnings of connections of which nothing was learnt at a tracepoint: it
+    cannot be switched off as functions can, so the program ran, and took its socket for another."""
+    blind = [
+        f"owned: of {attached.hook.name}, {where} does not learn what it must"
+        for attached in tracer.collection.hooks
+        if attached.hook.name in ("connect", "listen") and attached.link is None
+        for where, reason in attached.refused
+        if where.startswith(("raw_tp", "tracepoint")) and NOT_RUNNING in reason
+    ]
+    return result._replace(mismatches=[*result.mismatches, *blind])
 
 
 def _fall_back(tracer: Tracer, watch: Watch, results: List[Result]) -> bool:
@@ -258,7 +272,9 @@ def _because() -> str:
 
 def _check_map(tracer: Tracer, pair: Pair, watch: Watch) -> List[str]:
     """socket_to_pid must name us for our end, and for the end that we accepted if that is hooked."""
-    owner = next(seen.owner for seen in pair.events if seen.owner)
+    owner = next((seen.owner for seen in pair.events if seen.owner), None)
+    if owner is None:
+        return []
     mapped = tracer.owner_of(pair.tuple)
     wrong = []
     crowded = watch.crowded()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Optional
 
-from . import deaf, observed, selfcheck
+from . import deaf, observed, offsets, selfcheck
 from .collection import Options
-from .tracer import Tracer
+from .tracer import Tracer, load_image
 
 
 def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
@@ -16,17 +16,20 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
     Returns 0 if all that the host can do is right, 8 if a field is wrong, 1 if nothing could be tried.
     """
     with Tracer.open(options, offsets_path) as tracer:
+        agreed = offsets.against_btf(
+            load_image(tracer.kernel.arch.byte_order), tracer.kernel.arch, tracer.offsets, options.deny
+        )
         results = selfcheck.run(tracer)
         document: Dict[str, Any] = {
             "schema": 1,
-            "ok": any(r.ok for r in results)
-            and not any(r.mismatches or (r.late and r.family in deaf.FAMILIES) for r in results),
+            "ok": any(r.ok for r in results) and not any(_failed(r) for r in results),
             "arch": tracer.kernel.arch.name,
             "release": tracer.kernel.release,
             "build_id": tracer.kernel.build_id,
             "banner": tracer.kernel.banner,
             "offsets": tracer.offsets.origin,
             "offsets_source": tracer.offsets.source,
+            "offsets_agree_with": agreed,
             "hooks": tracer.collection.mechanisms(),
             "lost": tracer.lost(),
             "flaws": tracer.collection.flaws(),
@@ -44,9 +47,13 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
             ),
         }
     print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
-    if any(r.mismatches for r in results):
+    if any(_failed(r) for r in results):
         return 8
     return 0 if document["ok"] else 1
+
+
+def _failed(result: selfcheck.Result) -> bool:
+    return bool(result.mismatches) or (result.late is not None and result.family in deaf.FAMILIES)
 
 
 def _lines(document: Dict[str, Any]) -> List[str]:

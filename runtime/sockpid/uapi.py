@@ -89,6 +89,7 @@ CAP_PERFMON = 38
 CAP_BPF = 39
 
 # include/uapi/asm-generic/socket.h, include/uapi/linux/filter.h
+SO_NO_CHECK = 11
 SO_ATTACH_FILTER = 26
 BPF_RET_K = 0x06
 

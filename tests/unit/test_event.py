@@ -45,7 +45,7 @@ def test_event_has_the_compilers_layout() -> None:
     parts = [
         ("ts_ns", "Q"), ("sk", "Q"), ("interrupted", "Q"), ("owner", event.OWNER), ("tuple", socket_tuple.TUPLE),
         ("inode", "Q"), ("err", "i"), ("seq", "I"), ("end_seq", "I"), ("srtt_us", "I"), ("snd_cwnd", "I"),
-        ("total_retrans", "I"), ("undo_marker", "I"), ("zero", "4x"), ("type", "B"), ("found", "B"), ("state", "B"),
+        ("total_retrans", "I"), ("undo_marker", "I"), ("owned", "4x"), ("type", "B"), ("found", "B"), ("state", "B"),
         ("ca_state", "B"), ("pending", "B"), ("retransmits", "B"), ("kern", "B"), ("stale", "B"), ("ulp", "16s"),
     ]  # fmt: skip
     for name, members in (("struct owner", inner), ("struct event", parts)):

@@ -14,7 +14,7 @@ from sockpid.arch import ARCHES
 from sockpid.errors import ImageError, RelocationError
 from sockpid.image import PROBE_CTX, Image, Program, Relocation, context_layout, parse_image, record_context
 from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid.relocate import POISON, relocate, replace_calls, unit
+from sockpid.relocate import POISON, relocate, replace_calls, resolve, unit
 
 ORDERS = ("little", "big")
 MOV = insn.BPF_ALU64 | 0xB0
@@ -90,7 +90,7 @@ def test_a_field_where_no_compiler_puts_it_is_refused(field: Field) -> None:
 def test_what_is_no_bit_field_has_the_size_that_was_declared() -> None:
     shift = Relocation(0, "lshift_u64", "struct s", "f", 48, 0)
     offset = Relocation(1, "byte_off", "struct s", "f", 0, 2)
-    mov = (insn.Insn(MOV, 3, 0, 0, 48), insn.Insn(MOV, 3, 0, 0, 0))
+    mov = insn.Insn(MOV, 3, 0, 0, 48)
     for field in (Field(16, 16), Field(16, 8, True)):
         relocate(program("little", mov, shift, offset), "little", struct_row(f=field), CONTEXT, {})
     with pytest.raises(RelocationError, match="has 1 bytes in this kernel, not 2"):

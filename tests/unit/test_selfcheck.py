@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sockpid import event, selfcheck
+from sockpid import compare, errors, event, selfcheck
 from sockpid.deaf import Info, Pair
 from sockpid.socket_tuple import SocketTuple
 
@@ -18,6 +19,7 @@ def retransmit(number: int, *, cwnd: int = 1, kind: str = "rto") -> event.Event:
     fields: dict[str, Any] = dict.fromkeys(event.FIELDS, 0)
     fields.update(tuple=TUPLE, kind=kind, state="FIN_WAIT1", srtt_us=30, snd_cwnd=cwnd, total_retrans=number)
     fields.update(owner=event.process(7 << 32 | 7, 0, 0, 0, 1, 0, b"x"), kern=False, ulp=None, end_seq=1)
+    fields.update(found="sock", users=1, record=None, pending=5 if kind == "tlp" else 0)
     return event.Event(**{**fields, "retransmits": max(number - 1, 0)})
 
 
@@ -25,7 +27,7 @@ def retransmit(number: int, *, cwnd: int = 1, kind: str = "rto") -> event.Event:
 def pair(monkeypatch: pytest.MonkeyPatch) -> Pair:
     """Without sockets: `answers` is what the kernel says when it is asked."""
     made = Pair.__new__(Pair)
-    made.tuple, made.events, made.infos = TUPLE, [], []
+    made.family, made.tuple, made.events, made.infos, made._ending = "inet", TUPLE, [], [], False
     made.sender = type("Sender", (), {"shutdown": lambda *_: None})()
     monkeypatch.setattr(made, "inode", lambda: 0)
     return made
@@ -38,7 +40,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, pair: Pair, *infos: Info) -> None:
 
 def differences(pair: Pair) -> list[str]:
     return [
-        line for e, i in zip(pair.events, pair.infos, strict=True) for line in selfcheck.compare(pair, e, i, {"pid": 7})
+        line for e, i in zip(pair.events, pair.infos, strict=True) for line in compare.compare(pair, e, i, {"pid": 7})
     ]
 
 
@@ -87,9 +89,108 @@ def test_a_place_that_misses_some_and_comes_too_early(pair: Pair, monkeypatch: p
 
 
 def test_only_what_is_right_so_far_is_worth_waiting_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not selfcheck._promising([pair], {"pid": 7})  # no event at all
+    watch: Any = SimpleNamespace(crowded=lambda: False, connects=lambda: False)
+    assert not selfcheck._promising([pair], {"pid": 7}, watch)  # no event at all
     answer(monkeypatch, pair, Info(1, 30, 1, 1), Info(2, 30, 1, 2))
     pair.take(retransmit(1), 0)
-    assert selfcheck._promising([pair], {"pid": 7})
+    assert selfcheck._promising([pair], {"pid": 7}, watch)
     pair.take(retransmit(2, cwnd=10), 0)
-    assert not selfcheck._promising([pair], {"pid": 7})
+    assert not selfcheck._promising([pair], {"pid": 7}, watch)
+
+
+def stranger(**fields: Any) -> event.Event:
+    other = TUPLE._replace(sport=1, dport=2, saddr="10.0.0.1", daddr="10.0.0.2")
+    return retransmit(1)._replace(**{"tuple": other, "inode": 99, **fields})
+
+
+@pytest.fixture
+def probe() -> SimpleNamespace:
+    """Of a tracer, what is asked of it once the events are there."""
+    return SimpleNamespace(ran=True, lost=0, crowded=False)
+
+
+def judged(pair: Pair, strangers: list[event.Event], probe: SimpleNamespace) -> selfcheck.Result:
+    watch: Any = SimpleNamespace(
+        crowded=lambda: probe.crowded,
+        connects=lambda: False,
+        fired=lambda _: probe.ran,
+        lost=lambda: probe.lost,
+        has=lambda _: False,
+    )
+    tracer: Any = SimpleNamespace(owner_of=lambda _: None, forget=lambda _: None)
+    pair._inode = 0
+    return selfcheck._judge(tracer, watch, pair, strangers, {"pid": 7})
+
+
+def test_events_of_strangers_are_never_compared(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, probe: SimpleNamespace
+) -> None:
+    """Of its own there are none, for the others fill the buffer: that is late."""
+    monkeypatch.setattr(pair, "info", lambda: Info(3, 30, 1, 3))
+    probe.lost = 12
+    result = judged(pair, [stranger(), stranger(inode=98)], probe)
+    assert result.mismatches == []
+    assert (
+        result.late == "the kernel retransmitted 3 times, and 12 events were lost: they come faster than they are read"
+    )
+
+
+def test_a_program_that_did_not_run_has_read_nothing_wrong(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, probe: SimpleNamespace
+) -> None:
+    monkeypatch.setattr(pair, "info", lambda: Info(3, 30, 1, 3))
+    monkeypatch.setattr(selfcheck, "switched_off", lambda: "kernel.ftrace_enabled is 0")
+    probe.ran = False
+    result = judged(pair, [], probe)
+    assert result.mismatches == []
+    assert result.late is not None
+    assert result.late.endswith("did not run: kernel.ftrace_enabled is 0")
+
+
+def test_what_ran_and_lost_nothing_read_wrong(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, probe: SimpleNamespace
+) -> None:
+    monkeypatch.setattr(pair, "info", lambda: Info(3, 30, 1, 3))
+    assert judged(pair, [], probe).mismatches == ["no event, though the kernel retransmitted 3 times"]
+    near = judged(pair, [stranger(tuple=TUPLE._replace(dport=2001, daddr="9.9.9.9"))], probe)
+    assert "dport: 2001, expected 2000" in near.mismatches
+
+
+def test_an_owner_that_was_evicted_is_late(pair: Pair, monkeypatch: pytest.MonkeyPatch, probe: SimpleNamespace) -> None:
+    answer(monkeypatch, pair, *[Info(number, 30, 1, number) for number in (1, 2, 2)])
+    for number in (1, 2):
+        pair.take(retransmit(number)._replace(owner=None, found=None), 0)
+    probe.crowded = True
+    result = judged(pair, [], probe)
+    assert result.mismatches == []
+    assert "--max-sockets" in (result.late or "")
+    probe.crowded = False
+    monkeypatch.setattr(pair, "info", lambda: Info(2, 30, 1, 2))
+    assert "owner: None, expected 7" in judged(pair, [], probe).mismatches
+
+
+def test_late_results_do_not_blame_the_offsets() -> None:
+    late = [selfcheck.Result(family, [], [], None, "too late") for family in ("inet", "inet6")]
+    right = selfcheck.Result("mapped", [], [], None)
+    assert selfcheck.demand([*late, right]) == ["inet: too late", "inet6: too late"]
+    for results, must in ((late, False), ([*late, right], True)):
+        with pytest.raises(errors.SelfCheckError, match="found nothing wrong so far") as refusal:
+            selfcheck.demand(results, must)
+        assert "offsets" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"pending": 3}, "kind: rto (icsk_pending 3), expected icsk_pending 0"),
+        ({"ca_state": 3}, "ca_state: 3, expected 4"),
+        ({"found": "mptcp"}, "found: 'mptcp', expected 'sock'"),
+        ({"kern": True}, "kern: True, expected False"),
+        ({"tuple": TUPLE._replace(ifindex=5)}, "ifindex: 5, expected 0"),
+    ],
+)
+def test_each_difference_is_told(pair: Pair, change: dict[str, Any], line: str) -> None:
+    right = retransmit(2)._replace(ca_state=4)
+    info = Info(2, 30, 1, 2, 4)
+    assert compare.compare(pair, right, info, {"pid": 7}) == []
+    assert compare.compare(pair, right._replace(**change), info, {"pid": 7}) == [line]
