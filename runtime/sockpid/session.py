@@ -92,9 +92,8 @@ class Session:
             self._tell_health("ended")
         lost = self._tracer.lost()
         self._watch_misses(last=True)
-        say(f"{self._shown} retransmits, {self._unknown} with unknown owner, {lost} lost")
-        if self._uncertain:
-            say(f"{self._uncertain} with an uncertain owner (a `?` in the table; `doubt` in JSON says why)")
+        uncertain = f"{self._uncertain} with an uncertain owner, " if self._uncertain else ""
+        say(f"{self._shown} retransmits, {uncertain}{self._unknown} with unknown owner, {lost} lost")
         self._summary(before, lost)
         return status
 

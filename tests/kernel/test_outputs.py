@@ -94,11 +94,11 @@ def test_sighup_opens_files_anew_and_does_not_end_the_run(tmp_path: Path) -> Non
 def test_a_gap_is_of_the_host_that_events_are_of(tmp_path: Path, later: str | None) -> None:
     """Also once a reload has given it another name."""
     config, path = tmp_path / "config.json", tmp_path / "events.sock"
-    options = {"output": [f"unix:{path},buffer=1", "json"], "host": "node-7", "no-seed": True}
-    config.write_text(json.dumps(options))
-    probe = Probe("--config", str(config))
     pair = Pair("inet")
+    options = {"output": [f"unix:{path},buffer=1", "json"], "host": "node-7", "no-seed": True, "port": pair.tuple.sport}
+    config.write_text(json.dumps(options))
     try:
+        probe = Probe("--config", str(config))
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as reader:
             reader.connect(str(path))
             if later is not None:

@@ -146,13 +146,30 @@ def test_without_seeding_the_reason_is_given() -> None:
     pair = Pair("inet")
     try:
         pair.send()
-        probe = Probe("--json", "--no-seed")
+        probe = Probe("--json", "--no-seed", "--no-witness")
         time.sleep(2)
         events = truth.of(pair.tuple, probe.finish())
     finally:
         pair.close()
     assert events
     assert {(e["pid"], e["reason"]) for e in events} == {(None, "older-than-probe")}
+    assert {(e["certain"], e["doubt"]) for e in events} == {(None, None)}
+
+
+def test_without_seeding_who_has_it_open_is_named_at_the_event() -> None:
+    """Unless others' events leave no time to look: then nobody is."""
+    pair = Pair("inet")
+    try:
+        pair.send()
+        probe = Probe("--json", "--no-seed", "--summary")
+        time.sleep(4)
+        events = truth.of(pair.tuple, probe.finish())
+    finally:
+        pair.close()
+    named = {(e["pid"], e["how"], e["found"], e["certain"], e["opener_pid"]) for e in events}
+    assert (os.getpid(), "holder", "inode", True, None) in named
+    assert named <= {(os.getpid(), "holder", "inode", True, None), (None, None, None, None, None)}
+    assert {"confirmed", "contradicted", "unchecked", "uncertain", "missed"} <= summary(probe.stderr).keys()
 
 
 @pytest.mark.parametrize(
@@ -316,7 +333,7 @@ def test_max_sockets_in_the_millions() -> None:
     ran = sockpid("doctor", "--json", "--max-sockets", "2000000")
     assert ran.status == 0, ran
     maps = {m["map"]: m for m in json.loads(ran.stdout)["maps"]}
-    assert maps["owner_by_sock"]["max_entries"] == 2_000_000
+    assert maps["owner_by_sock"]["max_entries"] >= 2_000_000
     assert maps["owner_by_sock"]["bytes"] > 2_000_000 * 100
 
 
@@ -407,5 +424,6 @@ def test_socket_activation_names_the_service() -> None:
             events = truth.of(name, probe.finish())
             activated.communicate("end\n", timeout=10)
     assert events
-    assert {(e["pid"], e["opener_pid"]) for e in events} == {(activated.pid, activated.pid)}
+    assert {e["pid"] for e in events} == {activated.pid}
+    assert {e["opener_pid"] for e in events} <= {activated.pid, None}  # None where nobody sees accepts
     assert {tuple(s["pid"] for s in e["sharers"]) for e in events} == {(activated.pid,)}
