@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--plan", metavar="JSON", help="this storm, in place of what the seed gives")
     parser.add_argument("--kept", action="store_true", help="play the storms that once found something")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--save", type=Path, metavar="DIRECTORY", help="keep the raw files of storms with faults")
+    parser.add_argument("--save", type=Path, metavar="DIRECTORY", help="keep the raw files")
     parser.add_argument("--show", type=int, default=2, help="examples of each fault")
     options = parser.parse_args()
     if options.list:
@@ -99,8 +99,8 @@ def _tell(
             print(f"  {what} ({outcome.verdict.faults[what]}): {text}", file=sys.stderr)
     if not outcome.verdict.ok:
         print(f"  plan {plan.json()}", file=sys.stderr)
-        if options.save:
-            outcome.played.save(options.save / f"{seed}")
+    if options.save:
+        outcome.played.save(options.save / f"{seed}")
     sys.stderr.flush()
 
 

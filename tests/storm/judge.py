@@ -265,7 +265,7 @@ class Case:
         if reason == "evicted":
             if not self.court.crowded(self.until):
                 self._fault("evicted", "though there was room")
-        elif seen := self._seen(socket):
+        elif (seen := self._seen(socket)) and not (reason == "older-than-probe" and self.court.crowded(self.until)):
             self._fault("missed", f"{reason}, though seen: {seen[-1]}")
         elif reason == "older-than-probe":
             if any(run.ready < begun < run.stop for run in self.known):
