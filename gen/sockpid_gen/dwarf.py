@@ -1,20 +1,20 @@
 """Whether the DWARF of a kernel is all there. Of types that are missing from it, drgn only says that there are none.
 
 Looked at is what tells of parts that are not there: units that refer to another file for their types, object files of
-which the line tables know nothing, units that were compiled to have no types, and names of types that are mentioned and
-nowhere defined. All of it without a look at the half a gigabyte of entries.
+which the line tables know nothing, units that were compiled to have few types or none, and names of types that are
+mentioned and nowhere defined. All of it without a look at the half a gigabyte of entries.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
 import zlib
-from typing import IO, TYPE_CHECKING, Any, Collection, Dict, Iterator, List, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Collection, Dict, Iterator, List
 
 from sockpid.errors import SourceError
 
+from .dwarf_units import DW_UT_SKELETON, Part, is_bare, units
 from .line_tables import FileNames
 from .sections import content, mapped, opened
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SECTIONS = (".debug_info", ".zdebug_info")
 """Where DWARF is; the second name is that of the GNU tools for what they compressed before ELF had a way to say so."""
-
-_DW_UT_SKELETON = 4
 
 _FEW_TYPES = re.compile(rb"GNU C[^\0]* -(g[01]|femit-struct-debug-[a-z-]+)[ \0]")
 """What gcc notes of its options where it was told to leave out types."""
@@ -35,25 +33,8 @@ _SPLIT = (
 )
 _SHOWN = 5
 
-
 _GNU_ZLIB = b"ZLIB" + bytes(8)
 """What such sections start with: the size follows the name."""
-
-
-class _Part(NamedTuple):
-    """A section: data[start:end], where data are bytes or a mapped file."""
-
-    data: Any
-    start: int
-    end: int
-
-
-class Unit(NamedTuple):
-    """Header of a unit in .debug_info. offset: of the unit in it. kind: its DW_UT number, 0 before DWARF 5."""
-
-    offset: int
-    version: int
-    kind: int
 
 
 def is_split(file: IO[bytes]) -> bool:
@@ -65,8 +46,8 @@ def is_split(file: IO[bytes]) -> bool:
         # Before DWARF 5, split DWARF was GNU's, and only it had this section.
         gnu = elf.get_section_by_name(".debug_addr") is not None
         info: Any = None
-        for unit in _units(_part(file, elf, ".debug_info"), elf.little_endian):
-            if unit.kind == _DW_UT_SKELETON:
+        for unit in units(_part(file, elf, ".debug_info"), elf.little_endian):
+            if unit.kind == DW_UT_SKELETON:
                 return True
             if unit.version < 5 and gnu:
                 info = info or elf.get_dwarf_info(follow_links=False)
@@ -92,6 +73,10 @@ def doubts(file: IO[bytes], missing: Collection[str]) -> Dict[str, str]:
         if few is not None:
             option = few.group(1).decode("ascii")
             return dict.fromkeys(missing, f"units in it were compiled with -{option}, which leaves out types")
+        info, abbreviations = _part(file, elf, ".debug_info"), _part(file, elf, ".debug_abbrev")
+        bare = sum(is_bare(unit, info, abbreviations, elf.little_endian) for unit in units(info, elf.little_endian))
+        if bare:
+            return dict.fromkeys(missing, f"{bare} units of C in it have line numbers alone")
         return {
             name: "it is mentioned, but nowhere defined"
             for name in missing
@@ -115,46 +100,28 @@ def file_names(file: IO[bytes]) -> FileNames:
         return FileNames(table.data, table.start, table.end, text, elf.little_endian)
 
 
-def _units(part: _Part, little: bool) -> Iterator[Unit]:
-    """The headers of all units in .debug_info, by the length that each says it has."""
-    mark = "<" if little else ">"
-    data, at, end = part.data, part.start, part.end
-    while at < end:
-        try:
-            (length,) = struct.unpack_from(mark + "I", data, at)
-            here = at + 4
-            if length == 0xFFFFFFFF:
-                (length,) = struct.unpack_from(mark + "Q", data, at + 4)
-                here = at + 12
-            version, kind = struct.unpack_from(mark + "HB", data, here)
-        except struct.error:
-            raise SourceError("damaged DWARF: a unit reaches past the end of .debug_info") from None
-        yield Unit(at - part.start, version, kind if version >= 5 else 0)
-        at = here + length
-
-
-def _part(file: IO[bytes], elf: ELFFile, name: str) -> _Part:
+def _part(file: IO[bytes], elf: ELFFile, name: str) -> Part:
     """A section of DWARF, empty if there is none; in memory only when it is looked at, where that can be."""
     section = elf.get_section_by_name(name)
     if section is None:
         section = elf.get_section_by_name(name.replace(".debug", ".zdebug"))
         if section is None:
-            return _Part(b"", 0, 0)
+            return Part(b"", 0, 0)
         data = content(file, section)
         try:
             data = zlib.decompress(data[len(_GNU_ZLIB) :]) if data.startswith(b"ZLIB") else data
         except zlib.error as error:
             raise SourceError(f"section {section.name} is damaged: {error}") from None
-        return _Part(data, 0, len(data))
+        return Part(data, 0, len(data))
     if section["sh_size"] == 0 or section.compressed:
         data = content(file, section)
-        return _Part(data, 0, len(data))
+        return Part(data, 0, len(data))
     try:
         view = mapped(file, section)
     except (OSError, ValueError) as error:
         raise SourceError(f"section {name} cannot be read: {error}") from None
     mapping: Any = view.obj
-    return _Part(mapping, len(mapping) - len(view), len(mapping))
+    return Part(mapping, len(mapping) - len(view), len(mapping))
 
 
 def _c_files(elf: ELFFile) -> Iterator[str]:

@@ -206,6 +206,13 @@ def test_objects_with_few_types_are_noticed(tmp_path: Path) -> None:
     refused(path, "struct more was not found .* compiled with -g1, which leaves out types", WITH_MORE)
 
 
+@VERSIONS
+def test_units_with_line_numbers_alone_are_noticed(tmp_path: Path, version: int) -> None:
+    other = f"-gdwarf-{version},-gline-tables-only struct more {{ int x; }} m; int f(void) {{ return m.x; }}"
+    path = linked(tmp_path, "clang-14", main=f"-gdwarf-{version} {SOCK}", other=other)
+    refused(path, "struct more was not found .* 1 units of C in it have line numbers alone", WITH_MORE)
+
+
 @pytest.mark.parametrize("form", SPLIT)
 @pytest.mark.parametrize("missing", ["main.dwo", "more.dwo"])
 def test_split_behind_an_assembler_unit(tmp_path: Path, form: str, missing: str) -> None:
