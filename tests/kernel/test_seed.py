@@ -337,7 +337,7 @@ def test_what_a_later_mount_hides_is_not_there(tmp_path: Path) -> None:
     with namespaces.bound(tmp_path) as namespace:
         python = shlex.join([sys.executable, "-c", HIDDEN, runtime, str(namespace.inode)])
         script = f"""
-            {python}
+            mount -t proc proc /proc && {python}  # whatever this machine's is
             mount -t tmpfs none {shlex.quote(str(tmp_path))} && touch {shlex.quote(str(namespace.file))} &&
             mount -t proc -o hidepid=2 proc /proc && mount -t proc proc /proc && {python}
             umount /proc; {python}
