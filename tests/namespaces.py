@@ -28,7 +28,7 @@ def bound(directory: Path) -> Iterator[netns.Namespace]:
         netns.run_in(namespace, loopback_up)
         yield namespace
     finally:
-        subprocess.run(["umount", str(path)], check=True, timeout=10)
+        subprocess.run(["umount", "--lazy", str(path)], check=True, timeout=10)  # somebody may look at it
         path.unlink()
 
 

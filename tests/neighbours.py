@@ -177,7 +177,7 @@ def files(hide: bool) -> Iterator[Path]:
         yield place
     finally:
         for path in reversed(mounted):
-            subprocess.run(["umount", path], check=True)
+            subprocess.run(["umount", "--lazy", path], check=True)  # somebody may look at it
         for file in (place / "named", hidden / "named"):
             file.unlink(missing_ok=True)
         hidden.rmdir()
