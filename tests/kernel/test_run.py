@@ -337,15 +337,15 @@ def test_max_sockets_in_the_millions() -> None:
     assert maps["owner_by_sock"]["bytes"] > 2_000_000 * 100
 
 
-def owned(tracer: Tracer, port: int) -> list[SocketTuple]:
-    """The sockets of our network namespace with this port at either end whose owner the programs know."""
+def owned(tracer: Tracer, *ports: int) -> list[SocketTuple]:
+    """The sockets of our network namespace with one of these ports at either end whose owner the programs know."""
     image = tracer_module.load_image(tracer.kernel.arch.byte_order)
     offset, size = image.abi["struct owner"]["members"]["tuple"]
     owners, found = tracer.collection.maps["owner_by_sock"], []
     for key in set(owners.keys()):
         if value := owners.lookup(key):
             name = unpack(value[offset : offset + size])
-            if name.netns == kernel.netns_inode() and port in (name.sport, name.dport):
+            if name.netns == kernel.netns_inode() and {name.sport, name.dport} & {*ports}:
                 found.append(name)
     return found
 
