@@ -41,20 +41,27 @@ class Filter(NamedTuple):
         if self == _ANY:
             return True
         import fnmatch
-        import ipaddress
 
-        t = seen.tuple
         if self.pid is not None and document["pid"] != self.pid:
             return False
         if self.comm is not None and not fnmatch.fnmatchcase(document["comm"] or "", self.comm):
             return False
         if self.cgroup is not None and not _below(document.get("cgroup"), self.cgroup):
             return False
+        return self.matches_socket(seen)
+
+    def matches_socket(self, seen: Event) -> bool:
+        """Those of the conditions that are not of the owner. Who asks them first need not look for it in vain."""
+        t = seen.tuple
         if self.netns is not None and t.netns != self.netns:
             return False
         if self.port is not None and self.port not in (t.sport, t.dport):
             return False
-        return self.cidr is None or any(ipaddress.ip_address(a) in self.cidr for a in (t.saddr, t.daddr))
+        if self.cidr is None:
+            return True
+        import ipaddress
+
+        return any(ipaddress.ip_address(a) in self.cidr for a in (t.saddr, t.daddr))
 
 
 _ANY = Filter()

@@ -51,7 +51,9 @@ def run(
 
     reread: what is asked for at SIGHUP. Where it may change, the kernel is told of no filter.
     """
-    settings = what.filter.settings() if reread is None else ()
+    # An owner may turn out to be another than the programs know. What they do not raise nobody can ask about.
+    told = what.filter._replace(pid=None) if what.witness else what.filter
+    settings = told.settings() if reread is None else ()
     if what.every:
         settings = (*what.filter.settings(), ("SETTING_COUNT", 1))
     with Signals() as signals:

@@ -175,6 +175,8 @@ class Session:
         """The event as it is told; None if it does not meet the filter."""
         if seen.ts_ns >= self._since:
             self._kinds[seen.tuple.netns][seen.kind] += 1
+        if not self._what.filter.matches_socket(seen):
+            return None
         document = self._document(seen)
         self._last_event_ns = document["ts_ns"]
         if not self._what.filter.matches(seen, document):

@@ -18,7 +18,7 @@ from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, FrozenSet, Optional, Tuple
+    from typing import Callable, Dict, FrozenSet, Optional, Set, Tuple
 
 SHARE = 0.05
 BURST_SECONDS = 0.2
@@ -47,8 +47,7 @@ def begin(say: Callable[[str], None]) -> Optional[Witness]:
 
 class Table(NamedTuple):
     """What a process had open. at: time.monotonic(). inodes: None if it is gone, or may not be looked into. took:
-    seconds
-    to find out."""
+    seconds to find out."""
 
     at: float
     inodes: Optional[FrozenSet[int]]
@@ -65,13 +64,16 @@ class Witness:
         self.whole = whole
         self._tables: Dict[Tuple[int, int], Table] = {}
         """By pid and start."""
+        self._absent: Set[Tuple[int, int, int]] = set()
+        """Processes and inodes of sockets that they did not have open when they were last looked into."""
         self._opened: Dict[int, Tuple[proc.Holder, ...]] = {}
         self._opened_ns = -1
         self._credit = BURST_SECONDS
         self._credited = time.monotonic()
 
     def holds(self, pid: int, start_ns: int, inode: int) -> Optional[bool]:
-        """Has this process the socket open? None if that could not be looked at, or the process is gone."""
+        """Has this process the socket open? None if that could not be looked at, or the process is gone. Who was seen
+        not to have it does not get it back for want of time."""
         now = time.monotonic()
         table = self._tables.get((pid, start_ns))
         if table is not None and now - table.at < KEEP_SECONDS:
@@ -79,11 +81,20 @@ class Witness:
                 return None
             if inode in table.inodes:
                 return True
+        place = pid, start_ns, inode
         if not self._may(now, table is None or table.took < CHEAP_SECONDS):
-            return None
+            return False if place in self._absent else None
         table = self._look_into(pid, start_ns, now)
         self._spend(now)
-        return None if table.inodes is None else inode in table.inodes
+        if table.inodes is None:
+            return None
+        if inode in table.inodes:
+            self._absent.discard(place)
+            return True
+        if len(self._absent) >= TABLES:
+            self._absent.clear()
+        self._absent.add(place)
+        return False
 
     def holders(self, inode: int, since_ns: int) -> Optional[Tuple[proc.Holder, ...]]:
         """Who has a socket open, the oldest process first, as of since_ns (CLOCK_MONOTONIC) or later. None if there was

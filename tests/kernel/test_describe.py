@@ -90,3 +90,44 @@ def test_a_process_is_in_the_control_group_that_it_was_moved_to(groups: list[Pat
     path = events[0]["cgroup"]
     assert events_of(MOVED, str(before), str(after), lives=True, options=("--cgroup", path))
     assert not events_of(MOVED, str(after), str(before), lives=True, options=("--cgroup", path))
+
+
+HANDED_ON = """
+import array, socket, sys
+given = socket.socket(fileno=int(sys.argv[1]))
+_, messages, _, _ = given.recvmsg(1, socket.CMSG_LEN(4))
+used = socket.socket(fileno=array.array("i", messages[0][2])[0])
+given.sendall(b"r")
+given.recv(1)
+used.shutdown(socket.SHUT_WR)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("asked", ["child", "parent"])
+def test_a_filter_by_process_id_goes_by_who_has_the_socket(asked: str) -> None:
+    """We connect and receive, and hand the socket to a child, which only ends it: few kernels' hooks see that."""
+    ours, childs = socket.socketpair()
+    command = [sys.executable, "-I", "-S", "-c", HANDED_ON, str(childs.fileno())]
+    with (
+        ours, childs, socket.create_server(("127.0.0.1", 0)) as listening,
+        subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[childs.fileno()]) as child,
+    ):  # fmt: skip
+        # With the port, nobody else's events take the time that there is to look.
+        port = str(listening.getsockname()[1])
+        probe = Probe("--json", "--port", port, "--pid", str(child.pid if asked == "child" else os.getpid()))
+        used = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        with accepted:
+            accepted.sendall(b"x")
+            assert used.recv(1) == b"x"
+            sport = used.getsockname()[1]
+            socket.send_fds(ours, [b"f"], [used.fileno()])
+            used.close()
+            assert ours.recv(1) == b"r"
+            drop_everything(accepted)
+            ours.sendall(b"g")
+            time.sleep(2.5)
+            events = [event for event in probe.finish() if event["sport"] == sport]
+        child.communicate(b"\n", timeout=30)
+    assert bool(events) == (asked == "child")

@@ -8,7 +8,9 @@ from argparse import Namespace
 import pytest
 
 from sockpid import cli_shared, kernel, netns, proc
-from sockpid.filters import Filter
+from sockpid.event import decode
+from sockpid.filters import Filter, network
+from tests.unit.test_event import owner, record
 
 
 def asked(**values: object) -> Namespace:
@@ -40,3 +42,21 @@ def test_a_namespace_that_is_filtered_for_is_held(capsys: pytest.CaptureFixture[
     assert "--netns 1: nothing in sight refers to this namespace" in capsys.readouterr().err
     assert netns._held == [netns._NONE]
     assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+def test_what_is_not_of_the_owner_is_asked_without_it() -> None:
+    seen = decode(record(owner()))
+    t = seen.tuple
+    for chosen, matches in (
+        (Filter(), True),
+        (Filter(port=t.dport), True),
+        (Filter(port=1), False),
+        (Filter(netns=t.netns), True),
+        (Filter(netns=1), False),
+        (Filter(cidr=network(t.daddr)), True),
+        (Filter(cidr=network("203.0.113.0/24")), False),
+        (Filter(pid=1, comm="x", cgroup="/x"), True),
+    ):
+        assert chosen.matches_socket(seen) == matches, chosen
+        document = {"pid": 94, "comm": "python3", "cgroup": "/"}
+        assert chosen.matches(seen, document) == (matches and chosen.pid is None), chosen

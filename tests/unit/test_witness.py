@@ -142,3 +142,20 @@ def test_what_cannot_be_seen_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(said) == 1
     monkeypatch.setattr(proc, "in_initial_pid_namespace", lambda: False)
     assert witness.begin(said.append) is None, "its ids are not those of the events"
+
+
+def test_who_has_not_got_it_does_not_get_it_back_for_want_of_time(
+    other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Witness(whole=True)
+    monkeypatch.setattr(witness, "KEEP_SECONDS", 0.0)
+    assert asked.holds(other.pid, other.start_ns, 1) is False
+    may = asked._may
+    monkeypatch.setattr(asked, "_may", lambda *_: False)
+    assert asked.holds(other.pid, other.start_ns, 1) is False
+    assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is None
+    other.close_first()
+    monkeypatch.setattr(asked, "_may", may)
+    assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is False
+    assert asked.holds(other.pid, other.start_ns, other.inodes[1]) is True
+    assert asked._absent == {(other.pid, other.start_ns, inode) for inode in (1, other.inodes[0])}

@@ -58,6 +58,8 @@ class Live:
         seen, self._waiting = self._waiting + self._tracer.events(0.0), []
         told: List[Document] = []
         for one in seen:
+            if not self._filter.matches_socket(one):
+                continue
             document = self._certainty.document(one, self._describer)
             document["host"] = self.host
             if self._filter.matches(one, document):
