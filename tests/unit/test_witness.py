@@ -151,7 +151,11 @@ def test_who_has_not_got_it_does_not_get_it_back_for_want_of_time(
     monkeypatch.setattr(witness, "KEEP_SECONDS", 0.0)
     assert asked.holds(other.pid, other.start_ns, 1) is False
     may = asked._may
-    monkeypatch.setattr(asked, "_may", lambda *_: False)
+
+    def never(_now: float, is_cheap: bool = False) -> bool:
+        return False
+
+    monkeypatch.setattr(asked, "_may", never)
     assert asked.holds(other.pid, other.start_ns, 1) is False
     assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is None
     other.close_first()
