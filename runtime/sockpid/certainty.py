@@ -96,6 +96,8 @@ class Certainty:
         if not seen.inode or self.witness is None or (seen.kern and seen.ulp != "mptcp"):
             return Settled(seen, None, None)
         holders = self.witness.holders(seen.inode, seen.ts_ns)
+        if holders is None:
+            holders = self.witness.some_holders(seen.inode)
         if not holders:
             return Settled(seen, None, None)
         return Settled(_held_by(seen, holders, None), True, None)
@@ -123,8 +125,10 @@ class Certainty:
             self.unchecked += 1
             return Settled(seen, doubt is None, doubt)
         if holders is None:
-            self.unchecked += 1
-            return Settled(seen, False, "not-held")
+            holders = witness.some_holders(seen.inode)
+            if not holders:
+                self.unchecked += 1
+                return Settled(seen, False, "not-held")
         if not holders or any(holder.pid == owner.pid for holder in holders):
             # The socket is closed by now: it may have been the owner's until then.
             self.unchecked += 1

@@ -108,6 +108,12 @@ class Witness:
             self._spend(now)
         return self._opened.get(inode, ())
 
+    def some_holders(self, inode: int) -> Tuple[proc.Holder, ...]:
+        """Those who had a socket open when all processes were last looked at, and have it still: where there is no time
+        to look at all again, better than nothing. There may be others."""
+        known = self._opened.get(inode, ())
+        return tuple(holder for holder in known if self.holds(holder.pid, proc.ns_of(holder.start_ticks), inode))
+
     def _look_into(self, pid: int, start_ns: int, now: float) -> Table:
         if len(self._tables) >= TABLES:
             self._tables.clear()

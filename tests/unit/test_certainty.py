@@ -19,12 +19,23 @@ SELF = proc.Holder(NAMED, "python3", NAMED_TICKS)
 class Witness:
     """Says what it was told to, as Witness does."""
 
-    def __init__(self, held: bool | None, holders: tuple[proc.Holder, ...] | None, whole: bool = True) -> None:
-        self.held, self.open, self.whole = held, holders, whole
+    def __init__(
+        self,
+        held: bool | None,
+        holders: tuple[proc.Holder, ...] | None,
+        whole: bool = True,
+        some: tuple[proc.Holder, ...] = (),
+    ) -> None:
+        self.held, self.open, self.whole, self.some = held, holders, whole, some
 
     def holds(self, pid: int, start_ns: int, _inode: int) -> bool | None:
         assert (pid, start_ns) == (NAMED, 1111)
         return self.held
+
+    def some_holders(self, inode: int) -> tuple[proc.Holder, ...]:
+        assert inode == 4711
+        assert self.open is None, "all were found"
+        return self.some
 
     def holders(self, inode: int, since_ns: int) -> tuple[proc.Holder, ...] | None:
         assert inode == 4711
@@ -58,6 +69,15 @@ def test_a_living_process_that_does_not_have_the_socket_is_not_named_but_who_has
     assert (seen.owner.pid, seen.owner.comm, seen.owner.how) == (50, "child", "holder")
     assert (settled.certain, settled.doubt, seen.first.pid) == (False, "not-held", 90)
     assert (counts.contradicted, counts.uncertain, counts.confirmed) == (1, 1, 0)
+
+
+def test_where_there_is_no_time_to_look_at_all_whoever_is_known_to_have_it_is_named() -> None:
+    witness = Witness(False, None, some=(OTHER,))
+    settled, counts = settle(witness, event.decode(record(owner(how=4))))
+    assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, False, "not-held")
+    assert (counts.contradicted, counts.unchecked) == (1, 0)
+    settled, _ = settle(witness, event.decode(record(NOBODY)))
+    assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", True)
 
 
 @pytest.mark.parametrize("how", [3, 4])

@@ -163,3 +163,13 @@ def test_who_has_not_got_it_does_not_get_it_back_for_want_of_time(
     assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is False
     assert asked.holds(other.pid, other.start_ns, other.inodes[1]) is True
     assert asked._absent == {(other.pid, other.start_ns, inode) for inode in (1, other.inodes[0])}
+
+
+def test_who_had_it_at_the_last_look_and_has_it_still(other: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Witness(whole=True)
+    monkeypatch.setattr(witness, "KEEP_SECONDS", 0.0)
+    assert asked.some_holders(other.inodes[0]) == (), "nobody has looked"
+    asked.holders(1, time.monotonic_ns())
+    assert [[holder.pid for holder in asked.some_holders(inode)] for inode in other.inodes] == [[other.pid]] * 2
+    other.close_first()
+    assert [[holder.pid for holder in asked.some_holders(inode)] for inode in other.inodes] == [[], [other.pid]]
