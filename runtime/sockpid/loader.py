@@ -124,7 +124,7 @@ class Loader:
         return self._progs[key]
 
     def _loaded(self, hook: Hook, how: Mechanism, btf_id: int, ready: Relocated) -> prog.Prog:
-        """As it is; if the kernel refuses that, without what cannot be reached: old verifiers look at it all the same."""
+        """As it is, or, if the kernel refuses that, without what cannot be reached: old verifiers look at that, too."""
 
         def load(insns: bytes) -> prog.Prog:
             named = self._features.has("obj_name")

@@ -33,7 +33,7 @@ def prune(insns: bytes, byte_order: str) -> bytes:
     Constants are followed through moves and arithmetic in registers. One pass: a program for old kernels has no loop.
     """
     mark = "<" if byte_order == "little" else ">"
-    code: List[Raw] = list(struct.iter_unpack(mark + "BBhi", insns))  # type: ignore[arg-type]
+    code: List[Raw] = list(struct.iter_unpack(mark + "BBhi", insns))
     dst_shift, src_shift = (0, 4) if byte_order == "little" else (4, 0)
     leaders = _leaders(code)
     entry: Dict[int, Optional[Constants]] = {0: {}}
@@ -203,9 +203,8 @@ def _without(
         taken = decided.get(end - 1)
         is_jump = op == JA or taken
         following = reached[position + 1][0] if position + 1 < len(reached) else -1
-        if (is_jump and end + off == following) or taken is False:
-            end -= 1
-        kept.append((start, end))
+        is_idle = (is_jump and end + off == following) or taken is False
+        kept.append((start, end - is_idle))
     moved: Dict[int, int] = {}
     """Where a block begins now."""
     count = 0

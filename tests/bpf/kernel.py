@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sockpid.layout import Layout, Struct
 
@@ -68,7 +69,7 @@ class Kernel:
         self._net: dict[int, int] = {}
         self._inodes = 1000
 
-    def object(self) -> int:
+    def allocate(self) -> int:
         return self.machine.memory.allocate(self._region, OBJECT)
 
     def set(self, at: int, name: str, path: str, value: int) -> None:
@@ -93,7 +94,7 @@ class Kernel:
         return Task(thread, tid, tgid, start_ns, comm)
 
     def _task(self, start_ns: int, comm: str, flags: int) -> int:
-        at = self.object()
+        at = self.allocate()
         self.set(at, "struct task_struct", "flags", flags)
         self.set(at, "struct task_struct", "start_boottime", start_ns)
         self.set(at, "struct task_struct", "real_start_time", start_ns)
@@ -102,26 +103,26 @@ class Kernel:
 
     def net(self, inum: int) -> int:
         if inum not in self._net:
-            self._net[inum] = self.object()
+            self._net[inum] = self.allocate()
             self.set(self._net[inum], "struct net", "ns.inum", inum)
         return self._net[inum]
 
-    def socket(self, at: int = 0, held: bool = True, **values: object) -> Socket:
+    def socket(self, at: int = 0, held: bool = True, **values: Any) -> Socket:
         """A new socket; at: of a struct sock that was freed, whose address it gets. held: it has a struct socket."""
         if at:
             self.machine.memory.pages[at >> PAGE_BITS][:] = bytes(OBJECT)
-        address = at or self.object()
+        address = at or self.allocate()
         above = inode = 0
         if held:
             self._inodes += 1
-            above, inode = self.object(), self._inodes
+            above, inode = self.allocate(), self._inodes
             self.set(above, "struct socket", "sk", address)
             self.set(above, "struct socket_alloc", "vfs_inode.i_ino", inode)
-        return self.write(replace(Socket(address, above, inode), **values))  # type: ignore[arg-type]
+        return self.write(replace(Socket(address, above, inode), **values))
 
-    def change(self, sock: Socket, **values: object) -> Socket:
+    def change(self, sock: Socket, **values: Any) -> Socket:
         """The same socket with other values: bound, connected, closed, orphaned (above=0)."""
-        return self.write(replace(sock, **values))  # type: ignore[arg-type]
+        return self.write(replace(sock, **values))
 
     def write(self, sock: Socket) -> Socket:
         at = sock.address
@@ -162,7 +163,7 @@ class Kernel:
         assert isinstance(row, Struct)
         common = row.fields["__req_common"]
         assert common is not None
-        at = self.object()
+        at = self.allocate()
         self.name(at + common.offset, sock)
         return at
 

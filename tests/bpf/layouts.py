@@ -16,8 +16,8 @@ SAME_OBJECT = (
     ("struct socket", "struct socket_alloc"),
 )
 POINTERS = {
-    "__sk_common.skc_net.net", "sk_socket", "sk", "icsk_ulp_ops", "icsk_ulp_data", "conn", "group_leader",
-    "vfs_inode.i_ino",
+    "__sk_common.skc_net.net", "sk_socket", "sk_user_data", "sk", "icsk_ulp_ops", "icsk_ulp_data", "conn",
+    "group_leader", "vfs_inode.i_ino",
 }  # fmt: skip
 """And unsigned longs."""
 BITS = {"sk_kern_sock": 1, "icsk_ca_state": 5}

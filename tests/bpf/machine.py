@@ -22,7 +22,7 @@ JUNK = 0xA5
 
 
 class Machine:
-    """Memory, maps and a clock, shared by all programs that run. entries: of hash maps, by name, or else all there are."""
+    """Memory, maps and a clock, shared by all programs that run. entries: of hash maps, by name."""
 
     def __init__(self, memory: Memory, specs: Mapping[str, Spec], entries: Mapping[str, int]) -> None:
         self.memory = memory

@@ -1,9 +1,10 @@
 """The kernel's maps, as far as what programs can see of one another in them.
 
 An element of a hash map that is evicted, deleted or superseded goes back to a free list and may be given to any key at
-once, while programs still hold pointers to its value (kernel/bpf/hashtab.c: htab_lru_map_update_elem() takes an element,
-writes key and value, and only then links it; htab_lru_push_free() frees without a grace period). The free list here is a
-stack, so that an element is reused as soon as it can be. An update never writes into the element that is linked.
+once, while programs still hold pointers to its value (kernel/bpf/hashtab.c: htab_lru_map_update_elem() takes an
+element, writes key and value, and only then links it; htab_lru_push_free() frees without a grace period). The free list
+here is a stack, so that an element is reused as soon as it can be. An update never writes into the element that is
+linked.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Hash:
         self.refusals: list[int] = []
         """Numbers of errors that the next updates and deletions end with: a bucket's lock is held by this CPU."""
 
-    def keys(self) -> list[bytes]:
-        return list(self._linked)
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        return tuple(self._linked)
 
     def lookup(self, key: bytes, cpu: int = 0) -> int:
         """Address of the value, 0 for none."""

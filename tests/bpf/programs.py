@@ -62,8 +62,8 @@ class Programs:
         settled_mask: int | None = None,
         pruned: bool = False,
     ) -> None:
-        """calls: as replace_calls() takes them; by default those of a kernel with ring buffers. settled_mask: 0 puts all
-        sockets' words in one place. pruned: as for a kernel that refuses what cannot be reached."""
+        """calls: as replace_calls() takes them; by default those of a kernel with ring buffers. settled_mask: 0 puts
+        all sockets' words in one place. pruned: as for a kernel that refuses what cannot be reached."""
         self.image, self.arch, self.layout = image, arch, layout
         self.order: Order = "big" if arch.byte_order == "big" else "little"
         self._pruned = pruned

@@ -33,7 +33,7 @@ def to_the_end(run: Run) -> None:
 
 
 def pairs(scene: Scene[W], stride: int = 1) -> Iterator[tuple[str, W]]:
-    """Every order of two programs in which each is interrupted at most once, whichever begins; or one of stride ** 2."""
+    """Every order of two programs in which each is interrupted at most once; of so many squared, one."""
     for first in (0, 1):
         ended, i = False, 0
         while not ended:

@@ -1,7 +1,7 @@
 """A program's instructions as a Python generator, which runs many times as fast as an interpreter of each would.
 
-It stops (yields) before every access to a value of a map that others see, and where a helper does. Registers that a call
-clobbers hold None behind it, so that a program which uses them fails here as it does before the verifier.
+It stops (yields) before every access to a value of a map that others see, and where a helper does. Registers that a
+call clobbers hold None behind it, so that a program which uses them fails here as it does before the verifier.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The verifier of Linux 4.9, as far as it differs from what a program may do on any kernel.
 
-Modelled on kernel/bpf/verifier.c of that release: it follows both ways of a branch unless a register was set to the very
-immediate that it is compared with; takes the value of a wide load for unknown; lets helpers write to the stack alone, and
-read keys and values from there; knows no helper that came later, no call between functions, and at most 4096
-instructions; refuses an instruction that no way leads to; and forgets what a map's value is when it is tested for NULL
-a second time.
+Modelled on kernel/bpf/verifier.c of that release. It follows both ways of a branch, unless a register was set to the
+very immediate that it is compared with, and takes the value of a wide load for unknown. It lets helpers read keys and
+values from the stack alone, and write there alone. It knows no helper that came later, no call between functions, and at
+most 4096 instructions, and refuses one that no way leads to. It forgets what a map's value is when that is tested for
+NULL a second time.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class State(NamedTuple):
         return (
             all(
                 was == now or was.kind == "none" or (was.kind == "unknown" and now.kind != "none")
-                for was, now in zip(self.registers, other.registers)
+                for was, now in zip(self.registers, other.registers, strict=True)
             )
             and set(self.spilled) <= set(other.spilled)
             and not self.set & ~other.set

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from sockpid import event, socket_owner
 from sockpid.arch import ARCHES
@@ -48,19 +49,19 @@ class World:
 
     # What processes and the kernel do. Each gives a started program, for a test to run on or to interrupt.
 
-    def use(self, task: Task, sock: Socket, hook: str = "send", kind: str = "fentry", **settings: int) -> Run:
+    def use(self, task: Task, sock: Socket, hook: str = "send", kind: str = "fentry", **settings: Any) -> Run:
         """A process does something to a socket."""
         self.used.add((sock.address, sock.inode, task.tgid))
         attached = self.programs.attach(hook, kind, **settings)
-        first = sock.above if "SOCKET" in settings or kind == "lsm" and hook != "accept" else sock.address
+        first = sock.above if kind == "lsm" and hook != "accept" else sock.address
         typed = bool(settings.get("TASK_BTF") or settings.get("ARG_BTF"))
         return self.kernel.cpu(task, typed=typed).run(attached.program, attached.context(first, 0, 0))
 
-    def softirq(self, hook: str, interrupted: Task, *arguments: int, kind: str = "raw_tp", **settings: int) -> Run:
+    def softirq(self, hook: str, interrupted: Task, *arguments: int, kind: str = "raw_tp", **settings: Any) -> Run:
         attached = self.programs.attach(hook, kind, **settings)
         return self.kernel.cpu(interrupted, 1).run(attached.program, attached.context(*arguments))
 
-    def retransmit(self, sock: Socket, interrupted: Task, **settings: int) -> Run:
+    def retransmit(self, sock: Socket, interrupted: Task, **settings: Any) -> Run:
         return self.softirq("retransmit", interrupted, sock.address, 0, 0, **settings)
 
     def destroy(self, sock: Socket, task: Task) -> Run:
@@ -108,7 +109,7 @@ class World:
         """What socket_to_pid says; None: a value that does not hold together."""
         found: dict[bytes, Owner | None] = {}
         one = self.machine.hashes["socket_to_pid"]
-        for key in one.keys():
+        for key in one.keys:
             value = one.get(key)
             assert value is not None
             found[key] = self.unseal_public(key, value)
@@ -136,9 +137,8 @@ class World:
             "inode", "err", "seq", "end_seq", "srtt_us", "snd_cwnd", "total_retrans", "undo_marker", "type", "found",
             "state", "ca_state", "pending", "retransmits", "kern", "stale",
         )  # fmt: skip
-        return Event(
-            self.unpack(raw[24:]) if known else None, f[1], f[26:34], event.text(f[-1]), dict(zip(names, f[34:]))
-        )
+        owner = self.unpack(raw[24:]) if known else None
+        return Event(owner, f[1], f[26:34], event.text(f[-1]), dict(zip(names, f[34:-1], strict=True)))
 
     # What must be true, whatever came between.
 
@@ -161,7 +161,7 @@ class World:
 
     def _owners(self) -> list[tuple[int, bytes]]:
         one = self.machine.hashes["owner_by_sock"]
-        return [(int.from_bytes(key, self.order), one.get(key) or b"") for key in one.keys()]
+        return [(int.from_bytes(key, self.order), one.get(key) or b"") for key in one.keys]
 
     def settled(self, sock: Socket, task: Task) -> bool:
         """Whether the word stands for this process: its next use takes the short way."""
@@ -192,9 +192,9 @@ class Event:
     fields: dict[str, int]
 
 
-def programs_of(image: Image, arch: str, seed: int = 1, **options: object) -> Programs:
+def programs_of(image: Image, arch: str, seed: int = 1, **options: Any) -> Programs:
     found = ARCHES[arch]
-    return Programs(image, found, layout(image, found, seed, **options))  # type: ignore[arg-type]
+    return Programs(image, found, layout(image, found, seed, **options))
 
 
 __all__ = ["Cpu", "Event", "Owner", "World", "finish", "programs_of"]

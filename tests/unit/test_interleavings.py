@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -26,10 +27,10 @@ LATER = 20_000_000
 USES = 256
 """So many uses of a settled socket pass before its owner is looked up again."""
 ENTRIES = {"owner_by_sock": 3, "socket_to_pid": 3}
-OTHER = {"sport": 50000, "saddr": "10.0.0.9"}
+OTHER: dict[str, Any] = {"sport": 50000, "saddr": "10.0.0.9"}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def programs(one_place: bool = False) -> Programs:
     made = programs_of(images()["little"], "x86_64")
     return Programs(made.image, made.arch, made.layout, settled_mask=0) if one_place else made
@@ -68,6 +69,7 @@ def holds(order: str, scene: Scene, *sockets: Socket) -> None:
 
 def after_that_each_is_the_latest(order: str, scene: Scene, sock: Socket, *tasks: Task) -> None:
     """At once, and when the owner has grown old."""
+    users = 0
     for task in (*tasks, *tasks):
         finish(scene.uses(task, sock))
         owner = scene.world.owner(sock)
@@ -78,7 +80,8 @@ def after_that_each_is_the_latest(order: str, scene: Scene, sock: Socket, *tasks
             owner = scene.world.owner(sock)
         assert owner is not None, order
         assert owner.tgid == task.tgid, f"{order}: {task} used it, the owner is {owner}"
-    assert owner.users == len(tasks), f"{order}: {owner}"
+        users = owner.users
+    assert users == len(tasks), order
     scene.world.machine.now += LATER
     finish(scene.uses(tasks[0], sock))
     again = scene.world.owner(sock)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from typing import Any
 
 import pytest
 
@@ -25,18 +26,18 @@ from tests.bpf.kernel import (
     Task,
 )
 from tests.bpf.layouts import NEW_ABSENT, OLD_ABSENT, layout
-from tests.bpf.machine import Fault
+from tests.bpf.memory import Fault
 from tests.bpf.programs import OLD_CALLS, Programs
 from tests.bpf.world import Event, World, finish, programs_of
 from tests.unit.test_relocate import images
 
 KERNELS = ["x86_64", "x86_64-old", "arm", "s390x", "aarch64-no-netns"]
-OWNER_LATE, OWNER_SHARED = 1, 2
+OWNER_LATE, OWNER_SHARED, OWNER_LENT = 1, 2, 4
 COUNTER_EVENTS, COUNTER_LOST, COUNTER_INSERTED, COUNTER_DELETED, COUNTER_STALE, COUNTER_FIRED = 0, 1, 2, 3, 4, 8
 LATER = 20_000_000
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def programs(kernel: str, seed: int) -> Programs:
     arch = kernel.partition("-")[0]
     image = images()["big" if arch == "s390x" else "little"]
@@ -60,14 +61,14 @@ class Case:
         self.sock = self.kernel.socket()
         self.netns = 0 if kernel.endswith("no-netns") else NETNS
 
-    def use(self, task: Task, sock: Socket, hook: str = "send", kind: str = "fentry", **settings: int) -> int:
+    def use(self, task: Task, sock: Socket, hook: str = "send", kind: str = "fentry", **settings: Any) -> int:
         return finish(self.world.use(task, sock, hook, kind, **settings))
 
     def learnt(self, sock: Socket) -> str | None:
         owner = self.world.owner(sock)
         return None if owner is None else owner.comm
 
-    def event(self, sock: Socket, **settings: int) -> Event:
+    def event(self, sock: Socket, **settings: Any) -> Event:
         finish(self.world.retransmit(sock, self.idle, **settings))
         return self.world.events()[-1]
 
@@ -145,7 +146,7 @@ def test_fields_of_an_event(case: Case) -> None:
         "struct tcp_sock.undo_marker": 77,
     }
     sock = case.kernel.change(case.sock, more=more)
-    skb = case.kernel.object()
+    skb = case.kernel.allocate()
     row = case.world.programs.layout["struct sk_buff"]
     cb = row.fields["cb"].offset  # type: ignore[union-attr]
     case.kernel.set(skb + cb, "struct tcp_skb_cb", "seq", 1000)
@@ -162,7 +163,7 @@ def test_fields_of_an_event(case: Case) -> None:
     assert event.owner is None
 
 
-UNLEARNABLE: dict[str, dict[str, int]] = {
+UNLEARNABLE: dict[str, dict[str, Any]] = {
     "netlink-xfrm": {"family": AF_NETLINK, "protocol": 6, "type": SOCK_RAW},
     "netlink-of-stream-type": {"family": AF_NETLINK, "protocol": 6},
     "raw": {"type": SOCK_RAW},
@@ -222,7 +223,7 @@ def test_who_connects_learns_a_closed_socket_but_its_name_is_not_told_yet(case: 
 
 
 @pytest.mark.parametrize("settings", [{"TASK_BTF": 1}, {"TASK_BTF": 1, "ARG_BTF": 1}])
-def test_typed_loads_say_the_same_as_reads(settings: dict[str, int]) -> None:
+def test_typed_loads_say_the_same_as_reads(settings: dict[str, Any]) -> None:
     case = Case("x86_64", 3)
     case.use(case.a, case.sock, "send", "lsm", **settings)
     assert case.learnt(case.sock) == "alice"
@@ -271,8 +272,25 @@ def test_late_is_who_was_not_seen_to_begin(case: Case) -> None:
     assert [owner and owner.flags for owner in owners] == [0, OWNER_LATE]
 
 
+def test_a_socket_that_the_kernel_puts_other_data_into_is_lent(case: Case) -> None:
+    """Told by who else in the kernel works on it; a place in a group of SO_REUSEPORT sockets is nobody."""
+    for data, flag in ((0, 0), (2, 0), (0x1001, OWNER_LENT), (0, 0)):
+        case.kernel.change(case.sock, more={"struct sock.sk_user_data": data})
+        case.world.machine.now += LATER
+        case.use(case.a, case.sock, "accept", "func")
+        case.use(case.b, case.sock)  # with the lock
+        owner = case.world.owner(case.sock)
+        assert owner is not None
+        assert owner.flags == flag
+    case.kernel.change(case.sock, more={"struct sock.sk_user_data": 0x1001})
+    case.use(case.a, case.sock, "send", "func")  # sendmsg() itself
+    owner = case.world.owner(case.sock)
+    assert owner is not None
+    assert owner.flags == 0
+
+
 def test_listeners_of_one_name_are_shared(case: Case) -> None:
-    listen = {"state": TCP_LISTEN, "dport": 0, "daddr": "0.0.0.0", "sport": 80}
+    listen: dict[str, Any] = {"state": TCP_LISTEN, "dport": 0, "daddr": "0.0.0.0", "sport": 80}
     one, other = case.kernel.socket(**listen), case.kernel.socket(**listen)
     case.use(case.a, one, "listen", "func")
     ((_, public),) = case.world.public().items()
@@ -321,16 +339,16 @@ def test_an_orphan_keeps_its_owner_by_its_name(case: Case) -> None:
     event = case.event(case.kernel.change(case.sock, above=0))
     assert event.owner is not None
     assert (event.owner.comm, event.fields["inode"]) == ("alice", 0)
-    changes: list[dict[str, object]] = [{"sport": 1}, {"dport": 1}, {"daddr": "10.0.0.3"}, {"netns": 5}]
+    changes: list[dict[str, Any]] = [{"sport": 1}, {"dport": 1}, {"daddr": "10.0.0.3"}, {"netns": 5}]
     if not case.netns:
         changes.pop()
     for change in changes:
         assert case.event(case.kernel.change(case.sock, above=0, **change)).owner is None, change
 
 
-def subflow(case: Case, msk: Socket, **values: object) -> Socket:
+def subflow(case: Case, msk: Socket, **values: Any) -> Socket:
     """A TCP socket of an MPTCP connection: the context that its ULP data points at names the socket above."""
-    ops, data = case.kernel.object(), case.kernel.object()
+    ops, data = case.kernel.allocate(), case.kernel.allocate()
     case.kernel.set_text(ops, "struct tcp_ulp_ops", "name", "mptcp")
     case.kernel.set(data, "struct mptcp_subflow_context", "conn", msk.address)
     sock = case.kernel.socket(held=False, kern=1, **values)
@@ -423,14 +441,14 @@ def test_the_name_at_an_exec_and_the_time_of_an_exit(case: Case) -> None:
         finish(case.world.softirq(hook, thread, 0, 0, 0))
     names, ends = (case.world.machine.hashes[name] for name in ("exec_names", "exited"))
     order = case.world.order
-    (key,) = names.keys()
+    (key,) = names.keys
     value = names.get(key) or b""
     assert int.from_bytes(key, order) == 100
     assert (int.from_bytes(value[:8], order), value[16:]) == (5000, b"alice".ljust(16, b"\0"))
     assert 0 < int.from_bytes(value[8:16], order) <= case.world.machine.now
-    assert not ends.keys(), "a thread is no process"
+    assert not ends.keys, "a thread is no process"
     finish(case.world.softirq("exit", case.a, 0, 0, 0))
-    (key,) = ends.keys()
+    (key,) = ends.keys
     assert (int.from_bytes(key[:8], order), int.from_bytes(key[8:12], order)) == (5000, 100)
     assert int.from_bytes(ends.get(key) or b"", order) == case.world.machine.now
 
@@ -461,7 +479,7 @@ def test_counting_by_process_and_socket(case: Case) -> None:
     counts = case.world.machine.hashes["counts"]
     found = {
         (int.from_bytes(key[64:68], order), key[72:].rstrip(b"\0")): int.from_bytes(counts.get(key) or b"", order)
-        for key in counts.keys()
+        for key in counts.keys
     }
     assert found == {(100, b"alice"): 2, (0, b""): 1}
     assert case.count(COUNTER_LOST) == 1, "the third one found the map full"

@@ -149,7 +149,6 @@ def test_drawn_programs_do_what_they_did(order: Literal["little", "big"]) -> Non
         insns = drawn(draw, order)
         left = prune(insns, order)
         verify(left, order, {})
-        assert prune(left, order) == left, seed
         shorter += len(left) < len(insns)
         for words in ((0, 0), (1, 1 << 63), (draw.getrandbits(64), draw.getrandbits(64))):
             results = []
