@@ -2,9 +2,9 @@
 
 Modelled on kernel/bpf/verifier.c of that release. It follows both ways of a branch, unless a register was set to the
 very immediate that it is compared with, and takes the value of a wide load for unknown. It lets helpers read keys and
-values from the stack alone, and write there alone. It knows no helper that came later, no call between functions, and at
-most 4096 instructions, and refuses one that no way leads to. It forgets what a map's value is when that is tested for
-NULL a second time.
+values from the stack alone, and write there alone. It knows no helper that came later, no call between functions, and
+at most 4096 instructions, and refuses one that no way leads to. It forgets what a map's value is when that is tested
+for NULL a second time.
 """
 
 from __future__ import annotations

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
 
 from sockpid import insn as bpf
+from sockpid.errors import VerifierError
 from sockpid.hooks import HOOKS, Hook, Target
+from sockpid.image import Map
+from sockpid.loader import Loader
+from sockpid.prog import Prog
 from sockpid.prune import prune
 from tests.bpf.layouts import NEW_ABSENT, OLD_ABSENT
 from tests.bpf.machine import Cpu, Machine, finish
@@ -78,6 +83,40 @@ def test_without_that_it_walks_into_what_the_kernel_does_not_have() -> None:
     programs = OLD["x86_64", "all"]
     with pytest.raises(Refused, match="invalid func 1958960"):  # poison
         verify(programs.attach("exec").insns, programs.order, MAPS)
+
+
+def test_the_loader_does_so_once_a_kernel_has_refused_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that has the modelled verifier. What it takes as it is stays so, until then."""
+    programs = OLD["x86_64", "4.9"]
+    offered: list[int] = []
+
+    def load(name: str, prog_type: int, insns: bytes, *_: object) -> Prog:
+        offered.append(len(insns) // 8)
+        try:
+            verify(insns, "little", MAPS)
+        except Refused as error:
+            raise VerifierError(f"program {name} was refused", str(error)) from None
+        return Prog(name, prog_type, -1)
+
+    monkeypatch.setattr("sockpid.prog.load", load)
+    monkeypatch.setattr("sockpid.syscall.machine", lambda: programs.arch)
+    lacking = {"task_btf", "probe_read_kernel", "cgroup_id", "obj_name"}
+    features = SimpleNamespace(
+        has=lambda name: name not in lacking, missing=lambda name: "not there" if name == "probe_read_kernel" else None
+    )
+    specs = {**programs.image.maps, "events": Map("events", "BPF_MAP_TYPE_PERF_EVENT_ARRAY", 4, 4, 0)}
+    maps = {name: SimpleNamespace(fd=n, spec=specs[name]) for n, name in enumerate(sorted(specs))}
+    found = SimpleNamespace(layout=programs.layout, btf_id=lambda _: 0)
+    loader = Loader(programs.image, found, features, maps, ())  # type: ignore[arg-type]
+    loader.replace_calls()
+    whole = {name: len(program.insns) // 8 for name, program in programs.image.programs.items()}
+    for name, tries in (("destroy", 1), ("send", 2), ("receive", 1), ("retransmit", 1)):
+        hook = next(hook for hook in HOOKS if hook.name == name)
+        target = next(target for target in hook.targets if target.kind in ("func", "kprobe"))
+        offered.clear()
+        loader.load(hook, "kprobe-pmu", target)
+        assert len(offered) == tries, name
+        assert (offered[0] == whole[hook.source or hook.prog]) == (name in ("destroy", "send")), name
 
 
 def assembled(order: str, *code: bpf.Insn) -> bytes:
