@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from sockpid.collection import Options
 from sockpid.socket_tuple import SocketTuple
 from sockpid.tracer import Tracer
 
-USES = 64  # after so many uses the owner is looked up again (sockpid.bpf.c)
+USES = 256  # after so many uses the owner is looked up again (sockpid.bpf.c)
 
 
 @pytest.fixture(params=["task_btf", ""])
@@ -48,8 +49,8 @@ def entries(tracer: Tracer, end: socket.socket) -> list[tuple[bytes, bytes]]:
     found = []
     for key in set(owners.keys()):
         value = owners.lookup(key)
-        # struct owner: task_start_ns, then latest and first, each a struct process of 56 bytes, then the tuple
-        if value is not None and struct.unpack_from("=HH", value, 8 + 2 * 56 + 6) == ports:
+        # struct owner: the entry of 88 bytes, the opener of 32, then the tuple, with ports behind 10 bytes
+        if value is not None and struct.unpack_from("=HH", value, 88 + 32 + 10) == ports:
             found.append((key, value))
     return found
 
@@ -96,25 +97,28 @@ def test_processes_that_use_a_socket_in_turn(tracer: Tracer, connection: Connect
             os.close(end)
 
 
-def test_the_thread_is_told_anew(tracer: Tracer, connection: Connection) -> None:
+def test_a_settled_owner_is_a_process_whichever_of_its_threads_comes(tracer: Tracer, connection: Connection) -> None:
+    """The thread is told anew with the owner, which is renewed when it has grown old and its uses run over."""
+
     def latest() -> int:
         """The thread that owner_by_sock has for the socket."""
         ((_, value),) = entries(tracer, connection.client)
-        return int(struct.unpack_from("=Q", value, 8)[0] & 0xFFFFFFFF)
+        return int(struct.unpack_from("=Q", value)[0] & 0xFFFFFFFF)
 
-    for _ in range(3):
-        connection.client.send(b"x")
-        assert latest() == threading.get_native_id()
-        ids: list[int] = []
-
-        def work(ids: list[int] = ids) -> None:
-            ids.append(threading.get_native_id())
+    def work(times: int) -> None:
+        ids.append(threading.get_native_id())
+        for _ in range(times):
             connection.client.send(b"x")
 
-        thread = threading.Thread(target=work)
+    ids: list[int] = []
+    connection.client.send(b"x")
+    assert latest() == threading.get_native_id()
+    for times in (1, USES + 1):
+        time.sleep(0.02)
+        thread = threading.Thread(target=work, args=(times,))
         thread.start()
         thread.join()
-        assert latest() == ids[0]
+        assert latest() == (threading.get_native_id() if times == 1 else ids[-1])
 
 
 def test_an_evicted_owner_is_learnt_again(tracer: Tracer, connection: Connection) -> None:
