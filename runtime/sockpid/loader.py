@@ -14,7 +14,6 @@ from .layout import Struct
 from .link import MECHANISMS, Mechanism
 from .map import Map
 from .offsets import Offsets
-from .prune import prune
 from .relocate import Relocated, Resolved, place, replace_calls, resolve
 
 TYPE_CHECKING = False
@@ -137,6 +136,8 @@ class Loader:
             except (VerifierError, RelocationError):
                 if how.by_btf_id:
                     raise
+        from .prune import prune  # for old kernels alone
+
         pruned = load(prune(ready.insns, self._image.byte_order))
         self._prunes = True
         return pruned
