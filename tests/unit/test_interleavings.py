@@ -165,6 +165,7 @@ def test_elements_are_given_to_other_sockets_while_an_event_looks_an_owner_up(ag
         (event,) = scene.world.events()
         assert event.fields["found"] in ((0, 1)), order
         assert (event.owner is not None) == bool(event.fields["found"]), order
+        assert not event.fields["stale"], f"{order}: a value of another socket is not one of an earlier one here"
         named += event.owner is not None
     assert named
 
