@@ -73,5 +73,9 @@ def verdicts(identity: kernel.Identity, image: Image, found: offsets.Offsets) ->
         changed = found._replace(layout=mutated(found.layout, *each))
         return each[0], verdict(identity, image, changed)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(pool.map(of, all_of(image, identity, found.layout)))
+    with pool() as threads:
+        return dict(threads.map(of, all_of(image, identity, found.layout)))
+
+
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(AT_ONCE)
