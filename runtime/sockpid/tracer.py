@@ -245,7 +245,9 @@ class Tracer:
         return found.latest if found is not None else None
 
     def public(self, key: SocketTuple) -> Optional[SocketOwner]:
-        """What the socket_to_pid map says of a socket."""
+        """What the socket_to_pid map says of a socket. Nothing of a family that there is not, which is read wrong."""
+        if key.family not in socket_tuple.FAMILY:
+            return None
         return socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
 
     def ended_ns(self, pid: int, start_ns: int) -> Optional[int]:
