@@ -246,7 +246,7 @@ class Tracer:
 
     def public(self, key: SocketTuple) -> Optional[SocketOwner]:
         """What the socket_to_pid map says of a socket. Nothing of a family that there is not, which is read wrong."""
-        if key.family not in socket_tuple.FAMILY:
+        if key.family not in socket_tuple.FAMILY.values():
             return None
         return socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
 
