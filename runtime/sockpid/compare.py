@@ -47,6 +47,7 @@ def compare(
         }
         pairs += [(name, got[name], value) for name, value in known.items()]
         pairs += [("found", seen.found, "mptcp" if of_mptcp else "sock"), ("users", seen.users, 1)]
+        pairs.append(("lent", seen.lent, False))
         if connects and not crowded:
             pairs.append(("opener", seen.first.how if seen.first is not None else None, "connect"))
     elif not crowded:

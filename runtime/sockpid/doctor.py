@@ -6,11 +6,11 @@ import contextlib
 import json
 from typing import Any, Dict, List, Optional
 
-from . import capability, kernel, offsets, uapi
+from . import capability, kernel, observed, offsets, selfcheck, uapi
 from .collection import Collection, Options
 from .errors import CapabilityError, SockpidError, UnsupportedArchError
 from .features import Features
-from .tracer import load_image
+from .tracer import Tracer, load_image
 
 CAPABILITIES = {
     "CAP_SYS_ADMIN": uapi.CAP_SYS_ADMIN,
@@ -46,17 +46,20 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "flaws": [],
         "capabilities_kept": None,
         "capabilities_dropped": None,
+        "unproven": {},
+        "not_checked": [],
         "error": None,
     }
     status = 0
     features = Features(options.deny)
+    stack = contextlib.ExitStack()
     try:
         image = load_image(identity.arch.byte_order)
         found = offsets.find(image, identity, offsets_path, options.deny, options.consensus)
         document["offsets"] = {"origin": found.origin, "source": found.source, "agree_with": None}
         document["offsets"]["agree_with"] = offsets.against_btf(image, identity.arch, found, options.deny)
         features = Features(options.deny, found.btf_id)
-        collection = Collection.attach(image, found, options, features)
+        collection = stack.enter_context(contextlib.closing(Collection.attach(image, found, options, features)))
         document["hooks"] = [
             {
                 "hook": a.hook.name,
@@ -77,12 +80,17 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         kept = kernel.capability_sets().permitted & sum(1 << number for number in needed)
         document["capabilities_kept"] = capability.names(kept)
         document["capabilities_dropped"] = capability.names(kernel.capability_sets().permitted & ~kept)
-        collection.close()
+        results = selfcheck.run(Tracer(identity, found, collection))
+        told = observed.fields(identity.arch, found.layout, results, collection.mechanisms())
+        document["unproven"] = observed.unproven(found.layout, told)
+        document["not_checked"] = selfcheck.demand(results, found.needs_proof)
     except UnsupportedArchError:
         raise
     except SockpidError as error:
         document["error"] = str(error)
         status = error.exit_code
+    finally:
+        stack.close()
     with contextlib.suppress(CapabilityError):  # which is told already
         document["features"] = features.report()
     print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
@@ -125,5 +133,7 @@ def _lines(document: Dict[str, Any]) -> List[str]:
             f"after attaching, run keeps {', '.join(kept) or 'no capability'} and gives up {len(dropped)} more"
         )
         lines.append("  (with --summary: what that needs as well; with --no-witness: none)")
+    lines += [f"not proven on this host: {name}: {why}" for name, why in document["unproven"].items()]
+    lines += [f"not checked: {line}" for line in document["not_checked"]]
     lines.append(f"error: {document['error']}" if document["error"] else "ready to run")
     return lines

@@ -46,6 +46,7 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
                 tracer.kernel.arch, tracer.offsets.layout, results, tracer.collection.mechanisms()
             ),
         }
+        document["unproven"] = observed.unproven(tracer.offsets.layout, document["fields"])
     print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
     if any(_failed(r) for r in results):
         return 8
@@ -73,5 +74,6 @@ def _lines(document: Dict[str, Any]) -> List[str]:
                 f"interrupted was {e['interrupted_pid']}"
             )
         lines += [f"  {line}" for line in result["mismatches"]]
+    lines += [f"unproven  {name}: {reason}" for name, reason in document["unproven"].items()]
     lines.append("all right" if document["ok"] else "NOT right")
     return lines
