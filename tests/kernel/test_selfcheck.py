@@ -13,7 +13,7 @@ from sockpid.tracer import Tracer
 
 
 def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standing still until the fifth timeout puts the sixth behind the time limit: nothing is wrong, all is late."""
+    """Standing still beyond the time limit: nothing is wrong, all is late."""
     others: list[event.Event] = []
     pairs: list[deaf.Pair] = []
     made = deaf.Pair.__init__
@@ -32,7 +32,7 @@ def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: 
             return read(seconds)
 
         monkeypatch.setattr(tracer, "events", late)
-        results = selfcheck.run(tracer, others, timeout=1.0)
+        results = selfcheck.run(tracer, others, timeout=0.2)
     assert [result for result in results if not result.ok] == []
-    assert len(pairs) == selfcheck.ATTEMPTS * len(deaf.FAMILIES)
+    assert len([pair for pair in pairs if pair.family in deaf.FAMILIES]) == 2 * len(deaf.FAMILIES)
     assert not [seen for seen in others for pair in pairs if pair.is_of(seen)]
