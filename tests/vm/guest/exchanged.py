@@ -38,7 +38,7 @@ def main() -> None:
                 continue
             accepted.append([name, other])
     names = list(ids)
-    moved = dict(zip(names, [ids[name] for name in names[1:] + names[:1]]))
+    moved = {name: ids[names[index - 1]] for index, name in enumerate(names)}
     with Tracer.open_with(Options(), identity, image, found._replace(btf_id=lambda name: moved.get(name, 0))) as tracer:
         results = selfcheck.run(tracer)
         print(
