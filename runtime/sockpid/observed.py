@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
 from .arch import Arch
+from .deaf import FAMILIES, MPTCP
 from .image import PT_REGS
 from .layout import Layout, Struct
-from .deaf import FAMILIES, MPTCP
 from .selfcheck import SYNACK, Result
 
 _LEARNT = ("owner", "pid", "opener")
