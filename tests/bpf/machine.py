@@ -58,6 +58,8 @@ class Cpu:
         self._memory = memory
         self.stack = memory.allocate(STACKS, STACK)
         memory.view(self.stack, STACK)[:] = bytes([JUNK]) * STACK
+        self._delayed: list[tuple[int, int, int]] = []
+        """Stores that other CPUs do not see yet: until an atomic operation, a lock, or the end."""
         self.own_stack = memory.pages[self.stack >> PAGE_BITS]
         self.stops_at_reads = machine.stops_at_reads
         f = uapi.BPF_FUNC
@@ -80,7 +82,12 @@ class Cpu:
         """A started program; its context is gone with it."""
         at = self._memory.allocate(CONTEXTS, len(context))
         self._memory.view(at, len(context))[:] = context
-        return program(self, at, self.stack + STACK)
+        return self._run(program(self, at, self.stack + STACK))
+
+    def _run(self, program: Run) -> Run:
+        result = yield from program
+        self._drain()
+        return result
 
     def map_address(self, fd: int) -> int:
         return MAP_POINTERS + fd
@@ -99,6 +106,9 @@ class Cpu:
                 return self._memory.load(at, size)
             except Fault:
                 return 0
+        for where, _, value in reversed(self._delayed):
+            if where == at:
+                return value
         return self._memory.load(at, size)
 
     def store(self, at: int, size: int, value: int) -> None:
@@ -106,7 +116,21 @@ class Cpu:
             raise Fault(f"store to {at:#x}")
         if at >= SHARED and (at >> PAGE_BITS) not in self.machine.writable:
             raise Fault("a value of a hash map was written in place")
-        self._memory.store(at, size, value)
+        if at >= SHARED:
+            self._delayed.append((at, size, value))
+        else:
+            self._memory.store(at, size, value)
+
+    def add(self, at: int, size: int, value: int) -> None:
+        """Atomically; what was stored before is seen by all then."""
+        self._drain()
+        self.store(at, size, self.load(at, size) + value)
+        self._drain()
+
+    def _drain(self) -> None:
+        for at, size, value in self._delayed:
+            self._memory.store(at, size, value)
+        self._delayed.clear()
 
     def _stack(self, at: int, size: int) -> bytes:
         """What a helper is given: of the stack alone, before Linux 4.14."""
@@ -126,6 +150,7 @@ class Cpu:
         return found
 
     def _update(self, pointer: int, key: int, value: int, flags: int, *_: object) -> Steps:
+        self._drain()
         one = self.machine.hashes[self._name(pointer)]
         spec = one.spec
         return (
@@ -133,6 +158,7 @@ class Cpu:
         ) & U64
 
     def _delete(self, pointer: int, key: int, *_: object) -> int:
+        self._drain()
         one = self.machine.hashes[self._name(pointer)]
         return one.delete(self._stack(key, one.spec.key_size)) & U64
 

@@ -169,7 +169,7 @@ def _memory(one: bpf.Insn, kind: int) -> list[str]:
     at = f"r{one.src if kind == bpf.BPF_LDX else one.dst} + {one.off}"
     found = [f"at = {at}", f"if at >= {SHARED}: yield 'map value'"]
     if mode == BPF_ATOMIC and kind == bpf.BPF_STX and one.imm == 0:
-        return [*found, f"store(at, {size}, load(at, {size}) + r{one.src})"]
+        return [*found, f"machine.add(at, {size}, r{one.src})"]
     if mode != BPF_MEM:
         raise Fault(f"no access of -mcpu=v1: {one}")
     if kind == bpf.BPF_LDX:

@@ -114,6 +114,14 @@ def test_the_second_use_takes_the_short_way_until_uses_run_over(case: Case) -> N
     assert case.count(fired) == 1
     case.use(case.a, case.sock)
     assert case.count(fired) == 2
+    before = case.world.owner(case.sock)
+    assert before is not None
+    for _ in range(257):  # by now it is not as young as that nothing is written
+        case.world.machine.now += LATER // 100
+        case.use(case.a, case.sock)
+    after = case.world.owner(case.sock)
+    assert after is not None
+    assert after.when_ns > before.when_ns + LATER
 
 
 @pytest.mark.parametrize("kind", ["lsm", "fentry", "raw_tp", "kprobe"])
