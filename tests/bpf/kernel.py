@@ -8,7 +8,7 @@ from typing import Any
 
 from sockpid.layout import Layout, Struct
 
-from .layouts import OBJECT, put
+from .layouts import OBJECT, SAME_OBJECT, put
 from .machine import Cpu, Machine
 from .memory import OBJECTS_32, OBJECTS_64, PAGE_BITS
 
@@ -68,6 +68,14 @@ class Kernel:
         self._order = machine.memory.order
         self._net: dict[int, int] = {}
         self._inodes = 1000
+        blank = bytearray(b"\x5a") * OBJECT
+        for name in SAME_OBJECT[0]:
+            row = layout[name]
+            for found in row.fields.values() if isinstance(row, Struct) else ():
+                if found is not None:
+                    blank[found.offset : found.offset + found.size] = bytes(found.size)
+        self._blank = bytes(blank)
+        """A struct sock of zeros, with other things between the fields that are read."""
 
     def allocate(self) -> int:
         return self.machine.memory.allocate(self._region, OBJECT)
@@ -109,9 +117,8 @@ class Kernel:
 
     def socket(self, at: int = 0, held: bool = True, **values: Any) -> Socket:
         """A new socket; at: of a struct sock that was freed, whose address it gets. held: it has a struct socket."""
-        if at:
-            self.machine.memory.pages[at >> PAGE_BITS][:] = bytes(OBJECT)
         address = at or self.allocate()
+        self.machine.memory.pages[address >> PAGE_BITS][:] = self._blank
         above = inode = 0
         if held:
             self._inodes += 1
