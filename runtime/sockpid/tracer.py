@@ -177,6 +177,8 @@ class Tracer:
     def resolve(self, seen: event.Event) -> event.Event:
         """The event with what is known of its socket from before the probe: its owner, if it was not seen in use since,
         and else how many had it open."""
+        if seen.tuple.family not in socket_tuple.FAMILY.values():  # it is read wrong, which the self-check tells
+            return seen
         if self.seeds is None or seen.kern or (seen.ulp == "mptcp" and not self.sees_mptcp):
             return seen
         if seen.owner is not None:
@@ -245,9 +247,7 @@ class Tracer:
         return found.latest if found is not None else None
 
     def public(self, key: SocketTuple) -> Optional[SocketOwner]:
-        """What the socket_to_pid map says of a socket. Nothing of a family that there is not, which is read wrong."""
-        if key.family not in socket_tuple.FAMILY.values():
-            return None
+        """What the socket_to_pid map says of a socket."""
         return socket_owner.find(self.collection.maps["socket_to_pid"].lookup, socket_tuple.pack(key))
 
     def ended_ns(self, pid: int, start_ns: int) -> Optional[int]:

@@ -21,6 +21,7 @@ UNPROVED = {
     ("struct task_struct", "real_start_time"): "this kernel has its successor; the program never asks",
     ("struct inet_connection_sock", "icsk_ulp_data"): "what is 0 there is found through the struct socket as well",
     ("struct mptcp_subflow_context", "conn"): "as above",
+    ("struct sock", "sk_user_data"): "what is empty in its place costs a doubt, and names nobody else",
     ("struct socket", "sk"): "the other way to an MPTCP socket: what is at no socket's address is in no map",
 }
 """Fields that need not be right for every value that is wrong to be found out, and why no wrong process is named."""
@@ -91,7 +92,8 @@ def move(document: dict[str, Any], name: str, path: str) -> None:
             elif "bit_offset" in field:
                 field["bit_offset"] += 64
             else:
-                field["offset"] += 4 * field["size"] if field["size"] < 16 else 32
+                far = 4 * field["size"] if field["size"] < 16 else 32
+                field["offset"] += far if field["offset"] + far + field["size"] <= row["size"] else -far
     renumber(document)
 
 

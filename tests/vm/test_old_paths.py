@@ -29,7 +29,7 @@ def script(guest: Guest, shard: tuple[str, bytes], text: str, append: str = "") 
 
 def report(result: Result, name: str) -> dict[str, Any]:
     """What a selftest left in /run/result/NAME."""
-    assert name in result.files, result
+    assert result.files.get(name), result
     left: dict[str, Any] = json.loads(result.files[name])
     return left
 
