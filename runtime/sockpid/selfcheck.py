@@ -225,7 +225,7 @@ def _judge(tracer: Tracer, watch: Watch, pair: Pair, strangers: List[event.Event
         times = f"the kernel retransmitted {retransmitted} times"
         near = [seen for seen in strangers if pair.likeness(seen)]
         if near:
-            mismatches += min((compare(pair, seen, pair.info(), known) for seen in near), key=len)
+            mismatches += sorted((compare(pair, seen, pair.info(), known) for seen in near), key=len)[0]
         elif not watch.fired("retransmit"):
             late = f"{times}, and the program for it did not run{_because()}"
         elif watch.lost():

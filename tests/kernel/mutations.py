@@ -37,7 +37,9 @@ def all_of(image: Image, identity: kernel.Identity, layout: Layout) -> Iterator[
     """Every mutation of every field that the kernel has, with the field as it is then."""
     for type_name, paths in sorted(image.wanted(identity.arch).items()):
         row = layout.get(type_name)
-        for path in sorted(paths) if isinstance(row, Struct) and type_name != "struct pt_regs" else ():
+        if not isinstance(row, Struct) or type_name == "struct pt_regs":
+            continue
+        for path in sorted(paths):
             field = row.fields.get(path)
             if field is None:
                 continue

@@ -23,8 +23,11 @@ def is_awake() -> bool:
 
 
 def harmless() -> dict[Mutation, str]:
-    places = ("struct request_sock.__req_common", "struct sock.__sk_common.skc_v6_daddr")
-    places += ("struct sock.__sk_common.skc_v6_rcv_saddr",)
+    places = (
+        "struct request_sock.__req_common",
+        "struct sock.__sk_common.skc_v6_daddr",
+        "struct sock.__sk_common.skc_v6_rcv_saddr",
+    )
     reasons: dict[Mutation, str] = {}
     for place in places:
         name, _, path = place.partition(".")

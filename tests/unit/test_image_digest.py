@@ -17,7 +17,7 @@ IMAGES = ("sockpid.bpfel.json", "sockpid.bpfeb.json")
 
 @pytest.fixture(params=IMAGES)
 def content(request: pytest.FixtureRequest) -> bytes:
-    return (ROOT / "bpf_bytecode" / request.param).read_bytes()
+    return (ROOT / "bpf_bytecode" / str(request.param)).read_bytes()
 
 
 def test_relocations_that_are_taken_away(content: bytes) -> None:

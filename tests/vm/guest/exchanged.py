@@ -5,8 +5,10 @@ Every id is taken for that of every other function; then a probe is started with
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
+from typing import Dict
 
 sys.path.insert(0, "/sockpid/runtime")
 
@@ -17,6 +19,14 @@ from sockpid.features import Features
 from sockpid.link import MECHANISMS
 from sockpid.loader import Loader
 from sockpid.tracer import Tracer, load_image
+
+
+def always(number: int, _function: str) -> int:
+    return number
+
+
+def one_of(ids: Dict[str, int], function: str) -> int:
+    return ids.get(function, 0)
 
 
 def main() -> None:
@@ -30,7 +40,7 @@ def main() -> None:
     for name in ids:
         how = MECHANISMS["lsm" if name.startswith("bpf_lsm_") else "fentry"]
         for other, number in ids.items():
-            loader = Loader(image, found._replace(btf_id=lambda _, number=number: number), features, {}, ())
+            loader = Loader(image, found._replace(btf_id=functools.partial(always, number)), features, {}, ())
             tried += 1
             try:
                 loader._btf_id(name, how)
@@ -39,7 +49,9 @@ def main() -> None:
             accepted.append([name, other])
     names = list(ids)
     moved = {name: ids[names[index - 1]] for index, name in enumerate(names)}
-    with Tracer.open_with(Options(), identity, image, found._replace(btf_id=lambda name: moved.get(name, 0))) as tracer:
+    with Tracer.open_with(
+        Options(), identity, image, found._replace(btf_id=functools.partial(one_of, moved))
+    ) as tracer:
         results = selfcheck.run(tracer)
         print(
             json.dumps(
