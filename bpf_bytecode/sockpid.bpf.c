@@ -201,7 +201,8 @@ static __always_inline void read_tuple(struct socket_tuple *tuple, const struct 
 	read_field(&dport, sk, __sk_common.skc_dport);
 	tuple->dport = bpf_ntohs(dport);
 	read_netns(&tuple->netns, sk);
-	read_field(&tuple->ifindex, sk, __sk_common.skc_bound_dev_if);
+	if (bpf_core_field_exists(sk->__sk_common.skc_bound_dev_if))
+		read_field(&tuple->ifindex, sk, __sk_common.skc_bound_dev_if);
 	if (bpf_core_field_exists(sk->__sk_common.skc_v6_daddr)) {
 		is_v6 = is_zero(tuple->family ^ AF_INET6);
 		saddr_at += (bpf_core_field_offset(sk->__sk_common.skc_v6_rcv_saddr) - saddr_at) * is_v6;
@@ -419,7 +420,7 @@ static __always_inline __u64 not_learnable(const struct sock *sk)
 		bad |= BPF_CORE_READ_BITFIELD_PROBED(sk, sk_kern_sock) & (1 - is_accept);
 	if (!setting(BEGINS))
 		bad |= is_zero(state ^ TCP_CLOSE);
-	if (setting(LOCKED)) {
+	if (setting(LOCKED) && bpf_core_field_exists(sk->sk_lock.owned)) {
 		read_field(&owned, sk, sk_lock.owned);
 		bad |= is_zero(owned);
 	}
@@ -501,7 +502,7 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 		owner.entry.flags |= (1 - is_known) * OWNER_LATE;
 	owner.entry.flags &= ~OWNER_LENT;
 	/* Here data of another socket comes by, too, that a BPF program sends on by this one (sockmap). */
-	if (setting(LOCKED) && !setting(BEGINS)) {
+	if (setting(LOCKED) && !setting(BEGINS) && bpf_core_field_exists(((const struct sock *)sk)->sk_user_data)) {
 		read_field(&lent, (const struct sock *)sk, sk_user_data);
 		owner.entry.flags |= differ(lent & ~(__u64)SK_USER_DATA_BPF, 0) * OWNER_LENT;
 	}
@@ -826,8 +827,11 @@ static __always_inline void read_socket(struct event *event, const struct sock *
 	read_field(&event->srtt_us, tp, srtt_us);
 	read_field(&event->snd_cwnd, tp, snd_cwnd);
 	read_field(&event->total_retrans, tp, total_retrans);
-	read_field(&event->undo_marker, tp, undo_marker);
-	read_field(&event->owned, sk, sk_lock.owned);
+	event->undo_marker = 1;
+	if (bpf_core_field_exists(tp->undo_marker))
+		read_field(&event->undo_marker, tp, undo_marker);
+	if (bpf_core_field_exists(sk->sk_lock.owned))
+		read_field(&event->owned, sk, sk_lock.owned);
 }
 
 SEC("probe/tcp_retransmit")

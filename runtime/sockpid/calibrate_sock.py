@@ -212,3 +212,16 @@ class Sockets:
             self.peek.detach(link)
         if self._findings.search(samples, field, 2, SOCK) is None and "nowhere" in self._findings.problems[field]:
             self._findings.note(field, search_bits(samples, field, 8, self._findings.order, SOCK))
+        self._sk_type(samples)
+
+    def _sk_type(self, samples: List[Sample]) -> None:
+        """It has been sk_protocol's neighbour in all versions, before it or behind it."""
+        field, protocol = "struct sock.sk_type", self._findings.found.get("struct sock.sk_protocol")
+        if protocol is None:
+            return
+        kinds = [
+            Sample(s.memory, {field: {socket.SOCK_STREAM if number < len(self.sockets) else socket.SOCK_RAW}})
+            for number, s in enumerate(samples)
+        ]
+        at = protocol.bit_offset // 8
+        self._findings.search(kinds, field, 2, range(at - 2, at + 4))

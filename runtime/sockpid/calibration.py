@@ -21,6 +21,18 @@ VARIETY = 2
 
 ULP = ("struct inet_connection_sock.icsk_ulp_ops", "struct tcp_ulp_ops.name")
 """The upper layer protocol's name. It decides about an owner where there is MPTCP; there it can be found."""
+BESIDE = (
+    "struct inet_connection_sock.icsk_ulp_data",
+    "struct mptcp_subflow_context.conn",
+    "struct sock.__sk_common.skc_bound_dev_if",
+    "struct sock.sk_lock.owned",
+    "struct sock.sk_user_data",
+    "struct tcp_sock.undo_marker",
+)
+"""Fields that calibration does not look for. Without them two sockets of one name on two devices are told apart by
+inode alone, an MPTCP socket that its process closed is not found from its subflows, and what kernel TLS with a network card's
+help, or a sockmap, does in a process's name is not told from what the process does itself."""
+
 IPV6 = ("struct sock.__sk_common.skc_v6_daddr", "struct sock.__sk_common.skc_v6_rcv_saddr")
 
 # struct pt_regs: part of the kernel's user space interface (ptrace, signal frames), so no need to search. By

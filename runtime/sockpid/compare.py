@@ -28,12 +28,18 @@ def expected() -> Dict[str, object]:
 
 
 def compare(
-    pair: Pair, seen: event.Event, info: Info, known: Dict[str, object], crowded: bool = False, connects: bool = False
+    pair: Pair,
+    seen: event.Event,
+    info: Info,
+    known: Dict[str, object],
+    crowded: bool = False,
+    connects: bool = False,
+    marked: bool = True,
 ) -> List[str]:
     """Every field of an event that differs from what is known, as "field: got, expected".
 
     crowded: the maps have no room for all sockets, so that the owner may have been evicted. connects: a hook is
-    attached that learns who connects.
+    attached that learns who connects. marked: undo_marker was read.
     """
     of_mptcp = pair.family == MPTCP
     pairs: List[Any] = [(name, getattr(seen.tuple, name), getattr(pair.tuple, name)) for name in SocketTuple._fields]
@@ -74,10 +80,10 @@ def compare(
         differ.append(f"retransmits: {seen.retransmits}, expected {info.retransmits - 1}")
     if seen.state not in ("ESTABLISHED", "FIN_WAIT1"):
         differ.append(f"state: {seen.state}, expected ESTABLISHED or FIN_WAIT1")
-    return differ + _cause(seen)
+    return differ + _cause(seen, marked)
 
 
-def _cause(seen: event.Event) -> List[str]:
+def _cause(seen: event.Event, marked: bool) -> List[str]:
     """What must hold together in what made the kernel retransmit: a probe of the last segment, or a timeout."""
     differ = []
     if seen.kind not in ("tlp", "rto"):
@@ -90,7 +96,7 @@ def _cause(seen: event.Event) -> List[str]:
         differ.append(f"kind: {seen.kind} (icsk_pending {seen.pending}), expected icsk_pending {pending}")
     if seen.record is not None:
         (marker,) = event.UNDO_MARKER.unpack_from(seen.record, event.UNDO_MARKER_AT)
-        if marker != undo:
+        if marked and marker != undo:
             differ.append(f"undo_marker: {marker}, expected {undo}")
         (owned,) = event.UNDO_MARKER.unpack_from(seen.record, event.OWNED_AT)
         if owned:

@@ -48,8 +48,8 @@ class Info(NamedTuple):
 class Pair:
     """Two connected sockets on loopback, the receiving one deaf."""
 
-    def __init__(self, family: str) -> None:
-        """Raises OSError where the host has no such addresses."""
+    def __init__(self, family: str, bind: bool = False) -> None:
+        """bind: to the loopback device, where that may be. Raises OSError where the host has no such addresses."""
         self.family = family
         self.events: List[event.Event] = []
         self.infos: List[Info] = []
@@ -77,7 +77,7 @@ class Pair:
                 self.sender.setsockopt(socket.IPPROTO_TCP, uapi.TCP_THIN_LINEAR_TIMEOUTS, 1)
             if family == "inet":  # the neighbour of the bit that marks the kernel's own sockets; nothing to TCP
                 self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
-            if family in BOUND:
+            if bind and family in BOUND:
                 with contextlib.suppress(OSError):  # CAP_NET_RAW, before Linux 5.7
                     self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")
                     ifindex = socket.if_nametoindex(LOOPBACK)

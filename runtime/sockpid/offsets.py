@@ -231,9 +231,9 @@ def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets
 
 def unused() -> List[str]:
     """Fields of calibrated tables that may be missing, because this host has no use for what they tell."""
-    from .calibration import IPV6, ULP
+    from .calibration import BESIDE, IPV6, ULP
 
-    names: List[str] = []
+    names = list(BESIDE)
     if not os.path.exists("/proc/sys/net/mptcp"):
         names += ULP
     if not os.path.exists("/proc/net/if_inet6"):

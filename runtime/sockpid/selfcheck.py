@@ -17,6 +17,7 @@ from .deaf import FAMILIES, MPTCP, Pair
 from .errors import CapabilityError, SelfCheckError
 from .exercise import switched_off
 from .half_open import Request
+from .layout import Struct
 from .named import NamedTuple
 from .tracer import Tracer
 
@@ -31,6 +32,10 @@ SYNACK = "synack"
 """What the result of the connection request is called, after its hook."""
 RESULTS = (*FAMILIES, MPTCP, SYNACK)
 """All that there can be results of. The last two are only tried where there are such; nothing waits for them."""
+
+
+DEVICE = "struct sock.__sk_common.skc_bound_dev_if"
+UNDO_MARKER = "struct tcp_sock.undo_marker"
 
 
 class Result(NamedTuple):
@@ -59,6 +64,12 @@ class Watch:
 
     def _raising(self) -> List[str]:
         return [name for name, hook in self._hooks.items() if hook.raises]
+
+    def reads(self, field: str) -> bool:
+        """Do the offsets know where this field of a kernel struct is? Calibrated ones do without some."""
+        name, _, path = field.partition(".")
+        row = self._tracer.offsets.layout.get(name)
+        return isinstance(row, Struct) and row.fields.get(path) is not None
 
     def has(self, hook: str) -> bool:
         return hook in self._hooks
@@ -148,7 +159,7 @@ def _attempt(
     mptcp = [MPTCP] if os.path.exists("/proc/sys/net/mptcp") and tracer.sees_mptcp else []
     for family in (*FAMILIES, *mptcp):
         try:
-            pairs.append(Pair(family))
+            pairs.append(Pair(family, watch.reads(DEVICE)))
             pairs[-1].info()
         except OSError as error:
             if error.errno == errno.EPERM:
@@ -206,7 +217,7 @@ def _differences(pair: Pair, known: Dict[str, object], watch: Watch) -> List[str
     return [
         line
         for seen, info in zip(pair.events, pair.infos)
-        for line in compare(pair, seen, info, known, crowded, watch.connects())
+        for line in compare(pair, seen, info, known, crowded, watch.connects(), watch.reads(UNDO_MARKER))
     ]
 
 

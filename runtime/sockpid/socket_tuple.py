@@ -37,8 +37,10 @@ def pack(value: SocketTuple) -> bytes:
     """The struct socket_tuple of a value. Raises OSError for what is no address."""
     import socket  # see address()
 
-    family = {name: number for number, name in FAMILY.items()}[value.family]
-    saddr, daddr = (socket.inet_pton(family, text).ljust(16, b"\0") for text in (value.saddr, value.daddr))
+    named = {name: number for number, name in FAMILY.items()}
+    family = named[value.family] if value.family in named else int(value.family.rpartition("-")[2])
+    written = family if family in FAMILY else socket.AF_INET  # as of_fields() does
+    saddr, daddr = (socket.inet_pton(written, text).ljust(16, b"\0") for text in (value.saddr, value.daddr))
     return struct.pack("=" + TUPLE, value.netns, value.ifindex, family, value.sport, value.dport, 0, saddr, daddr)
 
 

@@ -94,11 +94,12 @@ def syns(namespace: str, word: str) -> tuple[int, list[dict[str, Any]]]:
         return user.pid, [event for event in events if event["daddr"] == NOWHERE]
 
 
-def test_a_process_that_was_never_seen_leaves_the_kernel(namespace: str) -> None:
-    _, events = syns(namespace, "rest")
+def test_a_process_that_was_never_seen_is_found_by_what_it_has_open(namespace: str) -> None:
+    """Not the kernel thread that connects the other path."""
+    pid, events = syns(namespace, "rest")
     assert events
-    assert {(e["kind"], e["pid"], e["comm"], e["how"], e["reason"], e["ulp"]) for e in events} == {
-        ("syn", None, None, "kernel", None, "mptcp")
+    assert {(e["kind"], e["pid"], e["how"], e["reason"], e["ulp"]) for e in events} == {
+        ("syn", pid, "holder", None, "mptcp")
     }
 
 

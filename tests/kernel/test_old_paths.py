@@ -214,9 +214,10 @@ def test_the_times_by_which_entries_are_old_lie_where_the_compiler_put_them() ->
     abi = images()["little"].abi
     process = abi["struct process"]["members"]["when_ns"][0]
     assert {
-        "owner_by_sock": abi["struct owner"]["members"]["latest"][0] + process,
-        "socket_to_pid": process,
-        "exec_names": abi["struct exec_name"]["members"]["start_ns"][0],
+        "owner_by_sock": abi["struct owner"]["members"]["entry"][0] + process,
+        "socket_to_pid": abi["struct socket_owner"]["members"]["latest"][0] + process,
+        "exec_names": abi["struct exec_name"]["members"]["when_ns"][0],
+        "exited": 0,
     } == room.WHEN
 
 
