@@ -109,6 +109,7 @@ def run(tracer: Tracer, others: Optional[List[event.Event]] = None, timeout: flo
     """
     strangers: List[event.Event] = []
     former: List[Pair] = []
+    results: List[Result] = []
     for _ in range(ATTEMPTS):
         watch = Watch(tracer)
         results = _attempt(tracer, watch, strangers, former, timeout)

@@ -111,7 +111,7 @@ def judge(way: Way, name: str, files: Mapping[str, bytes]) -> Json:
         "verdict": "right",
         "hooks": report["hooks"],
         "offsets": report["offsets"],
-        "families": [family for family in ("inet", "inet6", "mapped") if report["families"][family]["ok"]],
+        "families": [family for family in ("inet", "inet6", "mapped") if report["families"].get(family, {}).get("ok")],
     }
     if text("advice"):
         found["advice"] = _short(text("advice").strip())
