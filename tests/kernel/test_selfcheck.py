@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import deaf, event, selfcheck
+from sockpid import deaf, errors, event, selfcheck
 from sockpid.collection import Options
 from sockpid.tracer import Tracer
 
@@ -36,3 +36,21 @@ def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: 
     assert [result for result in results if not result.ok] == []
     assert len([pair for pair in pairs if pair.family in deaf.FAMILIES]) == 2 * len(deaf.FAMILIES)
     assert not [seen for seen in others for pair in pairs if pair.is_of(seen)]
+
+
+def test_a_hook_that_does_not_run_is_named_and_not_the_offsets() -> None:
+    """Detached behind the probe's back: as if tracing was switched off. All that is left to try is tried."""
+    with Tracer.open(Options(), None) as tracer:
+        (retransmit,) = (a for a in tracer.collection.hooks if a.hook.name == "retransmit")
+        assert retransmit.link is not None
+        where = f"{retransmit.link.mechanism} {retransmit.link.target}"
+        retransmit.link.close()
+        try:
+            results = selfcheck.run(tracer, timeout=0.5)
+        except errors.AttachError as error:
+            refused = error.reasons
+        else:
+            assert [result for result in results if not result.ok] == []
+            (retransmit,) = (a for a in tracer.collection.hooks if a.hook.name == "retransmit")
+            refused = list(retransmit.refused)
+    assert [reason.partition(":")[0] for place, reason in refused if place == where] == ["attached, and does not run"]
