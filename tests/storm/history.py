@@ -253,7 +253,7 @@ class History:
         if each.operation == record.SOCKMAP:
             self.through_sockmaps.add(user)
         done = bool(each.end) and not each.flags & record.FAILED
-        end = each.end or program.gone
+        end = each.end or max(program.gone, user.gone)
         hard = done and each.operation in self._hard
         socket.uses.append(Use(each.begin, end, user, each.operation, hard, each.argument or user.pid))
         if each.operation in (record.CONNECT, record.ACCEPT, record.LISTEN):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -371,3 +372,23 @@ def test_a_storm_that_failed() -> None:
     script.phases.append({"what": "error", "mono": 0, "real": 0, "reason": "a worker died"})
     history = History(script.logs.items(), script.phases, hard_operations(HOOKS, False))
     assert history.errors == ["a worker died"]
+
+
+def test_who_executed_another_program_is_told_of_by_its_parent() -> None:
+    script = two()
+    script.does("p", record.SEND, 60, 61, more="p-1")
+    assert script.judge(event(70, 11, ambiguous=2)).right == 1
+    assert script.judge(event(70, 10, ambiguous=2)).faults == {"wrong": 1}
+
+
+def test_logs_outlive_their_process_and_grow(tmp_path: Path) -> None:
+    log = record.Log(str(tmp_path), "w0")
+    begun = [log.begin(record.SEND, number, more=b"x" * 1000) for number in range(2000)]
+    log.end(begun[0])
+    log.end(begun[1999], record.FAILED)
+    record.pack(str(tmp_path), str(tmp_path.with_suffix(".log")))
+    ((name, records),) = record.unpack(tmp_path.with_suffix(".log").read_bytes())
+    assert name == "w0"
+    assert [each.inode for each in records] == list(range(2000))
+    assert [bool(each.end) for each in records] == [number in (0, 1999) for number in range(2000)]
+    assert (records[0].flags, records[1999].flags, records[7].more) == (0, record.FAILED, b"x" * 1000)

@@ -168,6 +168,7 @@ def execute(process: Process) -> None:
     if not chosen:
         return
     told, tell = os.pipe()
+    since = monotonic_ns()
     before = process.random.random() < 0.5
 
     def body(child: Process) -> None:
@@ -196,12 +197,11 @@ def execute(process: Process) -> None:
         raise
     finally:
         os.close(tell)
-    since = monotonic_ns()
+    begun = [process.log.begin(record.SEND, each.inode, 0, name.encode(), since) for each in chosen]
     with os.fdopen(told, encoding="ascii") as lines:
-        done = [chosen[int(line) - 3] for line in lines]
-    for held in chosen:
-        at = process.log.begin(record.SEND, held.inode, 0, name.encode(), since=since)
-        process.log.end(at, 0 if held in done else record.FAILED)
+        done = [int(line) - 3 for line in lines]
+    for number, at in enumerate(begun):
+        process.log.end(at, 0 if number in done else record.FAILED)
     process.kill_later(child, 0.3 + process.random.random() * 1.5)
     if process.random.random() < 0.7:
         for each in chosen:

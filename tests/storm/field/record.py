@@ -46,15 +46,14 @@ class Log:
 
     def __init__(self, directory: str, name: str) -> None:
         self._path = os.path.join(directory, name)
-        self._segments = 0
+        self._maps: List[mmap.mmap] = []
         self._next()
 
     def _next(self) -> None:
-        path = f"{self._path}.{self._segments}.log"
-        self._segments += 1
+        path = f"{self._path}.{len(self._maps)}.log"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         os.ftruncate(descriptor, SEGMENT)
-        self._map = mmap.mmap(descriptor, SEGMENT)
+        self._maps.append(mmap.mmap(descriptor, SEGMENT))
         os.close(descriptor)
         self._at = 0
 
@@ -64,23 +63,26 @@ class Log:
         if self._at + size > SEGMENT:
             self._next()
         at = self._at
-        self._map[at + HEAD.size : at + HEAD.size + len(more)] = more
+        into = self._maps[-1]
+        into[at + HEAD.size : at + HEAD.size + len(more)] = more
         self._at += size
-        HEAD.pack_into(self._map, at, since or monotonic_ns(), 0, inode, argument, operation, 0, len(more))
-        return at
+        HEAD.pack_into(into, at, since or monotonic_ns(), 0, inode, argument, operation, 0, len(more))
+        return at + SEGMENT * (len(self._maps) - 1)
 
     def end(self, at: int, flags: int = 0) -> None:
-        """The operation that began last has ended."""
+        """The operation has ended, of which begin() returned this."""
+        into, at = self._maps[at // SEGMENT], at % SEGMENT
         if flags:
-            _FLAGS.pack_into(self._map, at + 29, flags)
-        _END.pack_into(self._map, at + 8, monotonic_ns())
+            _FLAGS.pack_into(into, at + 29, flags)
+        _END.pack_into(into, at + 8, monotonic_ns())
 
     def note(self, operation: int, inode: int = 0, argument: int = 0, more: bytes = b"", since: int = 0) -> None:
         """Something that happened between `since` and now."""
         self.end(self.begin(operation, inode, argument, more, since))
 
     def close(self) -> None:
-        self._map.close()
+        for each in self._maps:
+            each.close()
 
 
 def read(content: bytes) -> Iterator[Record]:
