@@ -20,7 +20,8 @@ SLACK = 3_000_000
 LATER = 5_000_000_000
 """So long after an event the probe may still look at what is open, and who lives: it may not keep up."""
 BEHIND = 60_000_000_000
-"""The same, of a probe that is starting, or that has lost events."""
+"""The same, of a probe that is starting, or that has lost events; and so long after an event it may say what a process
+is now: whether it lives, and its name."""
 BELIEVED = 1_200_000_000
 """So long the probe believes what it has seen of a process."""
 PATIENCE = 3_000_000_000
@@ -289,7 +290,7 @@ class Case:
         """The name is one that the process had when it used the socket last, or later. Or when it began to use it, for
         a hook need not look again at a process that it knows; or a moment ago, for neither need the describer."""
         comm = self.event["comm"]
-        if any(comm in program.comms(since, self.later) for program in programs):
+        if any(comm in program.comms(since, self.until + BEHIND) for program in programs):
             return
         uses = [use.begin for socket in self.sockets for use in socket.uses if use.program in programs]
         before = min([*uses, self.since - BELIEVED])
@@ -300,7 +301,7 @@ class Case:
 
     def _exited(self, programs: set[Program]) -> None:
         exited = self.event.get("exited")
-        if exited and all(program.lives > self.later for program in programs):
+        if exited and all(program.lives > self.until + BEHIND for program in programs):
             self._fault("exited", "though it lives")
         if exited is False and all(program.gone + PATIENCE < self.since for program in programs):
             self._fault("exited", "false, though it is gone")
