@@ -637,6 +637,12 @@ int tcp_set_state(struct probe_ctx *ctx)
 	if (known) {
 		tuple = known->tuple;
 		unpublish(&tuple, sk, 1);
+		/* The end of an MPTCP socket's memory is seen by security modules alone, and nothing is told of it after this. */
+		if (is_zero(BPF_CORE_READ_BITFIELD_PROBED((const struct sock *)sk, sk_protocol) ^ IPPROTO_MPTCP)) {
+			if (!bpf_map_delete_elem(&owner_by_sock, &sk))
+				count(COUNTER_DELETED);
+			unsettle(sk);
+		}
 		return setting(RETURN);
 	}
 	/* A seeded one, or one whose entry was evicted. tcp_disconnect() may have cleared the port. */

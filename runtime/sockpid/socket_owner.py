@@ -30,9 +30,6 @@ SHARED = 1 << 1
 LENT = 1 << 2
 """The kernel puts data of other sockets into this one: who was seen to send need not have it."""
 
-LENT = 1 << 2
-"""The kernel puts data of other sockets into this one: who was seen to send need not have it."""
-
 SEAL_SEED = 0x9E3779B97F4A7C15
 SEAL_FACTOR = 0xD6E8FEB86659FD93
 MASK = (1 << 64) - 1
