@@ -30,8 +30,8 @@ BESIDE = (
     "struct tcp_sock.undo_marker",
 )
 """Fields that calibration does not look for. Without them two sockets of one name on two devices are told apart by
-inode alone, an MPTCP socket that its process closed is not found from its subflows, and what kernel TLS with a network card's
-help, or a sockmap, does in a process's name is not told from what the process does itself."""
+inode alone, an MPTCP socket that its process closed is not found from its subflows, and what kernel TLS with a network
+card's help, or a sockmap, does in a process's name is not told from what the process does itself."""
 
 IPV6 = ("struct sock.__sk_common.skc_v6_daddr", "struct sock.__sk_common.skc_v6_rcv_saddr")
 

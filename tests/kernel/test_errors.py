@@ -22,7 +22,6 @@ UNPROVED = {
     ("struct inet_connection_sock", "icsk_ulp_data"): "what is 0 there is found through the struct socket as well",
     ("struct mptcp_subflow_context", "conn"): "as above",
     ("struct sock", "sk_user_data"): "what is empty in its place costs a doubt, and names nobody else",
-    ("struct sock", "sk_user_data"): "all that it can do is to put an owner in doubt",
     ("struct socket", "sk"): "the other way to an MPTCP socket: what is at no socket's address is in no map",
 }
 """Fields that need not be right for every value that is wrong to be found out, and why no wrong process is named."""
