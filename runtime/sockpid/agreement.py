@@ -20,12 +20,13 @@ SHOWN = 8
 def demand(wanted: Wanted, one: Source, other: Source, silence: bool = False) -> None:
     """Raises ConflictError, naming both, where they say different things of a field that is wanted.
 
-    silence: not where `one` says that the kernel has no such field, which it may not have known.
+    silence: not where `one` says that the kernel has no such field, which it may not have known, and not where it has
+    the place right and not the size.
     """
     lines = [
         f"{name}: {place(first)} in {one[0]}, {place(second)} in {other[0]}"
         for name, first, second in _differing(wanted, one[1], other[1])
-        if not (silence and first is None)
+        if not (silence and _is_silence(first, second))
     ]
     if lines:
         shown = [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else lines
@@ -43,6 +44,10 @@ def _differing(wanted: Wanted, one: Layout, other: Layout) -> Iterator[Tuple[str
                 # Not every source tells whether a field is signed.
                 if (first and first[:3]) != (second and second[:3]):
                     yield f"{name}.{path}", first, second
+
+
+def _is_silence(one: Optional[Field], other: Optional[Field]) -> bool:
+    return one is None or (other is not None and one.bit_offset == other.bit_offset)
 
 
 def _speaks(layout: Layout, name: str, path: str) -> bool:

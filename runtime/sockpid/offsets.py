@@ -147,7 +147,7 @@ def against_btf(image: Image, arch: Arch, found: Offsets, deny: FrozenSet[str]) 
         live = from_btf(image, arch)
     except (SyscallError, BtfError):
         return None
-    _agree(image, arch, found, live)
+    _agree(image, arch, found, live, silence=found.origin == "calibrated")
     return live.source
 
 

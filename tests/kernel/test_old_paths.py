@@ -92,7 +92,6 @@ def test_old_paths_see_what_the_new_ones_see(tmp_path: Path) -> None:
     assert len(default) > 60
     assert comparable(array) == comparable(default)
     assert comparable(old, "cgroup_id") == comparable(default, "cgroup_id")
-    assert {event["cgroup_id"] for event in old} == {0}
     for events in (old, array):
         stamps = [event["ts_ns"] for event in events]
         assert stamps == sorted(stamps), "the buffers of all CPUs together are in order"

@@ -18,9 +18,9 @@ def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: 
     pairs: list[deaf.Pair] = []
     made = deaf.Pair.__init__
 
-    def init(pair: deaf.Pair, family: str) -> None:
+    def init(pair: deaf.Pair, family: str, bind: bool = False) -> None:
         pairs.append(pair)
-        made(pair, family)
+        made(pair, family, bind)
 
     monkeypatch.setattr(deaf.Pair, "__init__", init)
     with Tracer.open(Options(), None) as tracer:
