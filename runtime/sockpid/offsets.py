@@ -233,7 +233,7 @@ def unused() -> List[str]:
     """Fields of calibrated tables that may be missing, because this host has no use for what they tell."""
     from .calibration import BESIDE, IPV6, ULP
 
-    names = list(BESIDE)
+    names: List[str] = [*BESIDE]
     if not os.path.exists("/proc/sys/net/mptcp"):
         names += ULP
     if not os.path.exists("/proc/net/if_inet6"):

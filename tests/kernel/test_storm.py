@@ -10,8 +10,8 @@ from tests.storm.play import Outcome, Somewhere, storm
 SECONDS = 9.0
 PROCESSES = 4
 OPEN = {"reason, while starting", "reason"}
-"""Known, and not mended yet: what came before all older sockets were listed is said to be for want of a hook, and so is now
-and then a socket without an inode that is older. No owner is wrong in it."""
+"""Known, and not mended yet: what came before all older sockets were listed is said to be for want of a hook, and so is
+now and then a socket without an inode that is older. No owner is wrong in it."""
 SEEDS = {1: "busy from the start", 2: "calm at first", 3: "restarted", 4: "restarted and kept", 5: "a small map"}
 
 
