@@ -5,6 +5,8 @@ An owner is certain unless something speaks against it. What does is told as `do
 - "not-held": somebody has the socket open, and the process that was seen to use it lives and does not.
 - "missed": a run of a hook that learns owners was passed over since this one was seen to use the socket.
 - "lent": the kernel puts data of other sockets into this one (sockmap): who made it do so need not have the socket.
+- "unseen": nobody was seen to use the socket, or who was has been forgotten for want of room; the named process had it
+  open when that was last looked at, and others may have, or have had.
 - "inherited": it was learnt by the instance before this one, and not seen to use the socket since.
 
 Who alone has a socket open is its owner, whatever was missed.
@@ -96,14 +98,18 @@ class Certainty:
         if not seen.inode or self.witness is None or (seen.kern and seen.ulp != "mptcp"):
             return Settled(seen, None, None)
         holders = self.witness.holders(seen.inode, seen.ts_ns)
+        alone = self.witness.whole and holders is not None and len(holders) == 1
         if holders is None:
             holders = self.witness.some_holders(seen.inode)
         if not holders:
             return Settled(seen, None, None)
-        return Settled(_held_by(seen, holders, None), True, None)
+        self.uncertain += not alone
+        return Settled(_held_by(seen, holders, None), alone, None if alone else "unseen")
 
     def _checked(self, seen: event.Event, owner: event.Process) -> Settled:
         doubt = "lent" if seen.lent else self._stale(owner.when_ns)
+        if owner.how == "seed" and self._tracer.evicted():  # somebody may have used it since, and been forgotten
+            doubt = "unseen"
         witness = self.witness
         if not seen.inode or witness is None:
             return Settled(seen, doubt is None, doubt)

@@ -77,7 +77,7 @@ def test_where_there_is_no_time_to_look_at_all_whoever_is_known_to_have_it_is_na
     assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, False, "not-held")
     assert (counts.contradicted, counts.unchecked) == (1, 0)
     settled, _ = settle(witness, event.decode(record(NOBODY)))
-    assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", True)
+    assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", False)
 
 
 @pytest.mark.parametrize("how", [3, 4])
@@ -159,7 +159,10 @@ def test_a_socket_that_nobody_was_seen_to_use_belongs_to_who_has_it_open() -> No
     settled, _ = settle(Witness(None, (OTHER, SELF)), nobody)
     seen = settled.seen
     assert (seen.owner.pid, seen.owner.how, seen.users, seen.first, seen.found) == (50, "holder", 2, None, "inode")
-    assert settled.certain is True
+    assert (settled.certain, settled.doubt) == (False, "unseen")
+    for alone in (Witness(None, (OTHER,)), Witness(None, (OTHER,), whole=False)):
+        settled, _ = settle(alone, nobody)
+        assert (settled.seen.owner.pid, settled.certain) == (50, alone.whole)
     for witness in (Witness(None, ()), Witness(None, None), None):
         settled, _ = settle(witness, nobody)
         assert (settled.seen.owner, settled.certain, settled.doubt) == (None, None, None)
