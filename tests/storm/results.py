@@ -109,14 +109,26 @@ move into network namespaces, die, in any order and at once, while the probe is 
 what it did, and when. From the logs follows who may have used a socket last at any time; every event is held against
 that. [accuracy.md](accuracy.md) plays what can be told one by one.
 
-*Certain* are events that say so (`certain`), *doubted* those that say they are not: in brackets how many of these name
-a wrong process. A wrong owner that is not doubted is a fault, and so is everything else that is said and not so. *Lost*
-is what the ring buffer could not hold: the storm does not wait for the probe. *Current* is how often the process that
-happened to run would have been right. Of each runtime the storms are counted from its first one; another begins anew.
+*Doubted* are events that name a process and say that it is not certain (`doubt`): in brackets how many of these name a
+wrong one. All others that name one must be right; a wrong one is a fault, and so is everything else that is said and not
+so. *Lost* is what the ring buffer could not hold: the storm does not wait for the probe. *Current* is how often the
+process that happened to run would have been right. Results of one runtime are added up; another one begins anew.
 
 """
+WRONG = ("wrong", "stale")
+"""Faults of which a wrong process is told."""
 TITLES = (
-    *("where", "storms", "operations", "events", "named, of these right", "certain", "doubted", "unknown", "current"),
+    *(
+        "where",
+        "storms",
+        "operations",
+        "events",
+        "not doubted, of these right",
+        "certain",
+        "doubted",
+        "unknown",
+        "current",
+    ),
     *("lost", "faults", "runtime"),
 )
 
@@ -133,7 +145,8 @@ def _row(name: str, column: Json) -> str:
     named = summed["events"] - unknown
     doubted, wrong = (sum(summed[key].values()) for key in ("doubted", "doubted_wrong"))
     cells = [name, len(column["seeds"]), summed["operations"], summed["events"]]
-    cells += [f"{named}, {(summed['right'] + summed['held'] + summed['stale']) / max(1, named):.4%}"]
+    said, faults = named - doubted, sum(n for what, n in summed["faults"].items() if what.startswith(WRONG))
+    cells += [f"{said}, {(said - faults) / max(1, said):.4%}"]
     cells += [summed["certain"], f"{doubted} ({wrong})", _counts(summed["unknown"])]
     cells += [f"{summed['naive'] / max(1, summed['events']):.1%}", summed["lost"], _counts(summed["faults"])]
     return "| " + " | ".join(str(cell) for cell in [*cells, column["runtime"]]) + " |\n"
