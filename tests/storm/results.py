@@ -110,7 +110,7 @@ what it did, and when. From the logs follows who may have used a socket last at 
 that. [accuracy.md](accuracy.md) plays what can be told one by one.
 
 *Doubted* are events that name a process and say that it is not certain (`doubt`): in brackets how many of these name a
-wrong one. All others that name one must be right; a wrong one is a fault, and so is everything else that is said and not
+wrong one. All others that name one must be right; a wrong one is a fault, and so is all else that is said and not
 so. *Lost* is what the ring buffer could not hold: the storm does not wait for the probe. *Current* is how often the
 process that happened to run would have been right. Results of one runtime are added up; another one begins anew.
 
