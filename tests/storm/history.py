@@ -97,6 +97,8 @@ class Socket:
     holds: list[Hold] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)
     """When its connections began."""
+    waited_since: int = NEVER
+    """When an accepted one was called, and waited in the queue from then on."""
 
     @functools.cached_property
     def hard_ends(self) -> list[tuple[int, int]]:
@@ -273,10 +275,17 @@ class History:
         return found
 
     def _finish(self) -> None:
-        for lives in self.lives.values():
-            lives.sort(key=lambda life: life.begin)
         for socket in self.sockets.values():
             socket.uses.sort(key=lambda use: use.begin)
+        for lives in self.lives.values():
+            lives.sort(key=lambda life: life.begin)
+        for key, lives in self.lives.items():
+            netns, family, saddr, sport, daddr, dport = key
+            callers = self.lives.get((netns, family, daddr, dport, saddr, sport), [])
+            for life in lives:
+                called = [caller.begin for caller in callers if caller.begin <= life.end]
+                if called and life.socket.uses[0].operation == record.ACCEPT:
+                    life.socket.waited_since = max(called)
         self.offsets.sort()
 
     def alive(self, key: Key, since: int, until: int) -> Iterator[Life]:

@@ -262,7 +262,7 @@ class Case:
         if len(self.sockets) > 1:
             return
         (socket,) = self.sockets
-        begun = socket.begins[0] if socket.begins else socket.uses[0].begin
+        begun = min(socket.begins[0] if socket.begins else socket.uses[0].begin, socket.waited_since)
         if reason == "evicted":
             if not self.court.crowded(self.until):
                 self._fault("evicted", "though there was room")

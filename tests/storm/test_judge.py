@@ -207,6 +207,15 @@ def test_older_is_no_excuse_for_a_young_socket() -> None:
     assert script.judge(event(50, None, reason="older-than-probe")).faults == {"reason": 1}
 
 
+def test_an_accepted_socket_is_as_old_as_the_call() -> None:
+    script = Script()
+    script.born("q", 12)
+    script.connects("q", 2, inode=8, more="1 inet 127.0.0.2 9 127.0.0.1 40 0")
+    script.born("p", 10)
+    script.does("p", record.ACCEPT, 20, 21)
+    assert script.judge(event(50, None, reason="older-than-probe")).ok
+
+
 def test_evicted_only_where_there_was_no_room() -> None:
     assert two().judge(event(50, None, reason="evicted")).faults == {"evicted": 1}
     assert two().judge(event(50, None, reason="evicted"), room=0).ok
