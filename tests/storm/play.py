@@ -10,8 +10,9 @@ from typing import NamedTuple
 from . import place
 from .field import record
 from .history import History, hard_operations
-from .judge import BEHIND, LATER, SLACK, Judge, Verdict
+from .judge import BEHIND, LATER, SLACK, Judge
 from .plan import Plan
+from .verdict import Verdict
 
 GUEST_SLACK = 10_000_000
 """A guest is emulated: between two looks at its clocks there may be milliseconds."""

@@ -13,7 +13,8 @@ import pytest
 from .field import record
 from .field.record import Record
 from .history import History, hard_operations
-from .judge import BELIEVED, LATER, Judge, Verdict
+from .judge import BELIEVED, LATER, Judge
+from .verdict import Verdict
 
 Json = dict[str, Any]
 MS = 1_000_000
