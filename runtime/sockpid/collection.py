@@ -6,7 +6,6 @@ answered to the others is kept for `sockpid doctor`.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 
@@ -284,8 +283,10 @@ class Collection:
 
         A kernel that cannot do so in one call does not count misses either: there each 64th use takes it.
         """
-        with contextlib.suppress(SyscallError):
+        try:
             self.maps["settled"].zero()
+        except SyscallError:
+            return
 
     def replace_events(self, settings: Tuple[Tuple[str, int], ...]) -> None:
         """Attaches the programs that raise events anew, with other settings; the new ones first, then the old ones go.

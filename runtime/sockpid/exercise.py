@@ -7,8 +7,8 @@ attached once it was seen to run.
 
 from __future__ import annotations
 
+import _socket as socket  # all that is needed; what socket.py adds takes as long to import as three programs to load
 import os
-import socket
 import struct
 
 from . import syscall
@@ -83,7 +83,7 @@ class Exercise:
 
     def _pair(self, protocol: int = 0) -> Tuple[socket.socket, socket.socket]:
         client, listener = self._connect(protocol)
-        server = listener.accept()[0]
+        server = socket.socket(fileno=listener._accept()[0])  # type: ignore[attr-defined] # what socket.py calls
         server.settimeout(SECONDS)
         self._open.append(server)
         return client, server

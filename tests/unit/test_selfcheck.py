@@ -89,7 +89,7 @@ def test_a_place_that_misses_some_and_comes_too_early(pair: Pair, monkeypatch: p
 
 
 def test_only_what_is_right_so_far_is_worth_waiting_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch: Any = SimpleNamespace(crowded=lambda: False, connects=lambda: False)
+    watch: Any = SimpleNamespace(crowded=lambda: False, connects=lambda: False, reads=lambda _field: True)
     assert not selfcheck._promising([pair], {"pid": 7}, watch)  # no event at all
     answer(monkeypatch, pair, Info(1, 30, 1, 1), Info(2, 30, 1, 2))
     pair.take(retransmit(1), 0)
@@ -112,6 +112,7 @@ def probe() -> SimpleNamespace:
 def judged(pair: Pair, strangers: list[event.Event], probe: SimpleNamespace) -> selfcheck.Result:
     watch: Any = SimpleNamespace(
         crowded=lambda: probe.crowded,
+        reads=lambda _field: True,
         connects=lambda: False,
         fired=lambda _: probe.ran,
         lost=lambda: probe.lost,
