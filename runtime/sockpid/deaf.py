@@ -79,7 +79,7 @@ class Pair:
                 self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
             if bind and family in BOUND:
                 with contextlib.suppress(OSError):  # CAP_NET_RAW, before Linux 5.7
-                    self.sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")
+                    self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")
                     ifindex = socket.if_nametoindex(LOOPBACK)
             self.sender.bind((local, 0))
             self.sender.connect(listener.getsockname())

@@ -35,6 +35,7 @@ class HookWatch:
         self._exercise = Exercise()
         self._pair: Optional[Pair] = None
         self._former: Optional[Pair] = None
+        self._begun = time.monotonic()
         self._fired = 0
         self._until = 0.0
         self.stopped: Dict[str, str] = {}
@@ -42,11 +43,14 @@ class HookWatch:
     @property
     def provokes(self) -> bool:
         """Is there a socket of ours that the kernel retransmits for, or was there just now?"""
-        return self._pair is not None or self._former is not None
+        return self._pair is not None or self._former is not None or time.monotonic() < self._begun + PATIENCE_SECONDS
 
     def is_ours(self, seen: event.Event) -> bool:
-        """Is this an event of a socket that was made to see whether there are any?"""
-        return any(pair is not None and pair.is_of(seen) for pair in (self._pair, self._former))
+        """Is this an event of a socket that was made to see whether there are any, now or at the start?"""
+        if any(pair is not None and pair.is_of(seen) for pair in (self._pair, self._former)):
+            return True
+        ends = seen.tuple.sport, seen.tuple.dport, seen.tuple.saddr, seen.tuple.daddr
+        return any((of.sport, of.dport, of.saddr, of.daddr) == ends for of in self._tracer.own)
 
     def look(self) -> List[str]:
         """Asks, if it is time to. Returns what is to be said: of hooks that stopped, or fire again."""

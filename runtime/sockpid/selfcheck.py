@@ -209,6 +209,7 @@ def _attempt(
         if request is not None:
             request.close()
     former += pairs
+    tracer.own += [pair.tuple for pair in pairs]  # the last of their events may be on their way
     _check_forgotten(tracer, pairs, results)
     return results
 

@@ -50,6 +50,8 @@ class Tracer:
         self.missed_at_ns = kernel.monotonic_ns()
         """CLOCK_MONOTONIC: what was learnt before may be outdated, for a run of a hook that learns was passed over."""
         collection.unsettle()
+        self.own: List[SocketTuple] = []
+        """Sockets of our own, which the kernel may still have raised events for."""
         self.is_blind = False
         """A hook that learns owners is known not to fire any more."""
         self.inherited_at_ns = kernel.monotonic_ns() if collection.base else 0

@@ -91,6 +91,7 @@ CAP_BPF = 39
 # include/uapi/asm-generic/socket.h, include/uapi/linux/filter.h
 SO_NO_CHECK = 11
 SO_ATTACH_FILTER = 26
+SO_BINDTODEVICE = 25  # Python has no name for it everywhere
 BPF_RET_K = 0x06
 
 # enum in include/net/tcp_states.h, in order from 1
