@@ -209,7 +209,10 @@ def _attempt(
         if request is not None:
             request.close()
     former += pairs
-    tracer.own += [pair.tuple for pair in pairs]  # the last of their events may be on their way
+    # The last of their events may be on their way.
+    for each in [*pairs, *([request] if request is not None else [])]:
+        t = each.tuple
+        tracer.own += [t, t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr)]
     _check_forgotten(tracer, pairs, results)
     return results
 
