@@ -210,8 +210,7 @@ def _attempt(
             request.close()
     former += pairs
     # The last of their events may be on their way.
-    for each in [*pairs, *([request] if request is not None else [])]:
-        t = each.tuple
+    for t in [pair.tuple for pair in pairs] + ([request.tuple] if request is not None else []):
         tracer.own += [t, t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr)]
     _check_forgotten(tracer, pairs, results)
     return results

@@ -170,7 +170,7 @@ def test_a_wrong_argument_register_is_found(guest: Guest, shard: tuple[str, byte
     result = run(guest, doctored, "run", "--json", "--duration", "1", *KPROBES)
     if result.status == 0:  # a program that is given something else than a socket is not seen to run, and not used
         hooks = next(line for line in result.stderr.splitlines() if "offsets from" in line)
-        learning = ("connect", "accept", "send", "receive")
+        learning = ("connect", "accept", "receive")  # another register may hold the socket by chance at a send
         assert not [name for name in learning if f" {name}: kprobe" in hooks], hooks
         return
     assert result.status == errors.SelfCheckError.exit_code, result
