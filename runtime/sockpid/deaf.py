@@ -26,7 +26,7 @@ FAMILIES = ("inet", "inet6", "mapped")
 MPTCP = "mptcp"
 """And this: an MPTCP socket that talks to one that knows only TCP."""
 IPPROTO_MPTCP = 262
-LOOPBACK = "lo"
+LOOPBACK, LOOPBACK_IFINDEX = "lo", 1  # include/net/flow.h: the same in every network namespace
 BOUND = ("inet", "inet6")
 """Families whose sender is bound to that device, where we may do so; for others the kernel must say that it is not."""
 
@@ -80,7 +80,7 @@ class Pair:
             if bind and family in BOUND:
                 with contextlib.suppress(OSError):  # CAP_NET_RAW, before Linux 5.7
                     self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")
-                    ifindex = socket.if_nametoindex(LOOPBACK)
+                    ifindex = LOOPBACK_IFINDEX
             self.sender.bind((local, 0))
             self.sender.connect(listener.getsockname())
             receiver = self._keep(listener.accept()[0])
