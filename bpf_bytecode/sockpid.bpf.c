@@ -109,7 +109,7 @@ struct {
 /* Or a BPF_MAP_TYPE_PERF_EVENT_ARRAY, where the loader finds no ring buffer. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
+	__uint(max_entries, 1 << 21);
 } events SEC(".maps");
 
 static __always_inline void count_many(__u32 counter, __u64 many)
