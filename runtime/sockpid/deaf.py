@@ -8,7 +8,6 @@ stream's timer does not back off: so what counts timeouts in a row is told from 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
@@ -19,7 +18,7 @@ from .socket_tuple import SocketTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional
+    from typing import List, Optional, Union
 
 FAMILIES = ("inet", "inet6", "mapped")
 """What a pair can be of: IPv4, IPv6, or IPv4 through IPv6 sockets."""
@@ -70,16 +69,17 @@ class Pair:
             listener.bind((remote, 0))
             listener.listen(1)
             self.sender = self._keep(socket.socket(domain, socket.SOCK_STREAM, protocol))
-            with contextlib.suppress(OSError):  # MPTCP does not know all of them
-                self.sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                # BBR keeps to exponential backoff; Reno is in every kernel.
-                self.sender.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
-                self.sender.setsockopt(socket.IPPROTO_TCP, uapi.TCP_THIN_LINEAR_TIMEOUTS, 1)
+            # BBR keeps to exponential backoff; Reno is in every kernel. MPTCP does not know all of these options.
+            _ = (
+                _set(self.sender, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                and _set(self.sender, socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+                and _set(self.sender, socket.IPPROTO_TCP, uapi.TCP_THIN_LINEAR_TIMEOUTS, 1)
+            )
             if family == "inet":  # the neighbour of the bit that marks the kernel's own sockets; nothing to TCP
                 self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
             if bind and family in BOUND:
-                with contextlib.suppress(OSError):  # CAP_NET_RAW, before Linux 5.7
-                    self.sender.setsockopt(socket.SOL_SOCKET, uapi.SO_BINDTODEVICE, LOOPBACK.encode() + b"\0")
+                device = LOOPBACK.encode() + b"\0"
+                if _set(self.sender, socket.SOL_SOCKET, uapi.SO_BINDTODEVICE, device):  # CAP_NET_RAW, before Linux 5.7
                     ifindex = LOOPBACK_IFINDEX
             self.sender.bind((local, 0))
             self.sender.connect(listener.getsockname())
@@ -165,6 +165,15 @@ class Pair:
 
 def domain_v6(family: str) -> bool:
     return family in ("inet6", "mapped")
+
+
+def _set(of: socket.socket, level: int, option: int, value: Union[int, bytes]) -> bool:
+    """Sets an option of a socket, if the kernel lets us."""
+    try:
+        of.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
 
 
 def drop_everything(receiver: socket.socket) -> None:
