@@ -778,7 +778,9 @@ static __always_inline int filtered(const struct event *event)
 /* The key is made where the owner is, of which nothing else is needed any more: the stack has no room for both. */
 static __always_inline void add_count(struct event *event)
 {
-	__u64 is_process = differ(event->owner.entry.latest.how, HOW_KERNEL), one = 1, *value;
+	/* Whose data the kernel puts into this socket by a sockmap need not have it: nobody is better than somebody else. */
+	__u64 is_lent = is_zero(~event->owner.entry.flags & OWNER_LENT);
+	__u64 is_process = differ(event->owner.entry.latest.how, HOW_KERNEL) & (1 - is_lent), one = 1, *value;
 	__u64 start_ns = event->owner.entry.latest.start_ns & -is_process, comm[2];
 	__u32 tgid = (event->owner.entry.latest.pid_tgid >> 32) & -is_process;
 	struct count_key *key = (struct count_key *)&event->owner;

@@ -4,7 +4,8 @@ An owner is certain unless something speaks against it. What does is told as `do
 
 - "not-held": somebody has the socket open, and the process that was seen to use it lives and does not.
 - "missed": a run of a hook that learns owners was passed over since this one was seen to use the socket.
-- "lent": the kernel puts data of other sockets into this one (sockmap): who made it do so need not have the socket.
+- "lent": the kernel puts data of other sockets into this one (sockmap): who made it do so need not have the socket. The
+  owner is one who has it open; where that is not known there is no owner.
 - "unseen": nobody was seen to use the socket, or who was has been forgotten for want of room; the named process had it
   open when that was last looked at, and others may have, or have had.
 - "inherited": it was learnt by the instance before this one, and not seen to use the socket since.
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from .tracer import Tracer
     from .witness import Witness
 
+
 RECENT_NS = 1_000_000_000
-"""So old may be what is known of who has a listening socket open: such are held for long."""
+"""So old may be what is known of how many have a listening socket open."""
 
 
 class Settled(NamedTuple):
@@ -89,7 +91,7 @@ class Certainty:
         if owner.how == "kernel":
             return Settled(seen, True, None)
         settled = self._checked(seen, owner)
-        if not settled.certain:
+        if settled.certain is False:
             self.uncertain += 1
         return settled
 
@@ -112,7 +114,7 @@ class Certainty:
             doubt = "unseen"
         witness = self.witness
         if not seen.inode or witness is None:
-            return Settled(seen, doubt is None, doubt)
+            return _unknown(seen) if seen.lent else Settled(seen, doubt is None, doubt)
         if seen.kind == "synack":
             return self._listening(seen, owner, doubt, witness)
         held = witness.holds(owner.pid, owner.start_ns, seen.inode)
@@ -124,7 +126,9 @@ class Certainty:
             self.confirmed += 1
             alone = witness.whole and holders is not None and [holder.pid for holder in holders] == [owner.pid]
             return Settled(seen, alone, None if alone else doubt)
-        if seen.lent and holders:
+        if seen.lent:
+            if not holders:
+                return _unknown(seen)
             alone = witness.whole and len(holders) == 1
             return Settled(_held_by(seen, holders, owner), alone, None if alone else doubt)
         if held is None:  # it has ended since it used the socket, or there was no time to look
@@ -148,19 +152,29 @@ class Certainty:
 
     def _listening(self, seen: event.Event, owner: event.Process, doubt: Optional[str], witness: Witness) -> Settled:
         """An event of a listening socket: whoever has it open may answer, and who made it may be gone or not serve."""
-        holders = witness.holders(seen.inode, seen.ts_ns - RECENT_NS)
+        if witness.holds(owner.pid, owner.start_ns, seen.inode, seen.ts_ns):
+            self.confirmed += 1
+            others = witness.holders(seen.inode, seen.ts_ns - RECENT_NS) or ()
+            return Settled(seen._replace(users=max(seen.users, len(others))), True, None)
+        holders = witness.holders(seen.inode, seen.ts_ns)
+        if holders is None:
+            holders = witness.some_holders(seen.inode, seen.ts_ns)
+            doubt = doubt or "unseen"
         if not holders:
             self.unchecked += 1
             return Settled(seen, doubt is None, doubt)
         self.confirmed += 1
-        if any(holder.pid == owner.pid for holder in holders):
-            return Settled(seen._replace(users=max(seen.users, len(holders))), True, None)
         return Settled(_held_by(seen, holders, owner), True, None)
 
     def _stale(self, when_ns: int) -> Optional[str]:
         if when_ns < self._tracer.inherited_at_ns:
             return "inherited"
         return "missed" if when_ns < self._tracer.missed_at_ns else None
+
+
+def _unknown(seen: event.Event) -> Settled:
+    """Somebody was made to use the socket, and who has it open is not known."""
+    return Settled(seen._replace(owner=None, found=None), None, None)
 
 
 def _held_by(seen: event.Event, holders: Tuple[proc.Holder, ...], used_by: Optional[event.Process]) -> event.Event:

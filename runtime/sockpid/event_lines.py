@@ -118,7 +118,8 @@ class EventLines:
         self.last_ns = document["ts_ns"]
         self.unknown += document["how"] is None
         # What a connection request is told of depends on who else listens; a holder has been looked for.
-        if key is not None and document["certain"] and document["kind"] != "synack" and document["how"] in LEARNT:
+        can_be_told_again = document["kind"] != "synack" and not seen.lent and document["how"] in LEARNT
+        if key is not None and document["certain"] and can_be_told_again:
             self._keep(key, seen, document)
         import json  # late: a run that writes no JSON does without
 

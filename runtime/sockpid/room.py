@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import time
 
+from . import kernel
 from .map import LOCAL_FREE_TARGET, cpus
 
 TYPE_CHECKING = False
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from .collection import Collection
 
 TRIM_SECONDS = 0.2
-LOOK_SECONDS = 1.0
+REST = 10
+"""So many times as long as a walk through a map took, there is none after it."""
+
+QUICK_SECONDS = 0.02
+"""But for one that took no longer than this, if somebody has to know."""
 
 WHEN = {"owner_by_sock": 16, "socket_to_pid": 16, "exec_names": 8, "exited": 0}
 """Where in a value the time is (u64, nanoseconds): entry.latest.when_ns, latest.when_ns, exec_name.when_ns, the
@@ -39,7 +44,8 @@ class Room:
         self._owners = maps["owner_by_sock"]
         self._plain = [(maps[name], at) for name, at in WHEN.items() if maps[name].spec.type == "BPF_MAP_TYPE_HASH"]
         self._evicted = self._trimmed = self._forgiven = 0
-        self._trim_again = self._look_again = 0.0
+        self._trim_again = self._look_again = self._took = 0.0
+        self._looked_ns = 0
         if collection.base and self._owners.spec.max_entries <= 1 << 16:  # of the instance before: what is there counts
             self._forgiven = self.living() - len(set(self._owners.keys()))
 
@@ -57,19 +63,25 @@ class Room:
                 for _, key in ages[: len(ages) - entries // 2]:
                     gone = one.delete(key)
                     self._trimmed += gone and one is self._owners
-        self._trim_again = time.monotonic() + max(TRIM_SECONDS, 10 * (time.monotonic() - now))
+        self._trim_again = time.monotonic() + max(TRIM_SECONDS, REST * (time.monotonic() - now))
 
-    def evicted(self) -> int:
-        """How many living sockets have lost their entry in owner_by_sock so far.
+    def evicted(self, by_ns: int = 0) -> int:
+        """How many living sockets have lost their entry in owner_by_sock so far. by_ns: it matters whether one of them
+        had by then (CLOCK_MONOTONIC).
 
         Every entry that was made and not taken out at its socket's end must be there; the LRU evicted those that are
         not. The map is only walked when it is full enough for that: see map.lru_entries().
         """
         entries = self._owners.spec.max_entries
         living, now = self.living(), time.monotonic()
-        if living > entries - LOCAL_FREE_TARGET * len(cpus("possible")) and now >= self._look_again:
-            self._look_again = now + LOOK_SECONDS
+        is_due = now >= self._look_again
+        if not self._evicted and self._looked_ns < by_ns:
+            is_due |= self._took <= QUICK_SECONDS
+        if is_due and living > entries - LOCAL_FREE_TARGET * len(cpus("possible")):
+            self._looked_ns = kernel.monotonic_ns()
             present = len(list(self._owners.keys())) if entries <= 1 << 16 else entries
+            self._took = time.monotonic() - now
+            self._look_again = now + REST * self._took
             self._evicted = max(self._evicted, living - present)
         self._evicted = max(self._evicted, living - entries, self._trimmed)
         return self._evicted

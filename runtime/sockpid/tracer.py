@@ -52,6 +52,8 @@ class Tracer:
         collection.unsettle()
         self.own: List[SocketTuple] = []
         """Sockets of our own, which the kernel may still have raised events for."""
+        self.ready_ns = kernel.monotonic_ns()
+        """CLOCK_MONOTONIC: all hooks are up, and the sockets there were are listed, if they are to be."""
         self.is_blind = False
         """A hook that learns owners is known not to fire any more."""
         self.inherited_at_ns = kernel.monotonic_ns() if collection.base else 0
@@ -114,7 +116,7 @@ class Tracer:
 
         ends = self.collection.mechanisms()["close"] is not None
         result = seed.seed(update if ends else None, remove, owners.spec.max_entries // 2)
-        self.seeds = result.seeds
+        self.seeds, self.ready_ns = result.seeds, kernel.monotonic_ns()
         if ends:
             return result.warnings
         return [*result.warnings, "socket_to_pid gets no older sockets: nothing tells when one of them is closed"]
@@ -199,14 +201,17 @@ class Tracer:
         )
 
     def reason(self, value: event.Event) -> str:
-        """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted" or "kernel-socket"."""
+        """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted", "lent" or
+        "kernel-socket"."""
         if value.kern and value.ulp != "mptcp":  # the kernel opens MPTCP's subflows, too, for processes
             return "kernel-socket"
+        if value.lent:
+            return "lent"
         if not self.collection.learns():
             return "no-hook"
-        if self.seeds is not None and self.seeds.listed(value.inode, value.tuple):
+        if value.ts_ns <= self.ready_ns or (self.seeds is not None and self.seeds.listed(value.inode, value.tuple)):
             return "older-than-probe"
-        if self.evicted():
+        if self._room.evicted(value.ts_ns):
             return "evicted"
         return "older-than-probe" if self.seeds is None else "no-hook"
 

@@ -71,12 +71,12 @@ class Witness:
         self._credit = BURST_SECONDS
         self._credited = time.monotonic()
 
-    def holds(self, pid: int, start_ns: int, inode: int) -> Optional[bool]:
-        """Has this process the socket open? None if that could not be looked at, or the process is gone. Who was seen
-        not to have it does not get it back for want of time."""
+    def holds(self, pid: int, start_ns: int, inode: int, since_ns: int = 0) -> Optional[bool]:
+        """Has this process the socket open, as of since_ns (CLOCK_MONOTONIC) or later? None if that could not be looked
+        at, or the process is gone. Who was seen not to have it does not get it back for want of time."""
         now = time.monotonic()
         table = self._tables.get((pid, start_ns))
-        if table is not None and now - table.at < KEEP_SECONDS:
+        if table is not None and now - table.at < KEEP_SECONDS and table.at >= since_ns / 1e9:
             if table.inodes is None:
                 return None
             if inode in table.inodes:
@@ -108,11 +108,11 @@ class Witness:
             self._spend(now)
         return self._opened.get(inode, ())
 
-    def some_holders(self, inode: int) -> Tuple[proc.Holder, ...]:
-        """Those who had a socket open when all processes were last looked at, and have it still: where there is no time
-        to look at all again, better than nothing. There may be others."""
+    def some_holders(self, inode: int, since_ns: int = 0) -> Tuple[proc.Holder, ...]:
+        """Those who had a socket open when all processes were last looked at, and have it still, as of since_ns: where
+        there is no time to look at all again, better than nothing. There may be others."""
         known = self._opened.get(inode, ())
-        return tuple(holder for holder in known if self.holds(holder.pid, proc.ns_of(holder.start_ticks), inode))
+        return tuple(one for one in known if self.holds(one.pid, proc.ns_of(one.start_ticks), inode, since_ns))
 
     def _look_into(self, pid: int, start_ns: int, now: float) -> Table:
         if len(self._tables) >= TABLES:

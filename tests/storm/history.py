@@ -120,6 +120,8 @@ class History:
                 if held[each.inode]:
                     hold = held[each.inode].pop()
                     hold.until, hold.gone = each.begin, each.end or NEVER
+            elif operation == record.LEND:
+                self._socket(each.inode).lent_since = each.begin
             elif operation in _USES:
                 if operation == record.ACCEPT:
                     holds(each.inode, each.begin, each.end or NEVER)

@@ -223,7 +223,10 @@ class Case:
             return
         (socket,) = self.sockets
         begun = min(socket.begins[0] if socket.begins else socket.uses[0].begin, socket.waited_since)
-        if reason == "evicted":
+        if reason == "lent":
+            if socket.lent_since > self.until:
+                self._fault("reason", f"{reason}, though in no sockmap")
+        elif reason == "evicted":
             if not self.court.crowded(self.until):
                 self._fault("evicted", "though there was room")
         elif (seen := self._seen(socket)) and not (reason == "older-than-probe" and self.court.crowded(self.until)):

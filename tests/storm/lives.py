@@ -89,6 +89,8 @@ class Socket:
     """When its connections began."""
     waited_since: int = NEVER
     """When an accepted one was called, and waited in the queue from then on."""
+    lent_since: int = NEVER
+    """When others' data may first have left by it (sockmap)."""
 
     @functools.cached_property
     def hard_ends(self) -> list[tuple[int, int]]:

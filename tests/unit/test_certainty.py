@@ -28,11 +28,11 @@ class Witness:
     ) -> None:
         self.held, self.open, self.whole, self.some = held, holders, whole, some
 
-    def holds(self, pid: int, start_ns: int, _inode: int) -> bool | None:
+    def holds(self, pid: int, start_ns: int, _inode: int, since_ns: int = 0) -> bool | None:
         assert (pid, start_ns) == (NAMED, 1111)
         return self.held
 
-    def some_holders(self, inode: int) -> tuple[proc.Holder, ...]:
+    def some_holders(self, inode: int, since_ns: int = 0) -> tuple[proc.Holder, ...]:
         assert inode == 4711
         assert self.open is None, "all were found"
         return self.some
@@ -149,9 +149,12 @@ def test_who_was_made_to_send_by_the_kernel_is_a_hint_at_most() -> None:
         assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, True, None)
         settled, _ = settle(Witness(held, (OTHER, proc.Holder(51, "heir", 9))), lent)
         assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (50, False, "lent")
-        settled, _ = settle(Witness(held, ()), lent)
-        assert (settled.seen.owner.pid, settled.certain, settled.doubt) == (NAMED, False, "lent")
-    assert settle(None, lent)[0].doubt == "lent"
+        for nobody in (Witness(held, ()), Witness(held, None)):
+            settled, counts = settle(nobody, lent)
+            assert (settled.seen.owner, settled.certain, settled.doubt, counts.uncertain) == (None, None, None, 0)
+            assert (settled.seen.lent, settled.seen.first.pid) == (True, 90)
+    assert settle(None, lent)[0].seen.owner is None
+    assert settle(Witness(True, (SELF,)), lent._replace(inode=0))[0].seen.owner is None
 
 
 def test_a_socket_that_nobody_was_seen_to_use_belongs_to_who_has_it_open() -> None:
@@ -184,6 +187,9 @@ def test_whoever_has_a_listening_socket_may_answer() -> None:
     assert (settled.seen.owner.pid, settled.seen.users, settled.certain) == (NAMED, 2, True)
     settled, _ = settle(Witness(False, (OTHER,)), synack)
     assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", True)
-    for holders in ((), None):
-        settled, counts = settle(Witness(False, holders), synack)
-        assert (settled.seen.owner.pid, settled.certain, counts.unchecked) == (NAMED, True, 1)
+    settled, _ = settle(Witness(False, None, some=(OTHER,)), synack)
+    assert (settled.seen.owner.pid, settled.seen.owner.how, settled.certain) == (50, "holder", True)
+    settled, counts = settle(Witness(False, ()), synack)
+    assert (settled.seen.owner.pid, settled.certain, counts.unchecked) == (NAMED, True, 1)
+    settled, counts = settle(Witness(False, None), synack)
+    assert (settled.seen.owner.pid, settled.certain, settled.doubt, counts.unchecked) == (NAMED, False, "unseen", 1)

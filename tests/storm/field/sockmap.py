@@ -64,8 +64,9 @@ def sockmap(process: Process) -> None:
     try:
         program = _redirect(both)
         _bpf(BPF_PROG_ATTACH, struct.pack("=IIII", both, program, BPF_SK_MSG_VERDICT, 0))
-        _put(both, WRITTEN, written.fileno)
-        _put(both, LEAVES_BY, leaves_by.fileno)
+        for place, each in ((WRITTEN, written), (LEAVES_BY, leaves_by)):
+            process.log.note(record.LEND, each.inode)
+            _put(both, place, each.fileno)
 
         def writer(child: Process) -> None:
             for _ in range(3):
