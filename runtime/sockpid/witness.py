@@ -46,10 +46,11 @@ def begin(say: Callable[[str], None]) -> Optional[Witness]:
 
 
 class Table(NamedTuple):
-    """What a process had open. at: time.monotonic(). inodes: None if it is gone, or may not be looked into. took:
-    seconds to find out."""
+    """What a process had open. at: time.monotonic(). at_ns: the same, CLOCK_MONOTONIC. inodes: None if it is gone, or
+    may not be looked into. took: seconds to find out."""
 
     at: float
+    at_ns: int
     inodes: Optional[FrozenSet[int]]
     took: float
 
@@ -76,7 +77,7 @@ class Witness:
         at, or the process is gone. Who was seen not to have it does not get it back for want of time."""
         now = time.monotonic()
         table = self._tables.get((pid, start_ns))
-        if table is not None and now - table.at < KEEP_SECONDS and table.at >= since_ns / 1e9:
+        if table is not None and now - table.at < KEEP_SECONDS and table.at_ns >= since_ns:
             if table.inodes is None:
                 return None
             if inode in table.inodes:
@@ -117,8 +118,9 @@ class Witness:
     def _look_into(self, pid: int, start_ns: int, now: float) -> Table:
         if len(self._tables) >= TABLES:
             self._tables.clear()
+        at_ns = kernel.monotonic_ns()
         inodes = _sockets(pid, start_ns)
-        table = self._tables[pid, start_ns] = Table(now, inodes, time.monotonic() - now)
+        table = self._tables[pid, start_ns] = Table(now, at_ns, inodes, time.monotonic() - now)
         return table
 
     def _may(self, now: float, is_cheap: bool = False) -> bool:

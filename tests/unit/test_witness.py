@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sockpid import descriptors, proc, witness
+from sockpid import descriptors, kernel, proc, witness
 from sockpid.witness import Witness
 
 CHILD = """
@@ -88,6 +88,18 @@ def test_what_was_closed_is_held_for_no_longer_than_it_is_believed(
     assert asked.holds(other.pid, other.start_ns, other.inodes[0]) is False
     assert asked.holds(other.pid, other.start_ns, other.inodes[1]) is True
     assert asked.holders(other.inodes[0], time.monotonic_ns()) == ()
+
+
+def test_what_was_seen_before_a_time_is_no_answer_for_it(other: Other) -> None:
+    asked = Witness(True)
+    first = other.inodes[0]
+    assert asked.holds(other.pid, other.start_ns, first) is True
+    assert asked.holders(first, 0) is not None
+    other.close_first()
+    assert asked.holds(other.pid, other.start_ns, first) is True, "it is believed for a while"
+    since = kernel.monotonic_ns()
+    assert asked.some_holders(first, since) == ()
+    assert asked.holds(other.pid, other.start_ns, first, since) is False
 
 
 def test_a_look_at_all_processes_serves_everything_that_was_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
