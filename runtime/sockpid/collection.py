@@ -271,11 +271,14 @@ class Collection:
         return self.counter(COUNTER_FIRED + self._numbers[hook.prog])
 
     def misses(self) -> int:
-        """How often a program that learns owners, or their end, was passed over."""
+        """How often a program that learns owners, or their end, was passed over, and no other saw what it is there for."""
+        never_skipped = {a.hook.name for a in self.hooks if a.link is not None and a.link.mechanism == "lsm"}
         return sum(
             prog.misses(attached.link.prog) or 0
             for attached in self.hooks
-            if attached.link is not None and (attached.hook.learns or attached.hook.name == "destroy")
+            if attached.link is not None
+            and (attached.hook.learns or attached.hook.name == "destroy")
+            and attached.hook.behind not in never_skipped
         )
 
     def unsettle(self) -> None:

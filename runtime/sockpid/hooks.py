@@ -46,7 +46,8 @@ class Hook(NamedTuple):
     prog: what the program is called in the kernel. source: the program of the image that it is made of, with these
     settings; "": that of the same name. learns: it tells of owners. raises: it writes events. needs: a path that exists
     where the kernel has what the hook is for. spared_by: another hook, which sees what this one is for where its own
-    target is a general one. preemptible: only where the kernel can preempt a task that is inside a program, so that
+    target is a general one. behind: another hook, which was asked before: what this one misses is known where that one
+    cannot be skipped. preemptible: only where the kernel can preempt a task that is inside a program, so that
     other mechanisms skip some of its runs.
     """
 
@@ -59,6 +60,7 @@ class Hook(NamedTuple):
     mandatory: bool = False
     needs: Optional[str] = None
     spared_by: str = ""
+    behind: str = ""
     preemptible: bool = False
     source: str = ""
     settings: Tuple[Tuple[str, int], ...] = ()
@@ -159,6 +161,7 @@ HOOKS: Tuple[Hook, ...] = (
         "learns the owner before the first SYN",
         (Target("func", "tcp_connect", LOCKED), *BEGIN_TARGETS),
         learns=True,
+        behind="socket_connect",
         source="tcp_use",
         settings=_begin(HOW_CONNECT, TCP_SYN_SENT),
     ),
@@ -171,6 +174,7 @@ HOOKS: Tuple[Hook, ...] = (
         learns=True,
         needs=MPTCP,
         spared_by="connect",
+        behind="socket_connect",
         source="tcp_use",
         settings=_begin(HOW_CONNECT, TCP_SYN_SENT),
     ),
@@ -192,6 +196,7 @@ HOOKS: Tuple[Hook, ...] = (
         # inet_csk_listen_start() sets the state, first of all: the tracepoint sees no less there, and MPTCP's own, too.
         (*BEGIN_TARGETS, Target("func", "inet_csk_listen_start", LOCKED)),
         learns=True,
+        behind="socket_listen",
         source="tcp_use",
         settings=_begin(HOW_LISTEN, TCP_LISTEN),
     ),
