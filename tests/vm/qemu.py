@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,7 @@ PANIC_LIMIT = 5.0
 
 # Half a second of self-tests and keys that an emulated boot need not pay for.
 _SKIPPED = "initcall_blacklist=jent_mod_init,load_system_certificate_list"
+_LINE = 76  # of base64
 _STARTED, _RESULT, _END = b"--- command", b"--- result", b"--- end"
 
 
@@ -180,13 +182,23 @@ def _result(raw: bytes, seconds: float, overdue: str) -> Result:
     if not (found and complete):
         raise GuestError("QEMU ended before the guest gave a result", console)
     try:
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded)), mode="r:gz") as members:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(_whole(encoded))), mode="r:gz") as members:
             files = {m.name.removeprefix("./"): f.read() for m in members if (f := members.extractfile(m))}
         stdout, stderr = (files.pop(name).decode(errors="replace") for name in ("stdout", "stderr"))
         status = int(files.pop("status"))
-    except (ValueError, KeyError, EOFError, OSError, tarfile.TarError) as error:
+    except (ValueError, KeyError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
         raise GuestError(f"the guest's result is incomplete (more memory needed?): {error!r}", console) from error
     if "timeout" in files:
         limit = files["timeout"].decode().strip()
         raise GuestTimeout(f"the command was killed after {limit} s", text, stdout, stderr)
     return Result(status, stdout, stderr, text, seconds, files)
+
+
+def _whole(encoded: str) -> str:
+    """Base64 as it was before the console lost bytes of it: where lines have numbers, they were sent twice."""
+    numbered = re.findall(r"^(\d{7}) ([\w+/]{1,76}={0,2})$", encoded, re.MULTILINE)
+    if not numbered:
+        return encoded
+    last = max(number for number, _ in numbered)
+    lines = {number: line for number, line in numbered if len(line) == _LINE or number == last}
+    return "".join(lines[number] for number in sorted(lines))

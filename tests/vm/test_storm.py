@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.place import Somewhere
 from tests.storm.plan import Plan
-from tests.storm.play import Somewhere, storm
+from tests.storm.play import storm
 
 from .kernels import Guest
 
