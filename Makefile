@@ -59,15 +59,8 @@ docs-cli: setup  ## docs/cli.md, from what --help says
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
 
-accuracy: setup setup-test  ## every scenario against the truth, here and in virtual machines, into docs/accuracy.md
-	$(BIN)/python -m tests.accuracy --report docs/accuracy.md
-	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach fentry --deny live-btf
-	$(BIN)/python -m tests.accuracy --report docs/accuracy.md --in-vm 6.1/amd64 --scale 0.3 --attach kprobe-pmu --deny live-btf
-
-storm: setup setup-test  ## random programs beside the probe, here and in virtual machines, into docs/storm.md
-	$(BIN)/python -m tests.storm --report docs/storm.md --events 400000
-	$(BIN)/python -m tests.storm --report docs/storm.md --in-vm 6.1/amd64 --deny live-btf --seconds 15 --processes 3 --events 6000
-	$(BIN)/python -m tests.storm --report docs/storm.md --in-vm 7.2/amd64 --seconds 15 --processes 3 --events 6000
+accuracy: setup setup-test  ## storms and scenarios against the truth, here and in virtual machines, into docs/accuracy.md; ACCURACY='--list'
+	$(BIN)/python -m tests.columns $(ACCURACY)
 
 calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
 	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) -rP tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
@@ -133,4 +126,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration storm airgap tamper collector living
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living

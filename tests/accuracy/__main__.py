@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 
-from . import place, report
+from tests.place import Somewhere
+
+from . import results
 from .field.catalogue import CATALOGUE
-from .judge import PROBE, Verdict, attached, judge
-
-SHOWN = 3  # of each kind of finding
+from .play import Outcome, findings, play
 
 
 def main() -> int:
@@ -24,58 +22,29 @@ def main() -> int:
     parser.add_argument("--attach", metavar="MECHANISM", help="passed to sockpid")
     parser.add_argument("--deny", metavar="NAME,...", help="passed to sockpid")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="add the results to this table (docs/accuracy.md)")
     options = parser.parse_args()
     if options.list:
         for name, scenario in CATALOGUE.items():
             print(f"{name:20} {scenario.what}")
         return 0
-    played = _play(options)
-    ways = attached(played.doctor)
-    verdicts = judge(played.truth, played.events, ways)
-    if played.lost:
-        verdicts.setdefault(PROBE, Verdict()).odd.append(f"events were lost: {played.logs}")
-    name = _name(options.in_vm, played.doctor)
-    column = report.column(verdicts, ways)
-    if options.report and PROBE not in verdicts:
-        columns = report.enter(options.report.with_suffix(".json"), name, column)
-        options.report.write_text(report.markdown(columns), encoding="utf-8")
+    where = Somewhere(options.in_vm, attach=options.attach, deny=options.deny)
+    outcome = play(where, options.scale, options.scenario or ())
     if options.json:
-        print(json.dumps({name: column}, indent=1))
+        print(json.dumps({where.name: results.result(outcome)}, indent=1))
     else:
-        _print(name, ways, verdicts)
-    return 0 if all(verdict.ok for verdict in verdicts.values()) else 1
+        _print(where.name, outcome)
+    return 0 if outcome.ok else 1
 
 
-def _name(kernel: str | None, doctor: place.Json) -> str:
-    """What the column is called: the kernel, and how owners are learnt at connect."""
-    release = str(doctor.get("release", "?")).split("-", maxsplit=1)[0]
-    attached_by = next((hook["attached"] for hook in doctor.get("hooks", ()) if hook["hook"] == "connect"), None)
-    return f"{kernel or release + ' ' + str(doctor.get('arch'))}, {(attached_by or 'none').split()[0]}"
-
-
-def _play(options: argparse.Namespace) -> place.Played:
-    arguments = ["--scale", str(options.scale)]
-    for name in options.scenario or ():
-        arguments += ["--scenario", name]
-    for option in ("attach", "deny"):
-        if value := getattr(options, option):
-            arguments += [f"--probe=--{option}", f"--probe={value}"]
-    return place.in_guest(options.in_vm, arguments) if options.in_vm else place.natively(arguments)
-
-
-def _print(name: str, ways: set[str], verdicts: Mapping[str, Verdict]) -> None:
+def _print(name: str, outcome: Outcome) -> None:
     """A line a scenario, then what is not as it should be."""
-    print(f"{name}: owners are learnt by {', '.join(sorted(ways))}")
-    results = report.column(verdicts, ways)["scenarios"]
-    for scenario, result in results.items():
-        print(f"{'ok  ' if verdicts[scenario].ok else 'BAD '} {scenario:20} {report.cell(result)}")
-    print(f"     {report.total(results)}")
-    for scenario, verdict in verdicts.items():
-        for what in ("wrong", "missed", "odd"):
-            found: list[str] = getattr(verdict, what)
-            for text in found[:SHOWN]:
-                print(f"{scenario}: {what} ({len(found)}): {text}")
+    print(f"{name}: owners are learnt by {', '.join(sorted(outcome.ways))}")
+    scenarios = results.result(outcome)["scenarios"]
+    for scenario, found in scenarios.items():
+        print(f"{'ok  ' if outcome.verdicts[scenario].ok else 'BAD '} {scenario:20} {results.cell(found)}")
+    print(f"     {results.total(scenarios)}")
+    for text in findings(outcome):
+        print(text)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.place import Somewhere
 from tests.storm.plan import Plan
-from tests.storm.play import Outcome, Somewhere, storm
+from tests.storm.play import Outcome, storm
 
 SECONDS = 9.0
 PROCESSES = 4

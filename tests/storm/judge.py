@@ -20,8 +20,8 @@ SLACK = 3_000_000
 LATER = 5_000_000_000
 """So long after an event the probe may still look at what is open, and who lives: it may not keep up."""
 BEHIND = 60_000_000_000
-"""The same, of a probe that is starting, or that has lost events; and so long after an event it may say what a process
-is now: whether it lives, and its name."""
+"""The same, of a probe that is starting, or that has lost events; and so long after an event, or longer where it may be
+later, it may say what a process is now: whether it lives, and its name."""
 BELIEVED = 1_200_000_000
 """So long the probe believes what it has seen of a process."""
 PATIENCE = 3_000_000_000
@@ -119,7 +119,8 @@ class Case:
         self.court, self.verdict = court, court.verdict
         self.phase, self.event, self.sockets = phase, event, sockets
         self.since, self.until = since, until
-        self.later = until + (court.later if since > phase.ready else BEHIND)
+        self.behind = max(BEHIND, court.later)
+        self.later = until + (court.later if since > phase.ready else self.behind)
         phases = court.history.phases
         known = phases[: phases.index(phase) + 1] if phase.keep else [phase]
         self.known = known
@@ -253,7 +254,7 @@ class Case:
         """The name is one that the process had when it used the socket last, or later. Or when it began to use it, for
         a hook need not look again at a process that it knows; or a moment ago, for neither need the describer."""
         comm = self.event["comm"]
-        if any(comm in program.comms(since, self.until + BEHIND) for program in programs):
+        if any(comm in program.comms(since, self.until + self.behind) for program in programs):
             return
         uses = [use.begin for socket in self.sockets for use in socket.uses if use.program in programs]
         before = min([*uses, self.since - BELIEVED])
@@ -264,7 +265,7 @@ class Case:
 
     def _exited(self, programs: set[Program]) -> None:
         exited = self.event.get("exited")
-        if exited and all(program.lives > self.until + BEHIND for program in programs):
+        if exited and all(program.lives > self.until + self.behind for program in programs):
             self._fault("exited", "though it lives")
         if exited is False and all(program.gone + PATIENCE < self.since for program in programs):
             self._fault("exited", "false, though it is gone")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from .field.kinds import KINDS
 from .plan import ALWAYS, Plan
-from .results import Results, total
+from .results import total
 from .shrink import shrink
 
 BIG = Plan(1, 16.0, 8, tuple(sorted(KINDS)), pool=64, restarts=2, keep=True, burners=4)
@@ -74,14 +73,7 @@ def result(events: int, **faults: int) -> dict[str, Any]:
     return {**numbers, **counters, "events": events}
 
 
-def test_results_add_up_and_runtimes_do_not_mix(tmp_path: Path) -> None:
-    report = tmp_path / "storm.md"
-    Results(report).enter("here", "one", 1, result(5))
-    kept = Results(report)
-    kept.enter("here", "one", 2, result(7, wrong=1))
-    assert total(kept.seeds("here", "one"))["events"] == 12
-    assert "| here | 2 |" in report.read_text()
-    assert "wrong: 1" in report.read_text()
-    kept.enter("here", "two", 1, result(3))
-    assert total(Results(report).seeds("here", "two"))["events"] == 3
-    assert Results(report).seeds("here", "one") == {}
+def test_results_add_up() -> None:
+    summed = total([{**result(5), "hooks": {"lsm": 8}}, {**result(7, wrong=1), "hooks": {"lsm": 8}}])
+    assert (summed["storms"], summed["events"], summed["faults"]) == (2, 12, {"wrong": 1})
+    assert summed["hooks"] == {"lsm": 8}

@@ -28,11 +28,13 @@ COMMAND = (sys.executable, "-I", "-S", os.path.abspath(RUNTIME))
 class Probe:
     """`sockpid run --json`, once it says that it is ready."""
 
-    def __init__(self, output: str, number: int, arguments: Sequence[str]) -> None:
-        """Raises RuntimeError with what the probe said if it does not come up."""
+    def __init__(self, output: str, number: int, arguments: Sequence[str], nice: int = 0) -> None:
+        """nice: of the probe, to be set. Raises RuntimeError with what the probe said if it does not come up."""
         self._log = os.path.join(output, f"probe.{number}.log")
         with open(os.path.join(output, f"events.{number}.jsonl"), "wb") as events, open(self._log, "wb") as log:
             self._process = subprocess.Popen([*COMMAND, "run", "--json", *arguments], stdout=events, stderr=log)
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
         end = time.monotonic() + LIMIT
         while READY not in self.said():
             if self._process.poll() is not None or time.monotonic() > end:

@@ -32,6 +32,8 @@ from .process import Process, Stage, die_with_parent
 assert all((ending, noise, opening, sockmap, using))  # imported for the kinds they enter
 LIMIT = 60.0
 MNT_DETACH = 2
+FIRST = -10
+"""How nice the probe is in a guest, whose few CPUs it would otherwise lose to what it is to watch."""
 
 
 class Phases:
@@ -76,7 +78,15 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
     run = f"{os.getpid()}-{arguments.seed}"
     kinds = tuple(arguments.kinds)
     stage = Stage(
-        logs, run, arguments.seed, kinds, arguments.processes, arguments.pool, ends, arguments.guest, arguments.pause
+        logs,
+        run,
+        arguments.seed,
+        kinds,
+        arguments.processes,
+        arguments.pool,
+        ends,
+        arguments.own_machine,
+        arguments.pause,
     )
     workers = [fork(functools.partial(worker, stage, index, os.getpid())) for index in range(arguments.processes)]
     me = os.getpid()
@@ -87,7 +97,7 @@ def play(arguments: argparse.Namespace, phases: Phases) -> None:
         time.sleep(arguments.older)
         for number in range(arguments.restarts + 1):
             phases.say("spawn", number=number, keep=arguments.keep)
-            probe = Probe(arguments.output, number, [*arguments.probe, *keep])
+            probe = Probe(arguments.output, number, [*arguments.probe, *keep], FIRST if arguments.own_machine else 0)
             phases.say("ready", number=number)
             _set_calm(ends, False)
             last = number == arguments.restarts
@@ -166,7 +176,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="a restarted probe takes over from the one before it")
     parser.add_argument("--burners", type=int, default=0, help="processes that only send, without pause")
     parser.add_argument("--calm", action="store_true", help="do little until the probe is ready")
-    parser.add_argument("--guest", action="store_true", help="nobody else minds what happens to this machine")
+    parser.add_argument("--own-machine", action="store_true", help="nobody else minds what happens to this machine")
     parser.add_argument("--probe", action="append", default=[], help="argument for sockpid; may be repeated")
     arguments = parser.parse_args()
     unknown = set(arguments.kinds) - set(KINDS)
