@@ -182,6 +182,50 @@ def test_a_listening_socket_that_is_made_anew_in_the_gap_was_seen_by_nobody(dire
     assert " holder " in line
 
 
+HEIR = """
+import socket, sys
+given = socket.socket(fileno=int(sys.argv[1]))
+given.send(b"x")
+print("sent", flush=True)
+sys.stdin.readline()
+given.shutdown(socket.SHUT_WR)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["both-have-it", "handed-on"])
+def test_a_socket_that_another_process_used_in_the_gap_is_not_surely_ours(directory: str, keeps: bool) -> None:
+    """A child sends while no daemon runs. With the next one there, it only ends the connection, which few hooks see."""
+    first = Daemon(directory, "--no-seed")
+    pair = Pair("inet")
+    try:
+        pair.send()
+        time.sleep(0.5)
+        assert {event["pid"] for event in truth.of(pair.tuple, first.end(signal.SIGTERM))} == {os.getpid()}
+        fd = pair.sender.fileno()
+        with subprocess.Popen(
+            [*PYTHON, HEIR, str(fd)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=[fd]
+        ) as child:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            assert child.stdout.readline() == "sent\n"
+            if not keeps:
+                pair._sockets.remove(pair.sender)
+                pair.sender.close()
+            second = Daemon(directory, "--no-seed")
+            child.stdin.write("end\n")
+            child.stdin.flush()
+            time.sleep(3.5)  # by now a timer has waited long between two attempts
+            events = truth.of(pair.tuple, second.end(signal.SIGTERM))
+            child.communicate("end\n", timeout=10)
+    finally:
+        pair.close()
+    assert events
+    for event in events:
+        assert event["pid"] in (os.getpid(), child.pid), event
+        assert event["pid"] == child.pid or event["doubt"] in ("inherited", "not-held"), event
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [(["--max-sockets", "1024"], "another max_sockets"), (["--deny", "fentry"], "another deny")],
