@@ -41,12 +41,15 @@ lint: setup  ## ruff, mypy --strict, pyright, the floor of Python
 
 image: setup setup-test  ## compile and link the bytecode images
 	$(MAKE) -C bpf_bytecode BUILD=../build PYTHON=../$(BIN)/python
+	@$(BIN)/python -m sockpid_gen.image_digests > runtime/sockpid/image_digests.py.new
+	@mv runtime/sockpid/image_digests.py.new runtime/sockpid/image_digests.py
 
 check-generated: setup setup-test  ## the committed images are what the sources give
 	@rm -rf build/check && mkdir -p build/check
 	@$(MAKE) -s -C bpf_bytecode OUT=../build/check BUILD=../build/check PYTHON=../$(BIN)/python
 	@for order in bpfel bpfeb; do \
 		cmp bpf_bytecode/sockpid.$$order.json build/check/sockpid.$$order.json || exit 1; done
+	@$(BIN)/python -m sockpid_gen.image_digests | cmp runtime/sockpid/image_digests.py
 	@echo "images are up to date"
 
 table-figures: setup  ## kernels, layouts and bytes of the published table, into docs/table.md

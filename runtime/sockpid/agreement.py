@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import ConflictError
+from .errors import ConflictError, TableError
 from .layout import Field, Layout, Struct, Wanted
 
 TYPE_CHECKING = False
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 STARTS = ("start_boottime", "real_start_time")
 """When a task started has one of two names in every kernel."""
+EVERYWHERE = (
+    "struct sock.__sk_common.skc_bound_dev_if",
+    "struct sock.sk_lock.owned",
+    "struct sock.sk_user_data",
+    "struct tcp_sock.undo_marker",
+)
+"""Every kernel has these. Programs do without those that nobody looked for, and no self-check would miss them."""
+OF_MPTCP = ("struct inet_connection_sock.icsk_ulp_data", "struct mptcp_subflow_context.conn")
+"""The same of kernels with MPTCP."""
 SHOWN = 8
 
 
@@ -34,6 +43,17 @@ def demand(wanted: Wanted, one: Source, other: Source, silence: bool = False) ->
             f"two sources contradict one another about this kernel, {one[0]} and {other[0]}:\n  " + "\n  ".join(shown),
             lines,
         )
+
+
+def demand_presence(one: Source, mptcp: bool) -> None:
+    """Raises TableError where a source denies what the kernel must have, and nobody would notice.
+
+    mptcp: it has MPTCP.
+    """
+    for name in (*EVERYWHERE, *(OF_MPTCP if mptcp else ())):
+        kind, _, path = name.partition(".")
+        if _speaks(one[1], kind, path) and _field(one[1], kind, path) is None:
+            raise TableError(f"{one[0]} says that this kernel has no {name}; it has")
 
 
 def _differing(wanted: Wanted, one: Layout, other: Layout) -> Iterator[Tuple[str, Optional[Field], Optional[Field]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from . import agreement
 from .arch import Arch
 from .errors import CalibrationError
 from .image import Image
@@ -21,14 +22,7 @@ VARIETY = 2
 
 ULP = ("struct inet_connection_sock.icsk_ulp_ops", "struct tcp_ulp_ops.name")
 """The upper layer protocol's name. It decides about an owner where there is MPTCP; there it can be found."""
-BESIDE = (
-    "struct inet_connection_sock.icsk_ulp_data",
-    "struct mptcp_subflow_context.conn",
-    "struct sock.__sk_common.skc_bound_dev_if",
-    "struct sock.sk_lock.owned",
-    "struct sock.sk_user_data",
-    "struct tcp_sock.undo_marker",
-)
+BESIDE = (*agreement.OF_MPTCP, *agreement.EVERYWHERE)
 """Fields that calibration does not look for. Without them two sockets of one name on two devices are told apart by
 inode alone, an MPTCP socket that its process closed is not found from its subflows, and what kernel TLS with a network
 card's help, or a sockmap, does in a process's name is not told from what the process does itself."""

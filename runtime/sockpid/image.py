@@ -67,11 +67,13 @@ class Map(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A whole image. abi: struct name -> {"size": bytes, "members": {name: [offset, size]}} of the records."""
+    """A whole image. digest: of its sources. content: of itself. abi: of the records, struct name ->
+    {"size": bytes, "members": {name: [offset, size]}}."""
 
     byte_order: str
     license: str
     digest: str
+    content: str
     maps: Mapping[str, Map]
     programs: Mapping[str, Program]
     abi: Mapping[str, Any]
@@ -172,7 +174,7 @@ def parse_image(data: bytes, name: str) -> Image:
     try:
         maps = {n: Map(n, m["type"], m["key_size"], m["value_size"], m["max_entries"]) for n, m in doc["maps"].items()}
         programs = {n: _program(n, p) for n, p in doc["programs"].items()}
-        image = Image(doc["byte_order"], doc["license"], doc["digest"], maps, programs, doc["abi"])
+        image = Image(doc["byte_order"], doc["license"], doc["digest"], doc["content"], maps, programs, doc["abi"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImageError(f"{name}: damaged bytecode image ({error!r})") from None
     for program in image.programs.values():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .btf import Btf
 
 BTF_PATH = "/sys/kernel/btf/vmlinux"
+MPTCP = "/proc/sys/net/mptcp"
+"""There in kernels with MPTCP."""
 LOCAL = "/etc/sockpid/offsets.d"
 ABOVE = ("/etc/sockpid", "/etc")
 """Directory of table files that the administrator put there, one for each kernel or more; and those above it."""
@@ -61,10 +63,15 @@ def find(
     the kernel's own BTF (unless "live-btf" is in `deny`), a file in LOCAL that was calibrated, and with `consensus` the
     builds of the same series. Raises OtherKernelError if the file has no entry for this kernel, UnknownKernelError if
     nothing has, ConflictError if the files and the table differ, ConsensusError if the builds disagree; TableError,
-    SchemaError and BtfError for damaged data.
+    SchemaError and BtfError for damaged data, and TableError for what denies a field that the kernel must have.
     """
-    if path is not None:
-        return _from_file(kernel, path, deny)
+    found = _find(image, kernel, deny, consensus) if path is None else _from_file(kernel, path, deny)
+    if found.origin in ("table", "consensus"):
+        agreement.demand_presence((found.source, found.layout), os.path.exists(MPTCP))
+    return found
+
+
+def _find(image: Image, kernel: Identity, deny: FrozenSet[str], consensus: bool) -> Offsets:
     local = _local(kernel, deny)
     measured = [found for found in local if not found.needs_proof]
     name = f"offsets/{kernel.arch.name}/{table.series_of(kernel.release)}.json"
@@ -234,7 +241,7 @@ def unused() -> List[str]:
     from .calibration import BESIDE, IPV6, ULP
 
     names: List[str] = [*BESIDE]
-    if not os.path.exists("/proc/sys/net/mptcp"):
+    if not os.path.exists(MPTCP):
         names += ULP
     if not os.path.exists("/proc/net/if_inet6"):
         names += IPV6

@@ -9,6 +9,7 @@ import struct
 from . import data, event, image, kernel, offsets, socket_owner, socket_tuple, uapi
 from .collection import Collection, Options
 from .errors import ImageError, SyscallError
+from .image_digests import CONTENT
 from .map import Map
 from .room import Room
 from .socket_owner import SocketOwner
@@ -273,7 +274,7 @@ class Tracer:
 
 
 def load_image(byte_order: str) -> image.Image:
-    """The bytecode image for this byte order. Raises ImageError."""
+    """The bytecode image for this byte order, the one that this code was made with. Raises ImageError."""
     path = f"bpf_bytecode/{image.file_name(byte_order)}"
     content = data.read(path)
     if content is None:
@@ -281,4 +282,6 @@ def load_image(byte_order: str) -> image.Image:
     loaded = image.parse_image(content, os.path.basename(path))
     if loaded.byte_order != byte_order:
         raise ImageError(f"{path} holds a {loaded.byte_order}-endian image")
+    if loaded.content != CONTENT[byte_order]:
+        raise ImageError(f"{path} is not the image that this sockpid was made with: {loaded.content[:16]}")
     return loaded

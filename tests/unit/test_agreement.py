@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sockpid import agreement
-from sockpid.errors import ConflictError
+from sockpid.errors import ConflictError, TableError
 from sockpid.layout import Field, Layout, Struct, Type
 
 WANTED = {"struct s": frozenset(("a", "b")), "struct t": frozenset(("c",))}
@@ -75,3 +77,19 @@ def test_who_is_silent() -> None:
     assert agreement.is_silent(wanted, {**full, "struct t": None})
     assert agreement.is_silent(wanted, {**full, **layout(None, t=Struct("struct t", 8, {"c": Field(0, 8)}))})
     assert agreement.is_silent(wanted, {**full, "struct task_struct": None})
+
+
+@pytest.mark.parametrize("name", [*agreement.EVERYWHERE, *agreement.OF_MPTCP])
+def test_what_every_kernel_has_cannot_be_denied(name: str) -> None:
+    kind, _, path = name.partition(".")
+    silent: Layout = {kind: Struct(kind, 8, {})}
+    has: Layout = {kind: Struct(kind, 8, {path: Field(0, 64)})}
+    denied: Layout = {kind: Struct(kind, 8, {path: None})}
+    for fine in (silent, has, {}):
+        agreement.demand_presence(("x.json", fine), mptcp=True)
+    with pytest.raises(TableError, match=rf"x\.json says that this kernel has no {re.escape(name)}"):
+        agreement.demand_presence(("x.json", denied), mptcp=True)
+    with pytest.raises(TableError, match=rf"x\.json says that this kernel has no {kind}\."):
+        agreement.demand_presence(("x.json", {kind: None}), mptcp=True)
+    if name in agreement.OF_MPTCP:
+        agreement.demand_presence(("x.json", denied), mptcp=False)

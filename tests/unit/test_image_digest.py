@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sockpid import data, tracer
 from sockpid.errors import ImageError
-from sockpid.image import content_digest, parse_image
+from sockpid.image import content_digest, file_name, parse_image
+from sockpid_gen import image_digests
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ("sockpid.bpfel.json", "sockpid.bpfeb.json")
@@ -53,3 +55,20 @@ def test_the_digest_of_what_was_changed_is_another(content: bytes) -> None:
     changed = content.replace(b'"max_entries": 8192', b'"max_entries": 4096')
     sealed = changed.replace(content_digest(content).encode(), content_digest(changed).encode())
     assert parse_image(sealed, "image.json").maps["counts"].max_entries == 4096
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_no_image_but_those_of_this_code_is_loaded(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealed as it should be, with the offsets of compile time left in its instructions."""
+    ours = (ROOT / "bpf_bytecode" / file_name(order)).read_bytes()
+    assert tracer.load_image(order).content == content_digest(ours)
+    fewer = re.sub(rb'    \{"insn": [0-9]+, "kind": "byte_off"[^}]*"path": "sk_protocol"[^}]*\},\n', b"", ours)
+    sealed = fewer.replace(content_digest(ours).encode(), content_digest(fewer).encode())
+    assert parse_image(sealed, "image.json")
+    monkeypatch.setattr(data, "read", lambda _: sealed)
+    with pytest.raises(ImageError, match=r"bpf_bytecode/.* is not the image that this sockpid was made with"):
+        tracer.load_image(order)
+
+
+def test_the_digests_in_the_code_are_made_anew_with_the_images() -> None:
+    assert (ROOT / "runtime/sockpid/image_digests.py").read_text() == image_digests.module(ROOT / "bpf_bytecode")

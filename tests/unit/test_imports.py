@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = sorted((ROOT / "runtime/sockpid").rglob("*.py"))
 GEN = sorted((ROOT / "gen/sockpid_gen").glob("*.py"))
 PURE = {
-    "__init__", "arch", "arguments", "btf", "btf_fields", "btf_header", "btf_index", "btf_record", "btf_section",
-    "bundle", "calibration", "commands", "consensus", "container", "data", "deniable", "errors", "event", "filters",
-    "findings", "hooks", "image", "inet_sock", "insn", "layout", "manual", "named", "notes", "peek_prog",
-    "plain_json", "qr", "relocate", "request", "rows", "scanned", "sha256", "signature", "socket_tuple", "table",
-    "table_types", "table_writer", "uapi", "whole_file", "words",
+    "__init__", "agreement", "arch", "arguments", "btf", "btf_fields", "btf_header", "btf_index", "btf_record",
+    "btf_section", "bundle", "calibration", "commands", "consensus", "container", "data", "deniable", "errors",
+    "event", "filters", "findings", "hooks", "image", "image_digests", "inet_sock", "insn", "layout", "manual",
+    "named", "notes", "peek_prog", "plain_json", "qr", "relocate", "request", "rows", "scanned", "sha256",
+    "signature", "socket_tuple", "table", "table_types", "table_writer", "uapi", "whole_file", "words",
     "top.__init__", "top.columns", "top.model", "top.state", "top.view",
     "graph.__init__", "graph.export", "graph.model", "graph.suspects", "graph.transport", "graph.view",
 }  # fmt: skip
