@@ -17,6 +17,7 @@ from sockpid import bundle, data, table
 from sockpid.arch import of_machine
 from sockpid.errors import BundleError, UsageError
 from sockpid.image import file_name
+from sockpid.words import printable
 
 from . import shard
 from .precompile import precompile
@@ -95,13 +96,13 @@ def build(offsets: Path, choice: Choice, with_pyroute2: bool = True, python: Opt
     return Built(bundle.pack(files, about), packages, kernels)
 
 
-def open_bundle(path: Path) -> Tuple[Dict[str, Any], Dict[str, bytes]]:
-    """Manifest and files of the bundle in a file, all verified. Raises BundleError."""
+def read(path: Path) -> bytes:
+    """The bytes of a bundle, as far as one may have any. Raises BundleError."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(bundle.LIMIT + 1)
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}") from None
-    return bundle.unpack(content, str(path))
+        raise BundleError(f"{printable(str(path))}: {error.strerror}") from None
 
 
 def _runtime() -> Iterator[Tuple[str, bytes]]:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Annotated, List, Optional, Tuple
 
 import typer
+from rich.markup import escape
 
 from sockpid import signature
 from sockpid.arch import of_machine
 from sockpid.bundle import unpack
 from sockpid.errors import UsageError
+from sockpid.words import printable
 
 from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
 
@@ -89,7 +91,7 @@ def bundle(
     shard.write(output, content, 0o755)
     signed = Path(f"{output}.sig")
     if sign is not None:
-        shard.write(signed, signature.sign(str(output), str(sign), _run).encode())
+        shard.write(signed, signature.sign(str(output), content, str(sign), _run).encode())
     elif signed.exists():
         signed.unlink()  # it is of the bundle that was here before
     digest = hashlib.sha256(content).hexdigest()
@@ -144,23 +146,24 @@ def verify_bundle(
     """
     from . import bundle as bundles
 
-    manifest, files = bundles.open_bundle(path)
-    signer = signature.verify(str(path), str(keyring), _run) if keyring is not None else None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    # Once: what is said is said of these bytes, whatever becomes of the file.
+    content, shown = bundles.read(path), printable(str(path))
+    manifest, files = unpack(content, shown)
+    signer = signature.verify(str(path), content, str(keyring), _run) if keyring is not None else None
+    digest = hashlib.sha256(content).hexdigest()
     if as_json:
         print(json.dumps({**manifest, "file": str(path), "sha256": digest, "signer": signer}, indent=1))
         return
-    out.print(
-        f"[green]ok[/green] {path}: {len(files)} members, {manifest['kernels']} kernels, by {manifest['producer']}"
-    )
-    out.print(f"sha256 {digest}, " + (f"signed by {signer}" if signer else "signature not looked at"))
+    by = escape(manifest["producer"])
+    out.print(f"[green]ok[/green] {escape(shown)}: {len(files)} members, {manifest['kernels']} kernels, by {by}")
+    said = f"signed by {escape(printable(signer))}" if signer else "signature not looked at"
+    out.print(f"sha256 {digest}, {said}")
 
 
-def _run(command: List[str], stdin: Optional[str]) -> Tuple[int, str]:
+def _run(command: List[str], stdin: Optional[bytes]) -> Tuple[int, str]:
     """How `sockpid.signature` runs ssh-keygen here."""
     try:
-        with open(stdin or "/dev/null", "rb") as given:
-            done = subprocess.run(command, stdin=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=stdin or b"", capture_output=True, check=False)
     except FileNotFoundError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, (done.stdout + done.stderr).decode(errors="replace")

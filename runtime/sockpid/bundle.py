@@ -1,9 +1,9 @@
 """The form of a bundle: one file that Python runs, of which every byte follows from the members' contents.
 
-A bundle is a first line for the kernel (`SHEBANG`) and a zip archive in one canonical form: the manifest first, then
-all members in the order of their names, without gaps, extra fields, comments or times. So nothing can be changed, added
-or hidden anywhere in it that `unpack` would not see; what it cannot see is somebody who writes a whole new bundle.
-That is what signatures are for (`sockpid.signature`).
+A bundle is a first line for the kernel, a second one for a Python that finds no archive's end (`SHEBANG`), and a zip
+archive in one canonical form: the manifest first, then all members in the order of their names, without gaps, extra
+fields, comments or times. So nothing can be changed, added or hidden anywhere in it that `unpack` would not see; what
+it cannot see is somebody who writes a whole new bundle. That is what signatures are for (`sockpid.signature`).
 
 MANIFEST.json: `schema` ("1.0"), `producer`, `version` (of sockpid), `kernels` (how many the tables have), `packages`
 (what travels along: name -> version, licence, Python it needs), `members` (name -> SHA-256 of the content, hex).
@@ -21,9 +21,10 @@ from .sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
-SHEBANG = b"#!/usr/bin/env python3\n"
+SHEBANG = b"#!/usr/bin/env python3\n# coding: the-end-of-this-bundle-is-missing\n"
+"""Without its end it is no archive to Python, but a script in an encoding that there is not, which Python then says."""
 MANIFEST = "MANIFEST.json"
 SCHEMA = "1.0"
 
@@ -34,6 +35,12 @@ _END = struct.Struct("<4s4HIIH")
 _VERSION, _DATE, _UNIX, _MODE = 20, 0x21, 3 << 8, 0o100644 << 16
 _STORED, _DEFLATED = 0, 8
 _LEVEL = 9
+
+LIMIT, MEMBER_LIMIT = 1 << 28, 1 << 26
+"""Bytes, of a bundle before and after it was unpacked, and of a member: tens of times what all tables take."""
+_NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-+"
+_ABOUT = {"schema": str, "producer": str, "version": str, "kernels": int, "packages": dict, "members": dict}
+_PACKAGE = {"version", "licence", "python"}
 
 
 class Member(NamedTuple):
@@ -85,14 +92,17 @@ def unpack(data: bytes, name: str) -> Tuple[Dict[str, Any], Dict[str, bytes]]:
 
     Raises BundleError, naming the member that was altered, added, doubled or lost.
     """
-    manifest, *members = verified(data, name)
-    return _manifest(manifest.content, name), {member.name: member.content for member in members}
+    first, *members = verified(data, name)
+    manifest = _manifest(first.content, name)
+    _demand_form(manifest, first.content, name)
+    return manifest, {member.name: member.content for member in members}
 
 
 def verified(data: bytes, name: str) -> Iterator[Member]:
     """The members, the manifest first, one at a time. All of it is verified once the last was given; see unpack()."""
     digests: Optional[Dict[str, str]] = None
     seen: List[str] = []
+    folded: Set[str] = set()
     for member in _members(data, name):
         if digests is None:
             manifest = member.content if member.name == MANIFEST else None
@@ -106,7 +116,10 @@ def verified(data: bytes, name: str) -> Iterator[Member]:
                 raise BundleError(f"{name}: {member.name} is not what the manifest says: it was altered")
             if seen and member.name < seen[-1]:
                 raise BundleError(f"{name}: the order of the members was altered")
+            if member.name.lower() in folded:
+                raise BundleError(f"{name}: {member.name} is there in capitals and in small letters")
             seen.append(member.name)
+        folded.add(member.name.lower())
         yield member
     lost = sorted(set(digests or ()) - set(seen))
     if lost:
@@ -115,6 +128,8 @@ def verified(data: bytes, name: str) -> Iterator[Member]:
 
 def _members(data: bytes, name: str) -> Iterator[Member]:
     """All members, in order. Raises BundleError unless the archive is in canonical form from first byte to last."""
+    if len(data) > LIMIT:
+        raise BundleError(f"{name}: more than {LIMIT} bytes: no bundle is")
     if not data.startswith(SHEBANG + b"PK\3\4"):
         raise BundleError(f"{name}: does not start as a bundle does: it was damaged, or something was put before it")
     at = data.rfind(b"PK\5\6")
@@ -123,12 +138,15 @@ def _members(data: bytes, name: str) -> Iterator[Member]:
     count, size, start = struct.unpack_from("<HII", data, at + 10)
     if start + size != at or data[at:] != _end(count, size, start):
         raise BundleError(f"{name}: the end of the archive was altered")
-    entry, end_of_last = start, len(SHEBANG)
+    entry, end_of_last, unpacked = start, len(SHEBANG), 0
     while entry < at:
         member = _member(data, entry, end_of_last, name)
         entry += _CENTRAL.size + len(member.name)
         end_of_last = member.offset + _LOCAL.size + len(member.name) + len(member.packed)
         count -= 1
+        unpacked += len(member.content)
+        if unpacked > LIMIT:
+            raise BundleError(f"{name}: its members have more than {LIMIT} bytes: no bundle's do")
         yield member
     if count or end_of_last != start:
         raise BundleError(f"{name}: the archive holds bytes that belong to no member")
@@ -142,6 +160,10 @@ def _member(data: bytes, entry: int, expected: int, name: str) -> Member:
         path = data[entry + _CENTRAL.size :][:length].decode("ascii")
     except (struct.error, UnicodeDecodeError):
         raise BundleError(f"{name}: the archive's directory was altered") from None
+    if not _is_plain(path):
+        raise BundleError(f"{name}: {path[:99]!r} is no name that a member has")
+    if size > MEMBER_LIMIT:
+        raise BundleError(f"{name}: {path} would have {size} bytes: no member has")
     start = offset + _LOCAL.size + length
     packed = data[start : start + packed_size]
     content = packed if method == _STORED else _inflate(packed, size) if method == _DEFLATED else None
@@ -163,17 +185,39 @@ def _inflate(packed: bytes, size: int) -> Any:
     return content if inflate.eof and not inflate.unused_data and len(content) == size else None
 
 
+def _is_plain(path: str) -> bool:
+    """Whether a member may be called so: below where it is put, in what every file system and terminal can show."""
+    return all(part and part[0] != "." and not part.strip(_NAME) for part in path.split("/"))
+
+
 def _manifest(content: Any, name: str) -> Dict[str, Any]:
     try:
         manifest = plain_json.loads(content)
         schema, members = manifest["schema"], manifest["members"]
-        if not isinstance(members, dict):
+        if not all(_is_plain(member) and type(digest) is str for member, digest in members.items()):
             raise TypeError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BundleError(f"{name}: {MANIFEST} is missing or malformed") from None
     if schema != SCHEMA:
-        raise BundleError(f"{name}: {MANIFEST} has schema {schema}, but this sockpid reads {SCHEMA}")
+        raise BundleError(f"{name}: {MANIFEST} has schema {str(schema)[:9]!a}, but this sockpid reads {SCHEMA}")
     return dict(manifest)
+
+
+def _demand_form(manifest: Dict[str, Any], content: bytes, name: str) -> None:
+    """Raises BundleError unless a manifest says what it has to, each key once, and nothing that a terminal obeys."""
+    import json
+
+    if {key: type(value) for key, value in manifest.items()} != _ABOUT:
+        raise BundleError(f"{name}: {MANIFEST} does not have the keys {', '.join(_ABOUT)}, or not of their types")
+    texts = [manifest["producer"], manifest["version"]]
+    for package, about in manifest["packages"].items():
+        if type(about) is not dict or set(about) != _PACKAGE:
+            raise BundleError(f"{name}: {MANIFEST} does not say what package {package[:99]!a} is")
+        texts += [package, *(value for value in about.values() if value is not None)]
+    if not all(type(text) is str and text.isascii() and text.isprintable() for text in texts):
+        raise BundleError(f"{name}: {MANIFEST} has characters that are not printed: {ascii(texts)[:200]}")
+    if (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode("ascii") != content:
+        raise BundleError(f"{name}: {MANIFEST} is not in the form in which sockpid-gen writes it")
 
 
 def _end(count: int, size: int, start: int) -> bytes:

@@ -1,7 +1,9 @@
-"""The first code of a bundle, as its `__main__.py`: looks at every byte of the file, then runs sockpid.
+"""The first code of a bundle, as its `__main__.py`: reads the file once, looks at every byte, and runs sockpid out of
+these bytes.
 
 Python has already read this module and those that it imports here out of the file, so the check finds damage, not an
-attacker: who can write the file can write this module. What the check itself needs of the standard library is loaded
+attacker: who can write the file can write this module. All else is imported from what was looked at, those modules once
+more among it. What the check itself needs of the standard library is loaded
 while the file is not on the path, so that nothing put into the file can take its place. That is no more than it needs:
 every start waits for it.
 """
@@ -25,22 +27,27 @@ import os  # noqa: E402 - see above
 
 def main() -> int:
     path = os.path.dirname(os.path.abspath(__file__))
+    shown = path if path.isprintable() else ascii(path)
     try:
-        from sockpid.bundle import verified
+        from sockpid.bundle import LIMIT, verified
         from sockpid.errors import BundleError
+        from sockpid.memory import Finder
     except Exception as error:  # whatever a damaged module raises
-        print(f"sockpid: {path}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"sockpid: {shown}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
         return 16
-    own = sys.path.pop(0)
+    sys.path.pop(0)
     try:
         with open(path, "rb") as file:
-            for _ in verified(file.read(), path):
-                pass
+            content = file.read(LIMIT + 1)
+        finder = Finder(path, content)
+        for member in verified(content, shown):
+            finder.add(member)
     except (BundleError, OSError) as error:
         print(f"sockpid: {error}", file=sys.stderr)
         return BundleError.exit_code
-    finally:
-        sys.path.insert(0, own)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sockpid"]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
     from sockpid.cli import main as run
 
     return run()

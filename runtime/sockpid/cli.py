@@ -18,10 +18,14 @@ def _demand_signature(keyring: str) -> None:
     from . import data, signature
     from .process import run
 
-    archive = sys.executable if _standalone() else data.archive()
-    if archive is None:
+    archive, content = data.archive(), data.content()
+    if _standalone():
+        archive = sys.executable
+        with open(archive, "rb") as file:
+            content = file.read()
+    if archive is None or content is None:
         raise BundleError("--require-signature: sockpid does not run from a bundle, so there is nothing that is signed")
-    signature.verify(archive, keyring, run)
+    signature.verify(archive, content, keyring, run)
 
 
 def _standalone() -> bool:

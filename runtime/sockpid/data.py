@@ -21,6 +21,12 @@ def archive() -> Optional[str]:
     return found if isinstance(found, str) else None
 
 
+def content() -> Optional[bytes]:
+    """All bytes of that bundle, as they were when it was looked at; None where it was not."""
+    found = getattr(_LOADER, "content", None)
+    return found if isinstance(found, bytes) else None
+
+
 def read(path: str) -> Optional[bytes]:
     """The bytes of a data file such as "offsets/x86_64/6.1.json", or None.
 
@@ -28,8 +34,8 @@ def read(path: str) -> Optional[bytes]:
     """
     for root in ("_data", "../.."):
         try:
-            content: bytes = _LOADER.get_data(os.path.join(_PACKAGE, *f"{root}/{path}".split("/")))
+            found: bytes = _LOADER.get_data(os.path.join(_PACKAGE, *f"{root}/{path}".split("/")))
         except OSError:
             continue
-        return content
+        return found
     return None

@@ -69,13 +69,12 @@ def files(
 
 def install(place: Place, commands: Sequence[Command], start: bool) -> int:
     """Puts everything in place, and tells systemd if it runs. Raises UsageError, InstallError with nothing changed."""
-    archive = data.archive()
-    if archive is None:
+    content = data.content()
+    if content is None:
         raise UsageError("install works from a bundle: python3 sockpid.pyz install (`sockpid-gen bundle` makes one)")
-    with open(archive, "rb") as file:
-        here = place.root == "/"
-        knows_cap_bpf = kernel.knows_capability(CAP_BPF) or not here
-        wanted = files(place, file.read(), commands, knows_cap_bpf, _systemd_version() if here else 0)
+    here = place.root == "/"
+    knows_cap_bpf = kernel.knows_capability(CAP_BPF) or not here
+    wanted = files(place, content, commands, knows_cap_bpf, _systemd_version() if here else 0)
     placed = Placed(place.root, place.record)
     placed.put(wanted, {place.unit: "; changes to the unit belong into `systemctl edit sockpid`"})
     for path in sorted(wanted):

@@ -8,13 +8,17 @@ import sys
 from typing import Dict, List, Optional, Tuple
 
 
-def run(command: List[str], stdin: Optional[str] = None) -> Tuple[int, str]:
-    """Runs a command with a file (None: nothing) as its standard input. Returns its exit status and all that it
-    printed. Raises OSError if there is no such command or file."""
-    with open(stdin or "/dev/null", "rb") as given:
-        done = subprocess.run(
-            command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, env=_environment()
-        )
+def run(command: List[str], stdin: Optional[bytes] = None) -> Tuple[int, str]:
+    """Runs a command with these bytes (None: nothing) as its standard input. Returns its exit status and all that it
+    printed. Raises OSError if there is no such command."""
+    done = subprocess.run(
+        command,
+        input=stdin or b"",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        env=_environment(),
+    )
     return done.returncode, done.stdout.decode(errors="replace")
 
 

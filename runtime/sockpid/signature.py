@@ -9,40 +9,42 @@ from __future__ import annotations
 from typing import Callable, List, Optional, Tuple
 
 from .errors import BundleError
+from .words import printable
 
 NAMESPACE = "sockpid"
 
-Run = Callable[[List[str], Optional[str]], Tuple[int, str]]
-"""Runs a command with a file (None: nothing) as its standard input. Returns its exit status and all that it printed.
-Raises OSError if there is no such command."""
+Run = Callable[[List[str], Optional[bytes]], Tuple[int, str]]
+"""Runs a command with these bytes (None: nothing) as its standard input. Returns its exit status and all that it
+printed. Raises OSError if there is no such command."""
 
 
-def sign(path: str, key: str, run: Run) -> str:
-    """Signs a file, in place of a signature that is there, and returns the signature's path. Raises BundleError."""
-    status, said = _try(run, ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", NAMESPACE], path)
+def sign(path: str, content: bytes, key: str, run: Run) -> str:
+    """The signature of a file that has this content. Raises BundleError."""
+    status, said = _try(run, ["ssh-keygen", "-Y", "sign", "-q", "-f", key, "-n", NAMESPACE], content)
     begin = said.find("-----BEGIN SSH SIGNATURE-----")
     if status != 0 or begin < 0:
-        raise BundleError(f"sign {path} with {key}: {_telling(said)}")
+        raise BundleError(f"sign {printable(path)} with {key}: {_telling(said)}")
     return said[begin:]
 
 
-def verify(path: str, keyring: str, run: Run) -> str:
-    """The signer of a file, one whom the keyring allows. Raises BundleError if there is none."""
+def verify(path: str, content: bytes, keyring: str, run: Run) -> str:
+    """Who signed this content, by the signature that lies beside the file it was read from; one whom the keyring
+    allows. Raises BundleError if there is none."""
     signature = f"{path}.sig"
     find = ["ssh-keygen", "-Y", "find-principals", "-s", signature, "-f", keyring]
     status, said = _try(run, find, None)
     if status != 0:
-        raise BundleError(f"{path}: no signature of anybody in {keyring}: {_telling(said)}")
+        raise BundleError(f"{printable(path)}: no signature of anybody in {keyring}: {_telling(said)}")
     reasons = ""
     for signer in said.splitlines():
         check = ["ssh-keygen", "-Y", "verify", "-f", keyring, "-I", signer, "-n", NAMESPACE, "-s", signature]
-        status, reasons = _try(run, check, path)
+        status, reasons = _try(run, check, content)
         if status == 0:
             return signer
-    raise BundleError(f"{path}: {signature} is not a signature of this file: {_telling(reasons)}")
+    raise BundleError(f"{printable(path)}: {printable(signature)} is not a signature of this file: {_telling(reasons)}")
 
 
-def _try(run: Run, command: List[str], stdin: Optional[str]) -> Tuple[int, str]:
+def _try(run: Run, command: List[str], stdin: Optional[bytes]) -> Tuple[int, str]:
     try:
         return run(command, stdin)
     except OSError as error:
@@ -51,4 +53,7 @@ def _try(run: Run, command: List[str], stdin: Optional[str]) -> Tuple[int, str]:
 
 
 def _telling(said: str) -> str:
-    return "; ".join(line.strip() for line in said.splitlines() if line.strip()) or "ssh-keygen does not say why"
+    return (
+        "; ".join(printable(line.strip()) for line in said.splitlines() if line.strip())
+        or "ssh-keygen does not say why"
+    )
