@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import List, Optional, Union
 
+    from .socket_owner import SocketOwner
+
 FAMILIES = ("inet", "inet6", "mapped")
 """What a pair can be of: IPv4, IPv6, or IPv4 through IPv6 sockets."""
 MPTCP = "mptcp"
@@ -52,6 +54,8 @@ class Pair:
         self.family = family
         self.events: List[event.Event] = []
         self.infos: List[Info] = []
+        self.others: List[SocketOwner] = []
+        """What socket_to_pid said of the accepted end and of the listener, once that was asked."""
         self._ending = False
         noise = os.urandom(4)
         v4 = [f"127.{noise[i] | 1}.{noise[i + 1] | 2}.{2 + i}" for i in (0, 2)]
@@ -155,6 +159,13 @@ class Pair:
 
     def inode(self) -> int:
         return self._inode
+
+    def other_tuples(self) -> List[SocketTuple]:
+        """What the accepted end and the listener are called; the latter has no remote end."""
+        t = self.tuple
+        accepted = t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr, ifindex=0)
+        nobody = "::" if t.family == "inet6" else "0.0.0.0"
+        return [accepted, accepted._replace(dport=0, daddr=nobody)]
 
     def close(self) -> None:
         """Ends both ends at once: with a zero linger time a close is a reset."""

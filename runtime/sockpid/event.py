@@ -42,6 +42,9 @@ UNDO_MARKER_AT, OWNED_AT = EVENT_SIZE - 32, EVENT_SIZE - 28
 FOUND_AT = EVENT_SIZE - 23
 """Where in a record the inode is, undo_marker and owned, and the byte that tells whether the probe found an owner."""
 
+OWNER_INODE_AT = struct.calcsize("=" + PROCESS + "Q")
+"""And in an owner."""
+
 OWNER_LATE, OWNER_LENT = 1, 4
 
 EVENT_SYNACK = 1

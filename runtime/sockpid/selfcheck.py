@@ -24,9 +24,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Optional
 
+    from .socket_owner import SocketOwner
+
 TIMEOUT = 3.0
 PATIENCE = 5  # so many times as long, while all that was seen is right
 ATTEMPTS = 3
+FORGETTING = 0.5
+"""Seconds that the end of a socket takes to be seen, and more."""
 SYNACK = "synack"
 """What the result of the connection request is called, after its hook."""
 RESULTS = (*FAMILIES, MPTCP, SYNACK)
@@ -60,6 +64,7 @@ class Watch:
         self._hooks = {a.hook.name: a.hook for a in tracer.collection.hooks if a.link is not None}
         self._fired = {name: tracer.collection.fired(self._hooks[name]) for name in self._raising()}
         self._lost = tracer.lost()
+        self._forgotten = tracer.forgotten()
 
     def _raising(self) -> List[str]:
         return [name for name, hook in self._hooks.items() if hook.raises]
@@ -81,6 +86,9 @@ class Watch:
 
     def lost(self) -> int:
         return self._tracer.lost() - self._lost
+
+    def forgot(self) -> int:
+        return self._tracer.forgotten() - self._forgotten
 
     def crowded(self) -> bool:
         """The maps have evicted owners of living sockets: ours may be among them."""
@@ -209,7 +217,7 @@ def _attempt(
     # The last of their events may be on their way.
     for t in [pair.tuple for pair in pairs] + ([request.tuple] if request is not None else []):
         tracer.own += [t, t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr)]
-    _check_forgotten(tracer, pairs, results)
+    _check_forgotten(tracer, watch, pairs, results)
     return results
 
 
@@ -310,24 +318,39 @@ def _check_map(tracer: Tracer, pair: Pair, watch: Watch) -> List[str]:
         accepted = tracer.owner_of(t._replace(sport=t.dport, dport=t.sport, saddr=t.daddr, daddr=t.saddr, ifindex=0))
         if accepted is None or (accepted.pid, accepted.how) != (owner.pid, "accept"):
             wrong.append(f"socket_to_pid, accepted end: {accepted}, expected pid {owner.pid} by accept")
+    if not crowded:
+        pair.others = [found for found in map(tracer.public, pair.other_tuples()) if found is not None and found.sk]
     # Without an entry of its own the socket must still be found, and later forgotten, by its tuple: as one that was
     # seeded. This makes it such a one.
     tracer.forget(pair.events[0].sk)
     return wrong
 
 
-def _check_forgotten(tracer: Tracer, pairs: List[Pair], results: List[Result]) -> None:
-    """A destroyed socket must not leave an owner behind: the next one may get its address."""
+def _check_forgotten(tracer: Tracer, watch: Watch, pairs: List[Pair], results: List[Result]) -> None:
+    """A destroyed socket must not leave an owner behind: the next one may get its address.
+
+    Of the sender its name alone is left, which is taken back when it closes. Of its listener and of the accepted end
+    what goes by their addresses is there, too, which nothing takes back but their end, or who gets the address.
+    """
     by_family = {result.family: result for result in results}
+    others: List[SocketOwner] = []
     for pair in pairs:
         if pair.family == MPTCP:  # where only functions can be traced, nothing tells the end of such a socket
             continue
-        deadline = time.monotonic() + 0.5
+        others += pair.others
+        deadline = time.monotonic() + FORGETTING
         while tracer.owner_of(pair.tuple) is not None:
             if time.monotonic() > deadline:
                 by_family[pair.family].mismatches.append("the destroyed socket still has an owner")
                 break
             time.sleep(0.01)
+    deadline = time.monotonic() + 2 * FORGETTING  # a listener waits for readers of the table that it was in
+    while others and (watch.forgot() == 0 or any(tracer.knows(other.sk, other.inode) for other in others)):
+        if time.monotonic() > deadline:
+            how = tracer.collection.mechanisms()["destroy"]
+            results[0].mismatches.append(f"destroy: {how} forgets no socket that is destroyed")
+            break
+        time.sleep(0.01)
 
 
 def demand(results: List[Result], must_pass: bool = False) -> List[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
 COUNTER_LOST = 1
+COUNTER_DELETED = 3
 
 
 class Tracer:
@@ -223,6 +224,15 @@ class Tracer:
     def living(self) -> int:
         """How many sockets the maps should have had room for."""
         return self._room.living()
+
+    def knows(self, sk: int, inode: int) -> bool:
+        """Is there an owner of the socket with this address and this inode?"""
+        value = self.collection.maps["owner_by_sock"].lookup(struct.pack("=Q", sk))
+        return value is not None and event.INODE.unpack_from(value, event.OWNER_INODE_AT) == (inode,)
+
+    def forgotten(self) -> int:
+        """How many owners were taken out at their socket's end."""
+        return self.collection.counter(COUNTER_DELETED)
 
     def forget(self, sk: int) -> None:
         """Takes a socket's owner out, as if for want of room."""

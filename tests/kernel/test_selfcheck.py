@@ -54,3 +54,13 @@ def test_a_hook_that_does_not_run_is_named_and_not_the_offsets() -> None:
             (retransmit,) = (a for a in tracer.collection.hooks if a.hook.name == "retransmit")
             refused = list(retransmit.refused)
     assert [reason.partition(":")[0] for place, reason in refused if place == where] == ["attached, and does not run"]
+
+
+def test_a_hook_that_runs_and_forgets_nothing_is_named() -> None:
+    """What it is told is no socket's address, so that owners outlive their sockets: detached it does no more."""
+    with Tracer.open(Options(), None) as tracer:
+        (destroy,) = (a for a in tracer.collection.hooks if a.hook.name == "destroy")
+        assert destroy.link is not None
+        destroy.link.close()
+        with pytest.raises(errors.SelfCheckError, match="forgets no socket that is destroyed"):
+            selfcheck.demand(selfcheck.run(tracer))

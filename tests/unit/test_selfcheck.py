@@ -118,7 +118,7 @@ def judged(pair: Pair, strangers: list[event.Event], probe: SimpleNamespace) -> 
         lost=lambda: probe.lost,
         has=lambda _: False,
     )
-    tracer: Any = SimpleNamespace(owner_of=lambda _: None, forget=lambda _: None)
+    tracer: Any = SimpleNamespace(owner_of=lambda _: None, forget=lambda _: None, public=lambda _: None)
     pair._inode = 0
     return selfcheck._judge(tracer, watch, pair, strangers, {"pid": 7})
 
