@@ -68,6 +68,9 @@ accuracy: setup setup-test  ## storms and scenarios against the truth, here and 
 calibration: setup setup-test  ## offsets found by looking, on every kernel of the lab, against its package
 	SOCKPID_CALIBRATE_ALL=1 $(PYTEST) -rP tests/vm/test_loop.py tests/kernel/test_calibrate.py -k calibrat
 
+changes: setup setup-test  ## tables with any one number changed, by each mechanism, in virtual machines; an hour
+	SOCKPID_CHANGES_ALL=1 $(PYTEST) -rP tests/vm/test_proof.py -k one_number_changed
+
 airgap: setup setup-test  ## the Debian package and the unit under systemd, the standalone program on a host without Python
 	SOCKPID_AIRGAP=1 $(PYTEST) tests/vm/test_systemd.py tests/vm/test_standalone.py tests/vm/test_fulfil.py
 
@@ -129,4 +132,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living changes

@@ -33,11 +33,13 @@ class Mutation(NamedTuple):
         return f"{self.type}.{self.path}"
 
 
-def all_of(image: Image, identity: kernel.Identity, layout: Layout) -> Iterator[tuple[Mutation, Field]]:
-    """Every mutation of every field that the kernel has, with the field as it is then."""
+def all_of(
+    image: Image, identity: kernel.Identity, layout: Layout, registers: bool = False
+) -> Iterator[tuple[Mutation, Field]]:
+    """Every mutation of every field that the kernel has, with the field as it is then. registers: of kprobes, too."""
     for type_name, paths in sorted(image.wanted(identity.arch).items()):
         row = layout.get(type_name)
-        if not isinstance(row, Struct) or type_name == "struct pt_regs":
+        if not isinstance(row, Struct) or (type_name == "struct pt_regs" and not registers):
             continue
         for path in sorted(paths):
             field = row.fields.get(path)

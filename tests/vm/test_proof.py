@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,10 @@ from .test_blindness import played, shard, told
 from .test_sockpid import SOCKPID
 
 __all__ = ["shard"]  # the fixture
+
+ALL = os.environ.get("SOCKPID_CHANGES_ALL") == "1"
+MECHANISMS = ("lsm", "fentry", "kprobe-pmu", "kprobe-tracefs", "raw_tp")
+HERE = Path(__file__).parent
 
 
 @pytest.mark.guests("6.1/amd64")
@@ -26,6 +33,49 @@ def test_an_id_that_is_another_functions_is_never_used(guest: Guest, shard: tupl
     assert any("is not that of" in reason for reason in found["reasons"])
     assert found["wrong"] == []
     assert {"inet", "inet6", "mapped"} <= set(found["right"])
+
+
+def changed(guest: Guest, many: int, *mechanisms: str) -> list[dict[str, Any]]:
+    files = {
+        "/run/changed.py": (HERE / "guest/changed.py").read_bytes(),
+        "/run/tests/kernel/mutations.py": (HERE.parent / "kernel/mutations.py").read_bytes(),
+    }
+    command = ["python3", "-I", "-S", "/run/changed.py", str(many), *mechanisms]
+    result = guest.run(command, timeout=2400, files=files, memory=512)
+    assert result.status == 0, result
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def judge(found: dict[str, Any]) -> None:
+    """Of the changes by one mechanism, which is in use."""
+    mechanism = found["mechanism"]
+    figures = ", ".join(f"{len(found[what])} {what}" for what in ("changes", "refused", "unused", "accepted"))
+    print(f"{mechanism}: {figures}: {', '.join(found['accepted'])}")
+    assert found["right"] == ["", "", ""]
+    assert len(found["heard"]) == 10, found["heard"]
+    assert sum((link or "").startswith(mechanism) for link in found["hooks"].values()) > 3, found["hooks"]
+    assert found["differing"] == {}
+    for name, refusals in found["accepted"].items():
+        if name.startswith("id of "):
+            function = name.split()[2]
+            assert any(f"is not that of {function}" in reason for reason in refusals), (name, refusals)
+    assert [why for why in found["refused"].values() if "came to no end" in why] == [], "that is no proof"
+
+
+@pytest.mark.skipif(ALL, reason="SOCKPID_CHANGES_ALL=1 has all of them")
+@pytest.mark.guests("6.12/amd64")
+def test_tables_with_one_number_changed(guest: Guest) -> None:
+    """Some of the changes of each mechanism: refused, not used, or no event says anything else."""
+    for found in changed(guest, 6, *MECHANISMS):
+        judge(found)
+
+
+@pytest.mark.skipif(not ALL, reason="SOCKPID_CHANGES_ALL is not 1: every change takes a quarter of an hour a mechanism")
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.guests("6.12/amd64")
+def test_tables_with_any_one_number_changed(guest: Guest, mechanism: str) -> None:
+    (found,) = changed(guest, 0, mechanism)
+    judge(found)
 
 
 @pytest.mark.guests("6.1/amd64")

@@ -1,0 +1,303 @@
+"""HOW-MANY MECHANISM...: table files of this kernel with one number changed, and what a probe that reads them does.
+
+Every file is what a generator with a mistake in it would write: all digests are right. Where nothing refuses it,
+sockets pass from process to process, and what events say of them is held against what they say with the right table.
+HOW-MANY: 0 for every number that can be changed, else about so many of them. Prints a line of JSON for each mechanism.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+sys.path.insert(0, "/sockpid/runtime")
+sys.path.insert(0, "/run")
+
+from tests.kernel import mutations
+
+from sockpid import deaf, hooks, kernel, offsets, selfcheck, table, table_writer
+from sockpid.collection import Options
+from sockpid.errors import SockpidError
+from sockpid.event import Event
+from sockpid.image import Image
+from sockpid.layout import Layout
+from sockpid.loader import Loader
+from sockpid.prog import Prog
+from sockpid.relocate import resolve
+from sockpid.tracer import Tracer, load_image
+
+AT_ONCE = 6
+SECONDS = 1.2
+TIMEOUT = 6.0
+BASELINES = 3
+OTHERS = {
+    "lsm": (),
+    "fentry": ("lsm",),
+    "kprobe-pmu": ("lsm", "fentry", "kprobe-tracefs"),
+    "kprobe-tracefs": ("lsm", "fentry", "kprobe-pmu"),
+    "raw_tp": ("lsm", "fentry", "kprobe-pmu", "kprobe-tracefs"),
+}
+"""What is denied, so that this mechanism is what hooks are attached by."""
+
+ALWAYS = ("di +64 for destroy", "is that of inet_csk_listen_start")
+"""Of the changes, also where only some are tried."""
+
+Told = FrozenSet[Tuple[object, ...]]
+
+
+class Change(NamedTuple):
+    """One number of the table. ids: the BTF ids. only: the one hook for which it is changed; "": for all."""
+
+    name: str
+    layout: Layout
+    ids: Dict[str, int]
+    only: str = ""
+
+
+_alone: Dict[int, Change] = {}
+"""By thread, what it tries."""
+
+
+def load(loader: Loader, hook: hooks.Hook, mechanism: str, target: hooks.Target) -> Prog:
+    """In place of Loader.load(): with what is changed for one hook."""
+    change = _alone.get(threading.get_ident())
+    if change is None or change.only != hook.name:
+        return _load(loader, hook, mechanism, target)
+    right, shared = loader._layout, loader._progs
+    loader._layout, loader._progs = change.layout, {}
+    try:
+        return _load(loader, hook, mechanism, target)
+    finally:
+        shared.update({(f"{key[0]}, changed", *key[1:]): made for key, made in loader._progs.items()})
+        loader._layout, loader._progs = right, shared
+
+
+_load, Loader.load = Loader.load, load  # type: ignore[method-assign,assignment]
+
+
+class Verdict(NamedTuple):
+    """refused: by whom, and with which words; "" for by nobody. told: what events said of sockets; None: not asked."""
+
+    refused: str
+    told: Optional[Told]
+    refusals: List[str]
+
+
+class Lab:
+    def __init__(self, mechanism: str) -> None:
+        self.mechanism = mechanism
+        self.kernel = kernel.identify()
+        self.image: Image = load_image(self.kernel.arch.byte_order)
+        name = f"/sockpid/offsets/{self.kernel.arch.name}/{table.series_of(self.kernel.release)}.json"
+        with open(name, "rb") as file:
+            shard = table.parse_shard(file.read(), name)
+        entry = shard.find(self.kernel.build_id, self.kernel.release, self.kernel.banner)
+        assert entry is not None, "the table of the lab knows its kernels"
+        self.entry = entry
+        self.right = Change("", shard.layout(entry), dict(entry.btf_ids or {}))
+        self.options = Options(attach=mechanism, deny=frozenset((*OTHERS[mechanism], "live-btf")))
+        self._fork = threading.Lock()
+        with Tracer.open_with(self.options, self.kernel, self.image, self.found(self.right)) as tracer:
+            self.hooks = dict(tracer.collection.mechanisms())
+
+    def changes(self) -> Iterator[Change]:
+        registers = self.mechanism.startswith("kprobe")
+        for mutation, field in mutations.all_of(self.image, self.kernel, self.right.layout, registers):
+            layout = mutations.mutated(self.right.layout, mutation, field)
+            change = self.right._replace(name=f"{mutation.field} {mutation.how}", layout=layout)
+            yield change
+            if mutation.type == "struct pt_regs" and mutation.how in ("+64", "-64"):
+                for hook in (hook.name for hook in hooks.HOOKS):
+                    yield change._replace(name=f"{change.name} for {hook}", only=hook)
+        if self.mechanism not in ("lsm", "fentry"):
+            return
+        names = sorted(name for name in hooks.functions() if name in self.right.ids)
+        for index, name in enumerate(names):
+            its = self.right.ids[name]
+            for other in (names[index - 1], names[(index + 1) % len(names)]):
+                yield self._with_id(name, self.right.ids[other], f"is that of {other}")
+            yield self._with_id(name, its + 1, "+1")
+            yield self._with_id(name, 1, "is a type's")
+
+    def _with_id(self, name: str, number: int, how: str) -> Change:
+        return self.right._replace(name=f"id of {name} {how}", ids={**self.right.ids, name: number})
+
+    def is_the_same(self, change: Change) -> bool:
+        """Is what is loaded the same, bit by bit?"""
+        if change.ids != self.right.ids or change.layout["struct pt_regs"] != self.right.layout["struct pt_regs"]:
+            return False
+        order, word = self.kernel.arch.byte_order, self.kernel.arch.pointer_size
+        return all(
+            resolve(program, order, change.layout, word).insns == resolve(program, order, self.right.layout, word).insns
+            for program in self.image.programs.values()
+        )
+
+    def found(self, change: Change) -> offsets.Offsets:
+        """The offsets as `sockpid run --offsets FILE` has them."""
+        document = table_writer.empty(self.kernel.arch.name, table.series_of(self.kernel.release), "a lab")
+        entry = {key: value for key, value in self.entry._asdict().items() if key != "layout"}
+        table_writer.add(document, {**entry, "btf_ids": change.ids}, change.layout)
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            file.write(table_writer.encode(document))
+            file.flush()
+            return offsets.find(self.image, self.kernel, file.name, self.options.deny)
+
+    def verdict(self, change: Change) -> Verdict:
+        try:
+            if change.name and self.is_the_same(change):
+                return Verdict("not used: the programs are the same", None, [])
+            found = self.found(change._replace(layout=self.right.layout) if change.only else change)
+            _alone[threading.get_ident()] = change
+            with Tracer.open_with(self.options, self.kernel, self.image, found) as tracer:
+                selfcheck.demand(selfcheck.run(tracer, timeout=TIMEOUT), must_pass=True)
+                refusals = [reason for a in tracer.collection.hooks for _, reason in a.refused]
+                if change.only and tracer.collection.mechanisms()[change.only] != self.hooks.get(change.only):
+                    return Verdict(f"not used: {change.only} has another place", None, refusals)
+                return Verdict("", self._played(tracer), refusals)
+        except SockpidError as error:
+            return Verdict(f"{type(error).__name__}: {error}", None, [])
+
+    def _played(self, tracer: Tracer) -> Told:
+        """Sockets that go from hand to hand; what the events of each say, but for what chance has a part in."""
+        who: Dict[int, str] = {os.getpid(): "parent"}
+        plays: Dict[Tuple[int, int], str] = {}
+        kept: List[socket.socket] = []
+
+        def child(act: Any) -> None:
+            with self._fork:
+                pid = os.fork()
+            if pid == 0:
+                try:
+                    act()
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+            who[pid] = "child"
+
+        def pair(play: str, family: int = socket.AF_INET) -> Tuple[socket.socket, socket.socket]:
+            listener = socket.socket(family)
+            listener.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+            listener.listen(4)
+            client = socket.create_connection(listener.getsockname()[:2])
+            server = listener.accept()[0]
+            kept.extend((listener, client, server))
+            plays[client.getsockname()[1], server.getsockname()[1]] = play
+            plays[server.getsockname()[1], client.getsockname()[1]] = play + ", accepted"
+            return client, server
+
+        for family in (socket.AF_INET, socket.AF_INET6):
+            client, server = pair("sends", family)
+            deaf.drop_everything(server)
+            client.send(b"x")
+            client, server = pair("child sends", family)
+            client.send(b"x")
+            server.recv(1)
+            deaf.drop_everything(server)
+            child(lambda sends=client: sends.send(b"y"))
+            client, server = pair("child has accepted", family)
+            child(lambda sends=server: sends.send(b"z"))
+            client.recv(1)
+            deaf.drop_everything(client)
+            server.send(b"x")
+            client, server = pair("child receives", family)
+            server.send(b"x")
+            deaf.drop_everything(server)
+            client.send(b"x")
+            child(lambda receives=client: receives.recv(1))
+            client, server = pair("child shuts down", family)
+            deaf.drop_everything(server)
+            child(lambda shuts=client: shuts.shutdown(socket.SHUT_WR))
+        try:
+            return self._heard(tracer, plays, who)
+        finally:
+            for each in kept:
+                each.close()
+
+    @staticmethod
+    def _heard(tracer: Tracer, plays: Dict[Tuple[int, int], str], who: Dict[int, str]) -> Told:
+        told: Set[Tuple[object, ...]] = set()
+
+        def name(pid: Optional[int]) -> Optional[str]:
+            return None if pid is None else who.get(pid, f"stranger {pid}")
+
+        def note(seen: Event) -> None:
+            play = plays.get((seen.tuple.sport, seen.tuple.dport))
+            if play is not None:
+                owner, first = seen.owner, seen.first
+                told.add(
+                    (
+                        *(play, seen.kind, seen.state, seen.tuple.family, seen.tuple.saddr, seen.tuple.daddr),
+                        name(owner.pid if owner else None),
+                        *((owner.how, owner.comm) if owner else ()),
+                        name(first.pid if first else None),
+                        *((first.how,) if first else ()),
+                        *(seen.found, seen.users, seen.kern, seen.ulp, seen.lent, seen.err),
+                    )
+                )
+
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            for seen in tracer.events(0.05):
+                note(seen)
+        return frozenset(told)
+
+
+def plays_of(told: Told) -> Set[str]:
+    return {f"{line[0]}, {line[3]}" for line in told}
+
+
+def tried(lab: Lab, changes: List[Change]) -> Dict[str, Any]:
+    verdicts: Dict[str, Verdict] = {}
+    differing: Dict[str, List[str]] = {}
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        right = list(pool.map(lambda _: lab.verdict(lab.right), range(BASELINES)))
+        for number, verdict in enumerate(pool.map(lab.verdict, changes)):
+            verdicts[changes[number].name] = verdict
+            print(changes[number].name, "|", verdict.refused or "accepted", file=sys.stderr, flush=True)
+        allowed = frozenset().union(*(each.told or () for each in right))
+        for change in changes:
+            told = verdicts[change.name].told
+            if told is None or (told <= allowed and plays_of(told) == plays_of(allowed)):
+                continue
+            # Chance, or the change?
+            again = list(pool.map(lab.verdict, [change] + [lab.right] * BASELINES))
+            allowed = allowed.union(*(each.told or () for each in again[1:]))
+            told = again[0].told
+            if told is not None and not (told <= allowed and plays_of(told) == plays_of(allowed)):
+                lost = [f"not heard: {play}" for play in plays_of(allowed) - plays_of(told)]
+                differing[change.name] = [*map(str, told - allowed), *lost]
+    refused = {name: verdict.refused for name, verdict in verdicts.items() if verdict.refused}
+    unused = [name for name, why in refused.items() if why.startswith("not used")]
+    return {
+        "mechanism": lab.mechanism,
+        "hooks": lab.hooks,
+        "right": [verdict.refused for verdict in right],
+        "heard": sorted(plays_of(allowed)),
+        "changes": [change.name for change in changes],
+        "refused": {name: why for name, why in refused.items() if name not in unused},
+        "unused": unused,
+        "accepted": {name: verdict.refusals for name, verdict in verdicts.items() if not verdict.refused},
+        "differing": differing,
+    }
+
+
+def main() -> None:
+    many, mechanisms = int(sys.argv[1]), sys.argv[2:]
+    for number, mechanism in enumerate(mechanisms):
+        lab = Lab(mechanism)
+        changes = list(lab.changes())
+        if many:
+            step = len(changes) // many
+            some = changes[number * step // len(mechanisms) :: step]
+            changes = some + [change for change in changes if change.name.endswith(ALWAYS) and change not in some]
+        print(json.dumps(tried(lab, changes)), flush=True)
+
+
+main()
