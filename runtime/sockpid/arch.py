@@ -81,6 +81,25 @@ ARCHES: Dict[str, Arch] = {
 }
 
 
+# Of struct pt_regs, which is part of the kernel's user space interface (ptrace, signal frames) and in this the same in
+# every kernel: offset of the first argument register, and how much farther each further one is.
+# arch/*/include/uapi/asm/ptrace.h, arch/riscv/include/asm/ptrace.h, arch/s390/include/asm/ptrace.h
+_REGISTERS: Dict[str, Tuple[int, int]] = {
+    "x86_64": (112, -8),
+    "aarch64": (0, 8),
+    "riscv64": (80, 8),
+    "ppc64le": (24, 8),
+    "s390x": (40, 8),
+    "arm": (0, 4),
+}
+
+
+def register(arch: Arch, number: int) -> int:
+    """Offset in struct pt_regs of the register that holds an argument, by its number from 0."""
+    first, step = _REGISTERS[arch.name]
+    return first + number * step
+
+
 def of_machine(machine: str) -> Arch:
     """The architecture that `uname -m` calls `machine`. Raises UnsupportedArchError naming it."""
     name = "arm" if machine.startswith(("armv6", "armv7")) else machine

@@ -6,10 +6,10 @@ that it may have. One place must be left, and the values must have differed: all
 
 from __future__ import annotations
 
-from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from . import agreement
-from .arch import Arch
+from .arch import Arch, register
 from .errors import CalibrationError
 from .image import Image
 from .layout import Field, Layout, Struct, Type
@@ -29,17 +29,8 @@ card's help, or a sockmap, does in a process's name is not told from what the pr
 
 IPV6 = ("struct sock.__sk_common.skc_v6_daddr", "struct sock.__sk_common.skc_v6_rcv_saddr")
 
-# struct pt_regs: part of the kernel's user space interface (ptrace, signal frames), so no need to search. By
-# architecture: offset of the first argument register, how much farther each further one is, size of the whole.
-# arch/*/include/uapi/asm/ptrace.h, arch/riscv/include/asm/ptrace.h, arch/s390/include/asm/ptrace.h
-_PT_REGS: Mapping[str, Tuple[int, int, int]] = {
-    "x86_64": (112, -8, 168),
-    "aarch64": (0, 8, 320),
-    "riscv64": (80, 8, 288),
-    "ppc64le": (24, 8, 384),
-    "s390x": (40, 8, 200),
-    "arm": (0, 4, 72),
-}
+_PT_REGS: Mapping[str, int] = {"x86_64": 168, "aarch64": 320, "riscv64": 288, "ppc64le": 384, "s390x": 200, "arm": 72}
+"""Bytes of struct pt_regs, which need not be searched: see arch.register()."""
 
 
 class Sample(NamedTuple):
@@ -130,9 +121,8 @@ def _one(samples: Sequence[Sample], field: str, found: List[Field], variety: int
 
 def pt_regs(arch: Arch) -> Struct:
     """struct pt_regs as far as arguments of functions are in it."""
-    first, step, size = _PT_REGS[arch.name]
-    fields = {name: Field((first + n * step) * 8, arch.pointer_size * 8) for n, name in enumerate(arch.args)}
-    return Struct("struct pt_regs", size, fields)
+    fields = {name: Field(register(arch, n) * 8, arch.pointer_size * 8) for n, name in enumerate(arch.args)}
+    return Struct("struct pt_regs", _PT_REGS[arch.name], fields)
 
 
 def complete(layout: Layout, unused: Collection[str]) -> Layout:

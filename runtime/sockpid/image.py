@@ -7,7 +7,7 @@ against the compiler's own BTF when it was linked; here it is checked again for 
 from __future__ import annotations
 
 from . import plain_json
-from .arch import Arch
+from .arch import Arch, register
 from .errors import ImageError, RelocationError, SchemaError
 from .layout import Field, Layout, Struct, Wanted
 from .named import NamedTuple
@@ -128,8 +128,17 @@ def context_layout(arch: Arch, layout: Layout, kind: str, count: int = 12) -> St
     if not isinstance(regs, Struct):
         raise RelocationError(f"the offsets lack {PT_REGS}, which a kprobe needs", PT_REGS, "")
     for n, member in enumerate(arch.args):
-        if regs.fields.get(member) is not None:
-            fields[f"arg{n}"] = regs.fields[member]
+        field = regs.fields.get(member)
+        if field is not None:
+            right = register(arch, n) * 8
+            if field[:2] != (right, arch.pointer_size * 8):
+                raise RelocationError(
+                    f"{PT_REGS}.{member} of {field.bit_size} bits begins at bit {field.bit_offset} in the offsets, and "
+                    f"at bit {right} in every kernel of {arch.name}",
+                    PT_REGS,
+                    member,
+                )
+            fields[f"arg{n}"] = field
     return Struct(PROBE_CTX, regs.size, fields)
 
 

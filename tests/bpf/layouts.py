@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from sockpid import calibration
 from sockpid.arch import Arch
 from sockpid.image import Image
 from sockpid.layout import Field, Layout, Struct
@@ -44,6 +45,9 @@ def layout(image: Image, arch: Arch, seed: int, absent: Iterable[str] = NEW_ABSE
     taken: dict[str, set[int]] = {}
     rows: dict[str, Struct | None] = {}
     for name in sorted(wanted):
+        if name == "struct pt_regs":  # the same in every kernel
+            rows[name] = calibration.pt_regs(arch)
+            continue
         first = next((group[0] for group in SAME_OBJECT if name in group), name)
         used = taken.setdefault(first, set())
         fields: dict[str, Field | None] = {}
@@ -65,10 +69,7 @@ def layout(image: Image, arch: Arch, seed: int, absent: Iterable[str] = NEW_ABSE
 def _whole(
     draw: random.Random, used: set[int], name: str, path: str, arch: Arch, sizes: dict[tuple[str, str], int]
 ) -> Field:
-    if path in POINTERS or name == "struct pt_regs":
-        size = arch.pointer_size
-    else:
-        size = SIZES[path] if path in SIZES else sizes[name, path]
+    size = arch.pointer_size if path in POINTERS else SIZES.get(path, sizes.get((name, path), 0))
     room = 40 if name == "struct tcp_skb_cb" else OBJECT // 4
     return Field(_free(draw, used, size, min(size, 8) or 8, room) * 8, size * 8)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from sockpid import insn
+from sockpid import calibration, insn
 from sockpid.arch import ARCHES
 from sockpid.errors import ImageError, RelocationError
 from sockpid.image import PROBE_CTX, Image, Program, Relocation, context_layout, parse_image, record_context
@@ -203,6 +203,17 @@ def test_context_follows_the_way_of_attaching() -> None:
         context_layout(arm, {}, "kprobe")
 
 
+@pytest.mark.parametrize("change", [Field(120 * 8, 64), Field(104 * 8, 64), Field(112 * 8, 32), Field(112 * 8 + 1, 64)])
+def test_registers_that_are_elsewhere_are_refused_by_name(change: Field) -> None:
+    """They are the kernel's user space interface: a hook that reads another one may look as if it did its work."""
+    x86 = ARCHES["x86_64"]
+    regs = calibration.pt_regs(x86)
+    assert context_layout(x86, {"struct pt_regs": regs}, "kprobe").fields["arg0"] == Field(112 * 8, 64)
+    moved = regs._replace(fields={**regs.fields, "di": change})
+    with pytest.raises(RelocationError, match=r"struct pt_regs\.di of \d+ bits begins at bit"):
+        context_layout(x86, {"struct pt_regs": moved}, "kprobe")
+
+
 def test_settings_are_the_loaders_to_give() -> None:
     wide = insn.Insn(insn.LD_IMM64, 3, 0, 0, 5)
     assert patched("little", wide, {}, Relocation(0, "enumval_value", "enum setting", "SETTING_X", 5, 0)).imm == 7
@@ -241,10 +252,10 @@ def test_no_offset_of_compile_time_survives(order: str) -> None:
         sizes = {r.path: r.size for p in image.programs.values() for r in p.relocations if r.type == name and r.size}
         fields = {path: Field((4096 + 64 * i) * 8, sizes.get(path, 1) * 8) for i, path in enumerate(sorted(paths))}
         rows[name] = Struct(name, 32000, fields)
+    far = {f"arg{n}": Field((4096 + 8 * n) * 8, arch.pointer_size * 8) for n in range(4)}
     settings = dict.fromkeys(image.settings(), 1)
     for p in image.programs.values():
-        context = context_layout(arch, rows, "kprobe")
-        result = relocate(p, order, rows, context, settings)
+        result = relocate(p, order, rows, Struct(PROBE_CTX, 32000, far), settings)
         assert result.poison == {}
         for r in p.relocations:
             if r.kind == "byte_off":
