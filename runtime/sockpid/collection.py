@@ -268,7 +268,7 @@ class Collection:
 
     def fired(self, hook: Hook) -> int:
         """How often the program of a hook ran for what it is there for."""
-        return self.counter(COUNTER_FIRED + self._numbers[hook.prog])
+        return self.counter(COUNTER_FIRED + self._numbers[hook.name])
 
     def misses(self) -> int:
         """How often a program that learns owners, or their end, was passed over, and no other saw what it is there for."""
@@ -300,7 +300,7 @@ class Collection:
         for index, attached in enumerate(self.hooks):
             if attached.hook.raises and attached.link is not None:
                 old = attached.link
-                self._loader.forget(attached.hook.prog)
+                self._loader.forget(attached.hook.name)
                 self.hooks[index] = self._attach(attached.hook, self._not_running(attached))
                 old.close()
 

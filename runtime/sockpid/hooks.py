@@ -324,9 +324,9 @@ HOOKS: Tuple[Hook, ...] = (
 
 
 def numbers() -> Dict[str, int]:
-    """Name of a program -> what its runs are counted by, from 0; hooks that share a program share it."""
-    names = sorted({hook.prog for hook in HOOKS})
-    return {name: number for number, name in enumerate(names)}
+    """Name of a hook -> what its runs are counted by, from 0. Each has its own: on a busy host another's would be taken
+    for them."""
+    return {hook.name: number for number, hook in enumerate(HOOKS)}
 
 
 def functions() -> FrozenSet[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Dict, FrozenSet, Mapping, Optional, Tuple
 
     ProgKey = Tuple[str, int, str, FrozenSet[str]]
-    """Program name, type, the one place it is for ("": any), settings of the place."""
+    """Name of the hook, type, the one place it is for ("": any), settings of the place."""
 
 
 class Loader:
@@ -92,7 +92,7 @@ class Loader:
                 raise SyscallError("read the format", errno.ENOENT, str(error)) from None
         else:
             context = context_layout(arch, self._layout, how.context, target.arguments)
-        key = (hook.prog, how.prog_type, where, target.settings)
+        key = (hook.name, how.prog_type, where, target.settings)
         if key not in self._progs:
             settings = {
                 **self._no_settings,
@@ -101,7 +101,7 @@ class Loader:
                 "SETTING_RETURN": how.returns,
                 "SETTING_TASK_BTF": int(self._task_btf),
                 "SETTING_ARG_BTF": int(self._arg_btf and how.by_btf_id),
-                "SETTING_HOOK": self._numbers[hook.prog],
+                "SETTING_HOOK": self._numbers[hook.name],
                 "SETTING_SETTLED_MASK": self._maps["settled"].spec.max_entries - 1,
                 **dict(self.settings),
             }
@@ -179,7 +179,7 @@ class Loader:
         return bytes(insns)
 
     def forget(self, name: str) -> None:
-        """Frees the programs of this name; what is attached stays so."""
+        """Frees the programs of this hook; what is attached stays so."""
         for key in [key for key in self._progs if key[0] == name]:
             self._progs.pop(key).close()
 

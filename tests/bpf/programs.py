@@ -93,7 +93,7 @@ class Programs:
             **dict(hook.settings),
             **dict.fromkeys(target.settings, 1),
             "SETTING_RETURN": how.returns,
-            "SETTING_HOOK": self._numbers[hook.prog],
+            "SETTING_HOOK": self._numbers[hook.name],
             "SETTING_SETTLED_MASK": self.settled_mask,
             **{f"SETTING_{name}": value for name, value in more.items()},
         }

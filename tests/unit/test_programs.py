@@ -101,7 +101,7 @@ def test_a_send_is_learnt_and_an_event_names_it(case: Case) -> None:
     assert public is not None
     assert (public.sk, public.inode, public.tgid, public.users) == (case.sock.address, case.sock.inode, 100, 1)
     assert (case.count(COUNTER_EVENTS), case.count(COUNTER_INSERTED)) == (1, 1)
-    assert case.count(COUNTER_FIRED + numbers()["tcp_sendmsg"]) == 1
+    assert case.count(COUNTER_FIRED + numbers()["send"]) == 1
 
 
 def test_the_second_use_takes_the_short_way_until_uses_run_over(case: Case) -> None:
@@ -110,7 +110,7 @@ def test_the_second_use_takes_the_short_way_until_uses_run_over(case: Case) -> N
         assert case.world.settled(case.sock, case.a)
     case.use(case.a, case.sock)
     assert not case.world.settled(case.sock, case.a)
-    fired = COUNTER_FIRED + numbers()["tcp_sendmsg"]
+    fired = COUNTER_FIRED + numbers()["send"]
     assert case.count(fired) == 1
     case.use(case.a, case.sock)
     assert case.count(fired) == 2
@@ -192,7 +192,7 @@ def test_nothing_is_learnt_of_what_is_no_process_s_connection(case: Case, name: 
     assert case.world.owner(sock) is None
     assert not case.world.public()
     assert not case.world.settled(sock, case.a)
-    assert case.count(COUNTER_FIRED + numbers()["tcp_sendmsg"]) == 0
+    assert case.count(COUNTER_FIRED + numbers()["send"]) == 0
     case.use(case.a, case.kernel.change(sock, **{**VALUES, "owned": sock.owned or 1}))
     assert case.learnt(sock) == "alice"
 
