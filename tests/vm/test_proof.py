@@ -55,10 +55,9 @@ def judge(found: dict[str, Any]) -> None:
     assert len(found["heard"]) == 10, found["heard"]
     assert sum((link or "").startswith(mechanism) for link in found["hooks"].values()) > 3, found["hooks"]
     assert found["differing"] == {}
-    for name, refusals in found["accepted"].items():
+    for name, links in found["accepted"].items():
         if name.startswith("id of "):
-            function = name.split()[2]
-            assert any(f"is not that of {function}" in reason for reason in refusals), (name, refusals)
+            assert f"{mechanism} {name.split()[2]}" not in links, (name, links)
     assert [why for why in found["refused"].values() if "came to no end" in why] == [], "that is no proof"
 
 

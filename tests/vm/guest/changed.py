@@ -83,11 +83,12 @@ _load, Loader.load = Loader.load, load  # type: ignore[method-assign,assignment]
 
 
 class Verdict(NamedTuple):
-    """refused: by whom, and with which words; "" for by nobody. told: what events said of sockets; None: not asked."""
+    """refused: by whom, and with which words; "" for by nobody. told: what events said of sockets; None: not asked.
+    links: what hooks were attached to."""
 
     refused: str
     told: Optional[Told]
-    refusals: List[str]
+    links: List[Optional[str]]
 
 
 class Lab:
@@ -157,10 +158,10 @@ class Lab:
             _alone[threading.get_ident()] = change
             with Tracer.open_with(self.options, self.kernel, self.image, found) as tracer:
                 selfcheck.demand(selfcheck.run(tracer, timeout=TIMEOUT), must_pass=True)
-                refusals = [reason for a in tracer.collection.hooks for _, reason in a.refused]
-                if change.only and tracer.collection.mechanisms()[change.only] != self.hooks.get(change.only):
-                    return Verdict(f"not used: {change.only} has another place", None, refusals)
-                return Verdict("", self._played(tracer), refusals)
+                hooked = tracer.collection.mechanisms()
+                if change.only and hooked[change.only] != self.hooks[change.only]:
+                    return Verdict(f"not used: {change.only} has another place", None, [])
+                return Verdict("", self._played(tracer), list(hooked.values()))
         except SockpidError as error:
             return Verdict(f"{type(error).__name__}: {error}", None, [])
 
@@ -168,6 +169,7 @@ class Lab:
         """Sockets that go from hand to hand; what the events of each say, but for what chance has a part in."""
         who: Dict[int, str] = {os.getpid(): "parent"}
         plays: Dict[Tuple[int, int], str] = {}
+        begun: Dict[str, int] = {}
         kept: List[socket.socket] = []
 
         def child(act: Any) -> None:
@@ -180,6 +182,7 @@ class Lab:
                     os._exit(0)
             os.waitpid(pid, 0)
             who[pid] = "child"
+            begun[list(plays.values())[-2]] = begun[list(plays.values())[-1]] = time.monotonic_ns()
 
         def pair(play: str, family: int = socket.AF_INET) -> Tuple[socket.socket, socket.socket]:
             listener = socket.socket(family)
@@ -188,8 +191,9 @@ class Lab:
             client = socket.create_connection(listener.getsockname()[:2])
             server = listener.accept()[0]
             kept.extend((listener, client, server))
-            plays[client.getsockname()[1], server.getsockname()[1]] = play
-            plays[server.getsockname()[1], client.getsockname()[1]] = play + ", accepted"
+            name = f"{play}, {'IPv4' if family == socket.AF_INET else 'IPv6'}"
+            plays[client.getsockname()[1], server.getsockname()[1]] = name
+            plays[server.getsockname()[1], client.getsockname()[1]] = name + ", accepted"
             return client, server
 
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -215,13 +219,14 @@ class Lab:
             deaf.drop_everything(server)
             child(lambda shuts=client: shuts.shutdown(socket.SHUT_WR))
         try:
-            return self._heard(tracer, plays, who)
+            return self._heard(tracer, plays, begun, who)
         finally:
             for each in kept:
                 each.close()
 
     @staticmethod
-    def _heard(tracer: Tracer, plays: Dict[Tuple[int, int], str], who: Dict[int, str]) -> Told:
+    def _heard(tracer: Tracer, plays: Dict[Tuple[int, int], str], begun: Dict[str, int], who: Dict[int, str]) -> Told:
+        """begun: what is told of a play before it came so far (CLOCK_MONOTONIC) is no part of it."""
         told: Set[Tuple[object, ...]] = set()
 
         def name(pid: Optional[int]) -> Optional[str]:
@@ -229,7 +234,7 @@ class Lab:
 
         def note(seen: Event) -> None:
             play = plays.get((seen.tuple.sport, seen.tuple.dport))
-            if play is not None:
+            if play is not None and seen.ts_ns > begun.get(play, 0):
                 owner, first = seen.owner, seen.first
                 told.add(
                     (
@@ -249,8 +254,8 @@ class Lab:
         return frozenset(told)
 
 
-def plays_of(told: Told) -> Set[str]:
-    return {f"{line[0]}, {line[3]}" for line in told}
+def plays_of(told: Told) -> Set[object]:
+    return {line[0] for line in told}
 
 
 def tried(lab: Lab, changes: List[Change]) -> Dict[str, Any]:
@@ -283,7 +288,7 @@ def tried(lab: Lab, changes: List[Change]) -> Dict[str, Any]:
         "changes": [change.name for change in changes],
         "refused": {name: why for name, why in refused.items() if name not in unused},
         "unused": unused,
-        "accepted": {name: verdict.refusals for name, verdict in verdicts.items() if not verdict.refused},
+        "accepted": {name: verdict.links for name, verdict in verdicts.items() if not verdict.refused},
         "differing": differing,
     }
 
