@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 COUNTER_FIRED = 8
 
 NOT_RUNNING = "attached, and does not run"
+RING_SHARE = 64
+"""The part of the memory that events may wait in: with all else, sockpid then fits into 112 MiB beside a kernel."""
 
 
 class Options(NamedTuple):
@@ -51,6 +53,11 @@ class Options(NamedTuple):
     settings: Tuple[Tuple[str, int], ...] = ()
     consensus: bool = False
     take_signals: Optional[Callable[[], None]] = None
+
+
+def _ring_size(memory: int) -> int:
+    """The most that a ring buffer takes on a host of so many bytes: a power of two, and at least a page of any size."""
+    return max(1 << 16, 1 << (memory // RING_SHARE).bit_length() - 1)
 
 
 def _because() -> str:
@@ -85,7 +92,7 @@ class Collection:
         self.hooks: List[Attached] = []
         self.features = features
         self.max_sockets = options.max_sockets
-        self._image = image
+        self.image = image
         self._options = options
         self._preemptible = kernel.preemptible()
         self._numbers = numbers()
@@ -124,7 +131,7 @@ class Collection:
         return collection
 
     def _create_maps(self) -> None:
-        for name, wanted in self._image.maps.items():
+        for name, wanted in self.image.maps.items():
             if name in self.maps:
                 continue
             spec = self._spec(wanted)
@@ -141,6 +148,8 @@ class Collection:
             return spec._replace(
                 type="BPF_MAP_TYPE_PERF_EVENT_ARRAY", key_size=4, value_size=4, max_entries=max(cpus("possible")) + 1
             )
+        if spec.type == "BPF_MAP_TYPE_RINGBUF":
+            return spec._replace(max_entries=min(spec.max_entries, _ring_size(kernel.memory())))
         if spec.name == "counts" and not self._options.counting:
             return spec._replace(max_entries=1)
         if spec.name == "settled":
@@ -161,7 +170,7 @@ class Collection:
         else:
             from .perfbuf import PerfBuffer
 
-            self._reader = PerfBuffer(array, self._image.abi["struct event"]["size"])
+            self._reader = PerfBuffer(array, self.image.abi["struct event"]["size"])
 
     def fall_back(self, name: str) -> None:
         """Attaches a hook, which was found not to run, to what comes next. Raises AttachError for a mandatory one."""
@@ -341,7 +350,7 @@ class Collection:
 
     def counter(self, index: int) -> int:
         """Sum over all CPUs of one of enum counter."""
-        value = self.maps["counters"].lookup(index.to_bytes(4, self._image.byte_order))  # type: ignore[arg-type]
+        value = self.maps["counters"].lookup(index.to_bytes(4, self.image.byte_order))  # type: ignore[arg-type]
         data = memoryview(value or b"").cast("Q")
         return sum(data)
 

@@ -8,7 +8,6 @@ When a second SYN arrives with the number of the first, the kernel answers it by
 from __future__ import annotations
 
 import os
-import random
 import socket
 import struct
 
@@ -29,7 +28,7 @@ class Request:
         self.event: Optional[event.Event] = None
         noise = os.urandom(4)
         remote, local = (f"127.{noise[i] | 1}.{noise[i + 1] | 2}.{6 + i}" for i in (0, 2))
-        self._isn = random.SystemRandom().randrange(1 << 30, 1 << 31)
+        self._isn = 1 << 30 | int.from_bytes(os.urandom(4), "big") >> 2
         try:
             self._listener = self._socket()
             self._listener.bind((remote, 0))

@@ -211,6 +211,11 @@ def monotonic_ns() -> int:
     return time.monotonic_ns() - _time_namespace_offset("monotonic")
 
 
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _time_namespace_offset(clock: str) -> int:
     """Nanoseconds that our time namespace adds to a clock. They are fixed once a process is in it."""
     if not _time_offsets:

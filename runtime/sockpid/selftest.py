@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, List, Optional
-
 from . import deaf, observed, offsets, selfcheck
 from .collection import Options
-from .tracer import Tracer, load_image
+from .tracer import Tracer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Dict, List, Optional
 
 
 def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
@@ -16,9 +17,7 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
     Returns 0 if all that the host can do is right, 8 if a field is wrong, 1 if nothing could be tried.
     """
     with Tracer.open(options, offsets_path) as tracer:
-        agreed = offsets.against_btf(
-            load_image(tracer.kernel.arch.byte_order), tracer.kernel.arch, tracer.offsets, options.deny
-        )
+        agreed = offsets.against_btf(tracer.collection.image, tracer.kernel.arch, tracer.offsets, options.deny)
         results = selfcheck.run(tracer)
         document: Dict[str, Any] = {
             "schema": 1,
@@ -47,7 +46,12 @@ def selftest(options: Options, offsets_path: Optional[str], as_json: bool) -> in
             ),
         }
         document["unproven"] = observed.unproven(tracer.offsets.layout, document["fields"])
-    print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
+    if as_json:
+        import json
+
+        print(json.dumps(document, indent=1))
+    else:
+        print("\n".join(_lines(document)))
     if any(_failed(r) for r in results):
         return 8
     return 0 if document["ok"] else 1
