@@ -280,7 +280,7 @@ class Collection:
         return self.counter(COUNTER_FIRED + self._numbers[hook.name])
 
     def misses(self) -> int:
-        """How often a program that learns owners, or their end, was passed over, and no other saw what it is there for."""
+        """How often a program that learns owners, or their end, was passed over, and no other saw the same."""
         never_skipped = {a.hook.name for a in self.hooks if a.link is not None and a.link.mechanism == "lsm"}
         return sum(
             prog.misses(attached.link.prog) or 0

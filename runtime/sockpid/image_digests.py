@@ -4,6 +4,6 @@ Nothing else is loaded: of what a wrong instruction does, the self-check sees a 
 """
 
 CONTENT = {
-    "little": "e9c9bbb8d15f0d491188f3ef91b3103d4a4cbed457ce3340550302e3775bdd88",
-    "big": "1da39e84a60716304ee635e3026bf9dff029be920bc530299788adadcc43678f",
+    "little": "f7cf5af5123a7b8099828e8f2d9d0c2eee0ab80f9610220938b2e71b63704464",
+    "big": "b34dd8be93e1b3c73c3d85487f4dfa389399b422b01534a4b457a74633b6a842",
 }

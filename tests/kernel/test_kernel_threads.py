@@ -174,13 +174,18 @@ def test_a_path_that_another_process_asks_for_is_the_connections(wire: tuple[str
     python = [sys.executable, "-I", "-S", "-c"]
     with (
         subprocess.Popen([*inside[1], *python, LISTENS, ENDS[1]], stdout=subprocess.PIPE, text=True) as server,
-        subprocess.Popen([*RUNTIME, "run", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as probe,
+        subprocess.Popen(
+            [*RUNTIME, "run", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as probe,
     ):
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         attached(probe)
         with subprocess.Popen(
-            [*inside[0], *python, SPEAKS, ENDS[0], ENDS[1], port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*inside[0], *python, SPEAKS, ENDS[0], ENDS[1], port],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as user:
             assert user.stdin is not None
             assert user.stdout is not None

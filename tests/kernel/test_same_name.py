@@ -178,9 +178,7 @@ def test_a_connection_that_was_moved_belongs_to_who_restored_it(listener: socket
         except PermissionError:
             pytest.skip("no TCP_REPAIR here: needs CAP_NET_ADMIN")
         arguments = [host, str(port), str(remote), *map(str, numbers)]
-        with subprocess.Popen(
-            [*CHILD, RESTORE, *arguments], stdin=subprocess.PIPE, text=True
-        ) as other:
+        with subprocess.Popen([*CHILD, RESTORE, *arguments], stdin=subprocess.PIPE, text=True) as other:
             assert other.stdin is not None
             assert peer.recv(8) == b"restored"
             time.sleep(0.1)
