@@ -15,6 +15,7 @@ from .btf_record import (
     BTF_KIND_ENUM,
     BTF_KIND_ENUM64,
     BTF_KIND_FUNC,
+    BTF_KIND_FWD,
     BTF_KIND_STRUCT,
     BTF_KIND_UNION,
     BTF_KIND_VOID,
@@ -38,6 +39,8 @@ KEYWORDS: Dict[str, FrozenSet[int]] = {
 """The C keyword of a type name, and the kinds it stands for."""
 
 _TAGGED = frozenset().union(*KEYWORDS.values())
+FWD_UNION = 1 << 31
+"""Of the second word of a declaration: it is a union's."""
 _VOID = memoryview(bytes(12)).cast("I")
 
 
@@ -145,9 +148,9 @@ class Btf:
     def extract(self, wanted: Wanted, pointer_size: int) -> Layout:
         """Where the wanted fields lie. `pointer_size` is in bytes: BTF does not say.
 
-        A forward declaration is not a type. Raises BtfError if several types share a name and differ in size
-        or in a wanted field, since nothing tells which of them is meant; ValueError if a wanted name is
-        malformed.
+        Raises BtfError if a type is only declared, or has a size and no members: whether the kernel has a field is not
+        to be told from that; if several types share a name and differ in size or in a wanted field, since nothing tells
+        which of them is meant; ValueError if a wanted name is malformed.
         """
         resolver = Resolver(self, pointer_size)
         by_keyword: Dict[str, Dict[str, FrozenSet[str]]] = {}
@@ -162,11 +165,22 @@ class Btf:
             for tag, paths in tags.items():
                 name = f"{keyword} {tag}"
                 ids = [i for i in found.get(tag, ()) if resolver.defines(i, KEYWORDS[keyword])]
+                if not ids and self._declares(keyword, tag, found.get(tag, ())):
+                    raise BtfError(
+                        f"{name} is only declared: whether the kernel has it, or what is in it, cannot be told"
+                    )
                 rows = [resolver.row(i, name, paths) for i in ids]
                 if any(row != rows[0] for row in rows):
                     raise BtfError(f"BTF has several different types called {name!r} (ids {', '.join(map(str, ids))})")
                 layout[name] = rows[0] if rows else None
         return layout
+
+    def _declares(self, keyword: str, tag: str, others: Iterable[int]) -> bool:
+        """Whether a type that is not defined is declared. others: ids of types of that tag."""
+        if keyword == "enum":
+            return any(kind_of(self.words(i)[1]) in KEYWORDS[keyword] for i in others)
+        forward = self.find({tag}, frozenset((BTF_KIND_FWD,))).get(tag, ())
+        return any((self.words(i)[1] & FWD_UNION != 0) == (keyword == "union") for i in forward)
 
     def _name_offsets(self, names: Iterable[str]) -> Dict[int, str]:
         # A string may be there more than once, and may be the end of another: each place where a name ends is one.

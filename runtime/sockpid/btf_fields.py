@@ -98,6 +98,11 @@ class Resolver:
             else:
                 member = self._member(here, step.encode()) if here.kind in _AGGREGATES else None
                 if member is None:
+                    if here.kind in _AGGREGATES and here.words[2] and not vlen_of(here.words[1]):
+                        size, called = here.words[2], self._btf.type(here.id).name
+                        raise BtfError(
+                            f"BTF type {here.id} ({called}) of {size} bytes has no members: they were left out"
+                        )
                     return None
                 place = member._replace(bit_offset=place.bit_offset + member.bit_offset)
         return self._scalar(place)

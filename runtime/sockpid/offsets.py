@@ -215,7 +215,7 @@ def _read(path: str, trusted: bool = False) -> table.Shard:
     except OSError as error:
         if trusted and error.errno == errno.ELOOP:
             raise TableError(f"{path}: a symbolic link, where only plain files are taken") from None
-        raise TableError(f"{path}: {error.strerror}") from None
+        raise TableError(f"the table of offsets cannot be read, {path}: {error.strerror}") from None
 
 
 def _entry(shard: table.Shard, kernel: Identity) -> Optional[table.Entry]:

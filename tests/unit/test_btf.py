@@ -130,19 +130,39 @@ def test_enums(byte_order: str) -> None:
     }
 
 
-def test_absent_types_and_declarations() -> None:
+def test_absent_types() -> None:
+    b = BtfBuilder()
+    b.struct("u", 4, kind=5)
+    b.record(7, "s", 0)  # struct s;
+    b.struct("s", 4, ("a", b.integer("int", 4), 0))
+    wanted = {"struct t": frozenset("a"), "struct u": frozenset[str](), "union u": frozenset[str]()}
+    layout = Btf(b.build()).extract({**wanted, "union s": frozenset("a")}, 8)
+    assert layout == {"struct t": None, "struct u": None, "union u": Struct("union u", 4, {}), "union s": None}
+    assert Btf(b.build()).extract({"struct s": frozenset("b")}, 8) == {"struct s": Struct("struct s", 4, {"b": None})}
+
+
+@pytest.mark.parametrize("name", ["struct s", "union w", "enum e"])
+def test_what_is_only_declared_is_not_known_to_be_absent(name: str) -> None:
     b = BtfBuilder()
     b.record(7, "s", 0)  # struct s;
+    b.record(7, "w", 0, flag=True)  # union w;
     b.enum("e")  # enum e;
-    b.struct("u", 4, kind=5)
-    wanted = {
-        "struct s": frozenset("a"),
-        "enum e": frozenset("A"),
-        "struct u": frozenset[str](),
-        "union u": frozenset[str](),
-    }
-    layout = Btf(b.build()).extract(wanted, 8)
-    assert layout == {"struct s": None, "enum e": None, "struct u": None, "union u": Struct("union u", 4, {})}
+    with pytest.raises(BtfError, match=f"{name} is only declared"):
+        Btf(b.build()).extract({name: frozenset("a")}, 8)
+
+
+@pytest.mark.parametrize("path", ["a", "inner.a"])
+def test_members_that_were_left_out_are_not_known_to_be_absent(path: str) -> None:
+    b = BtfBuilder()
+    bare = b.struct("bare", 8)
+    b.struct("s", 8, ("inner", bare, 0))
+    with pytest.raises(BtfError, match=r"\(bare\) of 8 bytes has no members"):
+        Btf(b.build()).extract({"struct s" if "." in path else "struct bare": frozenset((path,))}, 8)
+    b = BtfBuilder()
+    b.struct("empty", 0)
+    assert Btf(b.build()).extract({"struct empty": frozenset("a")}, 8)["struct empty"] == Struct(
+        "struct empty", 0, {"a": None}
+    )
 
 
 def test_duplicate_names() -> None:

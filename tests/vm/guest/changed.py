@@ -102,7 +102,8 @@ class Lab:
         entry = shard.find(self.kernel.build_id, self.kernel.release, self.kernel.banner)
         assert entry is not None, "the table of the lab knows its kernels"
         self.entry = entry
-        self.right = Change("", shard.layout(entry), dict(entry.btf_ids or {}))
+        ids = {**offsets.live_btf()[0].func_ids(hooks.functions()), **(entry.btf_ids or {})}
+        self.right = Change("", shard.layout(entry), ids)  # the table may be older than some hooks
         self.options = Options(attach=mechanism, deny=frozenset((*OTHERS[mechanism], "live-btf")))
         self._fork = threading.Lock()
         with Tracer.open_with(self.options, self.kernel, self.image, self.found(self.right)) as tracer:
@@ -261,7 +262,8 @@ def plays_of(told: Told) -> Set[object]:
 def tried(lab: Lab, changes: List[Change]) -> Dict[str, Any]:
     verdicts: Dict[str, Verdict] = {}
     differing: Dict[str, List[str]] = {}
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    # A process has one kprobe of that kind on a function.
+    with ThreadPoolExecutor(1 if lab.mechanism == "kprobe-tracefs" else AT_ONCE) as pool:
         right = list(pool.map(lambda _: lab.verdict(lab.right), range(BASELINES)))
         for number, verdict in enumerate(pool.map(lab.verdict, changes)):
             verdicts[changes[number].name] = verdict
