@@ -97,7 +97,10 @@ def merge(kernels: Iterable[Kernel]) -> List[Kernel]:
             continue
         _agree(known, kernel)
         sources = sorted({tuple(source) for source in known["sources"] + kernel["sources"]})
-        found[key] = {**known, "sources": [list(source) for source in sources]}
+        functions = known["functions"]
+        if functions is not None:  # the one may have been read before the other's functions were looked for
+            functions = {**(kernel["functions"] or {}), **functions}
+        found[key] = {**known, "functions": functions, "sources": [list(source) for source in sources]}
     return sorted(found.values(), key=lambda k: (k["release"], k["build_id"] or "", k["banner"] or ""))
 
 
@@ -138,7 +141,10 @@ def layout_of(types: Rows, arch_name: str) -> Tuple[Mapping[str, Any], List[str]
 
 
 def encode(arch: str, series: str, kernels: Iterable[Kernel]) -> bytes:
-    """The content of a file of the archive, before compression."""
+    """The content of a file of the archive, before compression.
+
+    A function's number that is not there is not known: the kernel may have been read before it was looked for.
+    """
     rows: Dict[str, Any] = {}
     layouts: Dict[str, Dict[str, Optional[str]]] = {}
     entries: List[Document] = []

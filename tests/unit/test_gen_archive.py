@@ -201,6 +201,26 @@ def test_all_sources_of_one_kernel_are_noted_and_btf_counts_more(kernel: archive
         assert merged["sources"] == sorted(kernel["sources"] + dwarf["sources"])
 
 
+def test_functions_that_were_not_looked_for_are_not_known_to_be_absent(kernel: archive.Kernel, tmp_path: Path) -> None:
+    """A file from before a hook had that function: written again, it says no more of it; read anew, the kernel does."""
+    known = dict(kernel["functions"])
+    late = max(known)
+    document = json.loads(archive.encode("x86_64", "6.1", [kernel]))
+    at = document["functions"].index(late)
+    for names in (document["functions"], document["kernels"][0]["functions"]):
+        del names[at]
+    path = tmp_path / "x.json.xz"
+    path.write_bytes(lzma.compress(json.dumps(document).encode()))
+    (old,) = archive.read(path)
+    archive.save(path, archive.encode("x86_64", "6.1", [old]))
+    (again,) = archive.read(path)
+    assert again["functions"] == {name: number for name, number in known.items() if name != late}
+    new = {**copy.deepcopy(kernel), "sources": [["b.deb", "0" * 64]]}
+    for order in ([again, new], [new, again]):
+        (merged,) = archive.merge(order)
+        assert merged["functions"] == known
+
+
 def test_one_kernel_with_two_layouts_is_refused(kernel: archive.Kernel) -> None:
     other = copy.deepcopy(kernel)
     other["sources"] = [["b.deb", "0" * 64]]
