@@ -112,7 +112,7 @@ class History:
         for each in records:
             operation = each.operation
             if operation == record.INHERIT:
-                for (inode,) in struct.iter_unpack("=Q", each.more):
+                for (inode,) in struct.iter_unpack("<Q", each.more):
                     holds(inode, each.begin, each.end or NEVER)
             elif operation == record.TAKE:
                 holds(each.inode, each.begin, each.end or NEVER)

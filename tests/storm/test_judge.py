@@ -63,7 +63,7 @@ class Script:
         self.does(name, record.CONNECT, begin, begin + 1, inode, more=more)
 
     def inherits(self, name: str, begin: float, *inodes: int) -> None:
-        self.does(name, record.INHERIT, begin, begin + 1, 0, more=struct.pack(f"={len(inodes)}Q", *inodes))
+        self.does(name, record.INHERIT, begin, begin + 1, 0, more=struct.pack(f"<{len(inodes)}Q", *inodes))
 
     def ends(self, name: str, at: float, by: str = "other") -> None:
         self.does(name, record.EXIT, at, at + 0.1, 0)

@@ -27,12 +27,13 @@ _STARTED, _RESULT, _END = b"--- command", b"--- result", b"--- end"
 
 
 class Machine(NamedTuple):
-    """How QEMU emulates one Debian architecture. `package` is what to install for it."""
+    """How QEMU emulates one Debian architecture. package: what to install for it. turns: several CPUs run in turn."""
 
     emulator: str
     options: tuple[str, ...]
     console: str
     package: str
+    turns: bool = True
 
 
 MACHINES: Mapping[str, Machine] = {
@@ -43,7 +44,10 @@ MACHINES: Mapping[str, Machine] = {
     ),
     # A cortex-a57 has no pages of 16 KiB.
     "arm64": Machine("qemu-system-aarch64", ("-machine", "virt", "-cpu", "cortex-a76"), "ttyAMA0", "qemu-system-arm"),
-    "armhf": Machine("qemu-system-arm", ("-machine", "virt", "-cpu", "cortex-a15"), "ttyAMA0", "qemu-system-arm"),
+    # In turn, the first of two CPUs waits for the second for ever.
+    "armhf": Machine(
+        "qemu-system-arm", ("-machine", "virt", "-cpu", "cortex-a15"), "ttyAMA0", "qemu-system-arm", turns=False
+    ),
     # x-vof: an open firmware of QEMU's own, which starts the kernel at once.
     "ppc64el": Machine(
         "qemu-system-ppc64", ("-machine", "pseries,x-vof=on", "-cpu", "power9"), "hvc0", "qemu-system-ppc"
@@ -105,16 +109,18 @@ def boot(
 ) -> Result:
     """Boot `kernel` on `initramfs` and wait for the command in it, which may take `timeout` seconds.
 
-    memory: MiB. smp: CPUs; QEMU runs them in turn, for side by side they now and then run into an int3 that text_poke
-    has already taken back: a panic. icount: an instruction takes a nanosecond, so time in the guest does not depend on
-    the host's load; an x86 guest then takes three times as long to boot. append: words for the kernel's command line.
+    memory: MiB. smp: CPUs; QEMU runs them in turn, for side by side those of an x86 now and then run into an int3
+    that text_poke has already taken back: a panic. icount: an instruction takes a nanosecond, so time in the guest does
+    not depend on the host's load; an x86 guest then takes three times as long to boot. append: words for the kernel's
+    command line.
     """
     machine = MACHINES[arch]
+    threads = "single" if machine.turns or smp == 1 or icount else "multi"
     words = f"console={machine.console} quiet panic=-1 oops=panic {_SKIPPED} sockpid.timeout={timeout:g} {append}"
     with tempfile.NamedTemporaryFile(prefix="initramfs.") as file:
         file.write(initramfs)
         file.flush()
-        command = [machine.emulator, *machine.options, "-accel", "tcg,thread=single"]
+        command = [machine.emulator, *machine.options, "-accel", f"tcg,thread={threads}"]
         command += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]
         command += ["-m", f"{memory}M", "-smp", str(smp), "-kernel", str(kernel), "-initrd", file.name]
         command += ["-append", words.strip()]

@@ -137,7 +137,7 @@ def _pins() -> Iterator[str]:
 
 
 def _set_calm(ends: mmap.mmap, calm: bool) -> None:
-    struct.pack_into("=Q", ends, 8, calm)
+    ends[8] = calm
 
 
 def _set_deadline(ends: mmap.mmap, seconds: float) -> None:

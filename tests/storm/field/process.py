@@ -93,7 +93,7 @@ class Process:
             inodes = [each.inode for each in self.all_held()]
             for at in range(0, len(inodes), 4000):
                 part = inodes[at : at + 4000]
-                self.log.note(record.INHERIT, more=struct.pack(f"={len(part)}Q", *part), since=since)
+                self.log.note(record.INHERIT, more=struct.pack(f"<{len(part)}Q", *part), since=since)
 
     def all_held(self) -> List[Held]:
         return self.pool + [each for kept in self.listeners.values() for each in kept]

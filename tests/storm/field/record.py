@@ -1,7 +1,8 @@
 """What one process did, and when: records in a file that is mapped into memory, so that they outlive SIGKILL.
 
 A record is written when its operation begins and completed when it has ended: one without an end was under way when its
-process died. Times are CLOCK_MONOTONIC in nanoseconds, as events have them before they are told.
+process died. Times are CLOCK_MONOTONIC in nanoseconds, as events have them before they are told. Numbers are in little
+endian everywhere: another machine reads them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import struct
 from time import monotonic_ns
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-HEAD = struct.Struct("=QQQIBBH")  # begin, end, inode, argument, operation, flags, bytes that follow
-_END, _FLAGS = struct.Struct("=Q"), struct.Struct("=B")
+HEAD = struct.Struct("<QQQIBBH")  # begin, end, inode, argument, operation, flags, bytes that follow
+_END, _FLAGS = struct.Struct("<Q"), struct.Struct("<B")
 SEGMENT = 1 << 19
 
 FAILED = 1
@@ -113,7 +114,7 @@ def pack(directory: str, into: str) -> None:
             with open(path, "rb") as file:
                 content = file.read()
             content = content[: used(content)]
-            packed.write(struct.pack("=H", len(name)) + name.encode() + struct.pack("=I", len(content)) + content)
+            packed.write(struct.pack("<H", len(name)) + name.encode() + struct.pack("<I", len(content)) + content)
             os.unlink(path)
 
 
@@ -122,10 +123,10 @@ def unpack(content: bytes) -> Iterable[Tuple[str, List[Record]]]:
     at = 0
     found: Dict[Tuple[str, int], List[Record]] = {}
     while at < len(content):
-        (length,) = struct.unpack_from("=H", content, at)
+        (length,) = struct.unpack_from("<H", content, at)
         name, number, _ = content[at + 2 : at + 2 + length].decode().rsplit(".", 2)
         at += 2 + length
-        (size,) = struct.unpack_from("=I", content, at)
+        (size,) = struct.unpack_from("<I", content, at)
         found[name, int(number)] = list(read(content[at + 4 : at + 4 + size]))
         at += 4 + size
     processes: Dict[str, List[Record]] = {}

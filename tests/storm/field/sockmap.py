@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 
 from tests.accuracy.field import filters
 from tests.accuracy.field.processes import syscall
@@ -28,7 +29,8 @@ def _bpf(command: int, attr: bytes) -> int:
 
 
 def _instruction(code: int, target: int, source: int, value: int) -> bytes:
-    return struct.pack("=BBhi", code, target | source << 4, 0, value)
+    registers = target | source << 4 if sys.byteorder == "little" else target << 4 | source
+    return struct.pack("=BBhi", code, registers, 0, value)
 
 
 def _redirect(to: int) -> int:
