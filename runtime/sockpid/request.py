@@ -2,7 +2,7 @@
 
 It holds what finds and proves the kernel's package, and facts that help where there is none. It holds no host name, no
 address, no command line; who built the kernel is left out of the banner unless it is a distribution that says so of all
-its kernels. docs/request-format.md is its definition.
+its kernels. docs/unknown-kernels.md is its definition.
 """
 
 from __future__ import annotations
