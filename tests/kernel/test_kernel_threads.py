@@ -168,8 +168,8 @@ def lose_all(namespace: str) -> None:
 
 @pytest.mark.parametrize("heard", [True, False], ids=["data", "syn"])
 def test_a_path_that_another_process_asks_for_is_the_connections(wire: tuple[str, str], heard: bool) -> None:
-    """Who tells the kernel of one more address connects by it himself, and is gone. What is lost afterwards is the data of
-    the process that has the connection, or the SYN that it knows nothing of."""
+    """Who tells the kernel of one more address connects by it himself, and is gone. What is lost then is data of the
+    process that has the connection, or the SYN that it knows nothing of."""
     inside = [["ip", "netns", "exec", name] for name in wire]
     python = [sys.executable, "-I", "-S", "-c"]
     with (
@@ -182,10 +182,7 @@ def test_a_path_that_another_process_asks_for_is_the_connections(wire: tuple[str
         port = server.stdout.readline().strip()
         attached(probe)
         with subprocess.Popen(
-            [*inside[0], *python, SPEAKS, ENDS[0], ENDS[1], port],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [*inside[0], *python, SPEAKS, *ENDS, port], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as user:
             assert user.stdin is not None
             assert user.stdout is not None

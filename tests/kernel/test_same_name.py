@@ -87,8 +87,8 @@ def free_port(host: str) -> int:
 def test_who_reads_from_a_dead_socket_does_not_take_the_name_of_a_living_one(
     bpffs: Path, listener: socket.socket
 ) -> None:
-    """A reset ends a connection, of which its process has not heard. Another one has the same addresses and ports by then,
-    when the first asks its socket for more."""
+    """A reset ends a connection, of which its process has not heard. Another one has the same addresses and ports when
+    the first asks its socket for more."""
     directory = str(bpffs / "dead")
     host, remote = listener.getsockname()
     port = free_port(host)

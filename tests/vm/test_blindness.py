@@ -61,3 +61,13 @@ def test_hooks_that_are_switched_off_are_told(guest: Guest, shard: tuple[str, by
     }
     assert "fires again" in again
     assert found["events"] == [], "what is done to see whether hooks fire is no event"
+
+
+@pytest.mark.guests("7.2/amd64")
+def test_elements_that_another_socket_gets_meanwhile_name_nobody_else(guest: Guest, shard: tuple[str, bytes]) -> None:
+    """A process is taken off its CPU between the look at an element of an LRU map and its use, and another one makes
+    that element the owner of a socket of its own."""
+    for options in ((), ("--deny", "lsm,kprobe-pmu,kprobe-tracefs")):
+        found = told(played(guest, shard, "elements", "400", *options))
+        assert found["wrong"] == [], options
+        assert (found["accepted"] >= 400, found["shared"] >= 1) == (True, True), found

@@ -2,9 +2,11 @@
 
 Its own are nobody's: of a mount by NFS 3 and by CIFS, and of NVMe over TCP. Those that a process lends to it are that
 process's: the connection behind a network block device, and one below the multiplexor KCM. SMC falls back to TCP with a
-peer that knows no more. ESP in TCP (espintcp) takes a kernel that was built for it, which no distribution's here is: what
-is sent by it in softirq is learnt by nobody for want of the socket's lock, and tests/unit/test_programs.py runs the
-programs without it. kTLS offload needs a network card, and comes by the same way.
+peer that knows no more.
+
+ESP in TCP (espintcp) takes a kernel that was built for it (CONFIG_INET_ESPINTCP), which Debian's are not: what it sends
+in softirq teaches nothing, for want of the socket's lock, and tests/unit/test_programs.py runs the programs without it.
+kTLS offload needs a network card, and comes by the same way.
 """
 
 from __future__ import annotations

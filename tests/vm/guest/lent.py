@@ -7,6 +7,7 @@ told of that connection. A kind that this kernel does not have is a text that sa
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -17,8 +18,12 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Tuple
 
-sys.path.insert(0, "/run")
-import rpc  # noqa: E402
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tests.vm.guest import rpc
+else:
+    sys.path.insert(0, "/run")
+    import rpc  # where sys.path says
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 Parts = Dict[str, int]
@@ -189,7 +194,7 @@ def main() -> None:
         listener = rpc.listener() if name == "nfs" else deaf_listener()
         port = listener.getsockname()[1]
         if name == "nfs":
-            child("serves", lambda listener=listener: rpc.serve(listener, hears_no_data, "/run/deaf"))
+            child("serves", functools.partial(rpc.serve, listener, hears_no_data, "/run/deaf"))
         try:
             found[name] = {"parts": globals()[name](port)}
         except OSError as error:

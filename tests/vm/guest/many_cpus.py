@@ -1,4 +1,4 @@
-"""SOCKETS: connections that are made on all CPUs in turn and all lose what is sent. Prints what was told of them as JSON."""
+"""SOCKETS: connections that are made on all CPUs in turn, and lose what is sent. Prints what was told as JSON."""
 
 from __future__ import annotations
 
