@@ -29,11 +29,12 @@ any time; every event is held against that.
 
 *Doubted* are events that name a process and say that it is not certain (`doubt`): in brackets how many of these name a
 wrong one. All others that name one must be right; a wrong one is a fault, and so is all else that is said and not so.
-*Unknown* is with its reason, which must be true: an unknown that the judge does not allow is a fault, too. *Current* is
-how often the process that happened to run would have been right. *Lost* is what the ring buffer could not hold: the
-storm does not wait for the probe. *Hooks* says by which mechanisms, with the number of hooks of each. A place is a
-kernel, by its series and architecture, and what differs from the usual: the mechanism that the probe was told to
-prefer, or to do without, words of the kernel's command line, the number of CPUs if not two.
+*Unknown* is with its reason, which must be true: an unknown that the judge does not allow is a fault, too. *Current*
+is how often the process that happened to run would have been right. *Lost* is what the ring buffer could not hold:
+the storm does not wait for the probe; a start is *refused* where for that reason no offset could be proved. *Hooks*
+says by which mechanisms, with the number of hooks of each. A place is a kernel, by its series and architecture, and
+what differs from the usual: the mechanism that the probe was told to prefer, or to do without, words of the kernel's
+command line, the number of CPUs if not two.
 
 """
 SCENARIOS = """
@@ -50,7 +51,7 @@ beside them in four seconds); `sockpid run --summary` shows the difference.
 
 """
 TITLES: tuple[str, ...] = ("where", "events", "not doubted, of these right", "doubted", "unknown", "current", "faults")
-TITLES += ("lost", "storms", "operations", "hooks")
+TITLES += ("lost", "starts refused", "storms", "operations", "hooks")
 WRONG = ("wrong", "stale")
 """Faults of which a wrong process is told."""
 
@@ -80,7 +81,7 @@ def _storms(place: str, summed: Json | None) -> str:
     cells = [place, str(summed["events"]), f"{said}, {(said - _wrong(summed)) / max(1, said):.4%}"]
     cells += [f"{doubted} ({doubtful})", _counts(summed["unknown"])]
     cells += [f"{summed['naive'] / max(1, summed['events']):.1%}", _counts(summed["faults"])]
-    cells += [str(summed[name]) for name in ("lost", "storms", "operations")]
+    cells += [str(summed.get(name, 0)) for name in ("lost", "refused", "storms", "operations")]
     return _row([*cells, ", ".join(f"{name} {number}" for name, number in sorted(summed["hooks"].items()))])
 
 

@@ -27,7 +27,7 @@ COLUMN = Storms(Somewhere("6.1/amd64"), 4, events=1000, seconds=5.0)
 
 
 def part(events: int = PER_STORM, **wrong: int) -> dict[str, Any]:
-    numbers = dict.fromkeys(("right", "held", "stale", "naive", "certain", "lost", "operations"), 0)
+    numbers = dict.fromkeys(("right", "held", "stale", "naive", "certain", "refused", "lost", "operations"), 0)
     counters: dict[str, dict[str, int]] = {"unknown": {}, "doubted": {}, "doubted_wrong": {}, "faults": wrong}
     return {**numbers, **counters, "events": events, "hooks": {"lsm": 8}}
 

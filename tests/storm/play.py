@@ -13,6 +13,8 @@ from .judge import BEHIND, LATER, SLACK, Judge
 from .plan import Plan
 from .verdict import Verdict
 
+OVERRUN = "they come faster than they are read"
+"""Why a start may be refused: nothing can be proved then."""
 GUEST_SLACK = 10_000_000
 """A guest is emulated: between two looks at its clocks there may be milliseconds."""
 GUEST_LATER = 120_000_000_000
@@ -47,7 +49,10 @@ def judged(played: Played, max_sockets: int, slack: int = SLACK, later: int = LA
     for number, content in enumerate(played.contents("events.")[: len(history.phases)]):
         judge.events(number, map(json.loads, content.splitlines()))
     for reason in history.errors:
-        judge.verdict.fault("(storm)", reason)
+        if OVERRUN in reason and "wrong values" not in reason:
+            judge.verdict.refused += 1
+        else:
+            judge.verdict.fault("(storm)", reason)
     return Outcome(judge.verdict, history, played)
 
 

@@ -10,7 +10,7 @@ from tests.place import Json
 from .plan import Plan
 from .play import Outcome
 
-NUMBERS = ("events", "right", "held", "stale", "old_names", "naive", "certain", "unjudged", "strangers")
+NUMBERS = ("events", "right", "held", "stale", "old_names", "naive", "certain", "refused", "unjudged", "strangers")
 COUNTERS = ("faults", "unknown", "doubted", "doubted_wrong", "kinds", "how")
 
 
@@ -56,5 +56,6 @@ def line(summed: Json) -> str:
     words += [f"doubted {summed['doubted']}, of these wrong {summed['doubted_wrong']}"] if summed["doubted"] else []
     words += [f"{summed['stale']} stale"] if summed["stale"] else []
     words += [f"{summed['lost']} lost"] if summed["lost"] else []
+    words += [f"{summed['refused']} starts refused"] if summed["refused"] else []
     words += [f"FAULTS {summed['faults']}"] if summed["faults"] else []
     return "; ".join(words)

@@ -68,7 +68,7 @@ def test_every_kept_plan_can_be_played() -> None:
 
 
 def result(events: int, **faults: int) -> dict[str, Any]:
-    numbers = dict.fromkeys(("right", "held", "stale", "naive", "certain", "lost", "operations"), 0)
+    numbers = dict.fromkeys(("right", "held", "stale", "naive", "certain", "refused", "lost", "operations"), 0)
     counters: dict[str, dict[str, int]] = {"unknown": {}, "doubted": {}, "doubted_wrong": {}, "faults": faults}
     return {**numbers, **counters, "events": events}
 

@@ -16,7 +16,7 @@ class Verdict:
     contradicted: says that the named one does not have it open, though it surely has. odd: whatever else is not true.
     stale: names the last user that a hook saw, who has closed it; another one used it later in a way that none sees. A
     fault only where the owner is said to be certain. doubted: by doubt, the events that are not certain; doubted_wrong:
-    those of them that name a wrong one. unjudged: events of sockets whose beginning is not in the log.
+    those of them that name a wrong one. refused: starts of the probe that came to no end, which truly said why. unjudged: events of sockets whose beginning is not in the log.
     """
 
     events: int = 0
@@ -26,6 +26,7 @@ class Verdict:
     naive: int = 0
     old_names: int = 0
     certain: int = 0
+    refused: int = 0
     unjudged: int = 0
     strangers: int = 0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
