@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import os
 import re
@@ -188,7 +189,8 @@ def _result(raw: bytes, seconds: float, overdue: str) -> Result:
     if not (found and complete):
         raise GuestError("QEMU ended before the guest gave a result", console)
     try:
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(_whole(encoded))), mode="r:gz") as members:
+        archive = gzip.decompress(base64.b64decode(_whole(encoded)))  # all of it: its checksum comes last
+        with tarfile.open(fileobj=io.BytesIO(archive)) as members:
             files = {m.name.removeprefix("./"): f.read() for m in members if (f := members.extractfile(m))}
         stdout, stderr = (files.pop(name).decode(errors="replace") for name in ("stdout", "stderr"))
         status = int(files.pop("status"))
@@ -206,5 +208,8 @@ def _whole(encoded: str) -> str:
     if not numbered:
         return encoded
     last = max(number for number, _ in numbered)
-    lines = {number: line for number, line in numbered if len(line) == _LINE or number == last}
+    lines: dict[str, str] = {}
+    for number, line in numbered:
+        if len(line) == _LINE or (number == last and len(line) > len(lines.get(number, ""))):
+            lines[number] = line
     return "".join(lines[number] for number in sorted(lines))
