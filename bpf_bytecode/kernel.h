@@ -63,7 +63,8 @@ struct sock {
 	__u8 sk_kern_sock : 1;    /* absent before Linux 4.11 */
 	__u16 sk_type;            /* both are bit fields before Linux 5.6 */
 	__u16 sk_protocol;
-	void *sk_user_data; /* of what else in the kernel works on the socket: sockmap, KCM */
+	void *sk_user_data;  /* of what else in the kernel works on the socket: sockmap, KCM */
+	__u32 sk_allocation; /* gfp_t: how the socket's memory is had */
 };
 
 struct socket {

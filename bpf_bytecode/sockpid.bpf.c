@@ -22,6 +22,8 @@
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define PF_KTHREAD 0x00200000
+#define GFP_KIND 0xff  /* include/linux/gfp_types.h: the zone and the waiting, at these bits since long before Linux 4.9 */
+#define GFP_IO_FS 0xc0 /* __GFP_IO | __GFP_FS, of GFP_KERNEL */
 #define SK_USER_DATA_BPF 2 /* include/net/sock.h: a place in a group of SO_REUSEPORT sockets */
 
 /* What the loader decides. The values here are never used: each is a relocation, and the loader has no default. */
@@ -471,7 +473,7 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	struct socket_tuple tuple = {};
 	struct owner owner;
 	__u64 lent = 0;
-	__u32 flags = 0;
+	__u32 flags = 0, gfp = 0;
 	__u8 state = 0;
 
 	empty_owner(&owner);
@@ -501,10 +503,19 @@ static __always_inline __u64 learn(__u64 sk, __u64 start_ns)
 	if (!setting(BEGINS))
 		owner.entry.flags |= (1 - is_known) * OWNER_LATE;
 	owner.entry.flags &= ~OWNER_LENT;
-	/* Here data of another socket comes by, too, that a BPF program sends on by this one (sockmap). */
-	if (setting(LOCKED) && !setting(BEGINS) && bpf_core_field_exists(((const struct sock *)sk)->sk_user_data)) {
+	/* Here data of another socket comes by, too, that a BPF program (sockmap) or KCM sends on by this one. */
+	if ((setting(LOCKED) || setting(SOCKET)) && !setting(BEGINS) &&
+	    bpf_core_field_exists(((const struct sock *)sk)->sk_user_data)) {
 		read_field(&lent, (const struct sock *)sk, sk_user_data);
 		owner.entry.flags |= differ(lent & ~(__u64)SK_USER_DATA_BPF, 0) * OWNER_LENT;
+	}
+	/*
+	 * What sends for others in the name of whoever reads or writes something above it (a block device, a file system) must
+	 * not wait for these while it has memory made free: sockets of processes allocate as GFP_KERNEL says.
+	 */
+	if (bpf_core_field_exists(((const struct sock *)sk)->sk_allocation)) {
+		read_field(&gfp, (const struct sock *)sk, sk_allocation);
+		owner.entry.flags |= differ(gfp & GFP_KIND, GFP_IO_FS) * OWNER_LENT;
 	}
 	/* Which of its threads the kernel used is no answer to who owns the socket. */
 	owner.entry.latest.pid_tgid = pid_tgid & -is_process;

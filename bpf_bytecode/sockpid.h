@@ -56,7 +56,7 @@ struct process {
 
 /* Flags of an owner. */
 #define OWNER_LATE (1 << 0)   /* the socket was not seen to begin: who used it before is not known */
-#define OWNER_LENT (1 << 2)   /* the kernel puts data of other sockets into this one: who was seen to send need not have it */
+#define OWNER_LENT (1 << 2)   /* the kernel works with it for others: who was seen to send need not have it */
 #define OWNER_SHARED (1 << 1) /* of socket_to_pid alone: another socket has, or had, the same key (SO_REUSEPORT) */
 
 /*

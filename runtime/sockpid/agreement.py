@@ -16,6 +16,7 @@ STARTS = ("start_boottime", "real_start_time")
 """When a task started has one of two names in every kernel."""
 EVERYWHERE = (
     "struct sock.__sk_common.skc_bound_dev_if",
+    "struct sock.sk_allocation",
     "struct sock.sk_lock.owned",
     "struct sock.sk_user_data",
     "struct tcp_sock.undo_marker",

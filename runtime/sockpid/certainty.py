@@ -4,8 +4,8 @@ An owner is certain unless something speaks against it. What does is told as `do
 
 - "not-held": somebody has the socket open, and the process that was seen to use it lives and does not.
 - "missed": a run of a hook that learns owners was passed over since this one was seen to use the socket.
-- "lent": the kernel puts data of other sockets into this one (sockmap): who made it do so need not have the socket. The
-  owner is one who has it open; where that is not known there is no owner.
+- "lent": the kernel works with the socket for others (sockmap, KCM, a network block device): who made it do so need not
+  have the socket. The owner is one who has it open; where that is not known there is no owner.
 - "unseen": nobody was seen to use the socket, or who was has been forgotten for want of room; the named process had it
   open when that was last looked at, and others may have, or have had.
 - "inherited": it was learnt by the instance before this one, and not seen to use the socket since.

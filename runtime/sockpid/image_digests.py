@@ -4,6 +4,6 @@ Nothing else is loaded: of what a wrong instruction does, the self-check sees a 
 """
 
 CONTENT = {
-    "little": "f7cf5af5123a7b8099828e8f2d9d0c2eee0ab80f9610220938b2e71b63704464",
-    "big": "b34dd8be93e1b3c73c3d85487f4dfa389399b422b01534a4b457a74633b6a842",
+    "little": "fda9e538ee285b5ac29e1f698b9842be2c84178c68a21c542eaca83eefa3959b",
+    "big": "084be003b29f98e8627ce117a85623559ee6060a0821f4894a5d605510b108dd",
 }

@@ -36,6 +36,7 @@ SEEN_AS: Mapping[str, Tuple[str, ...]] = {
     "struct sock.__sk_common.skc_state": ("state",),
     "struct sock.__sk_common.skc_v6_daddr": ("daddr",),
     "struct sock.__sk_common.skc_v6_rcv_saddr": ("saddr",),
+    "struct sock.sk_allocation": ("lent",),
     "struct sock.sk_kern_sock": ("kern",),
     "struct sock.sk_lock.owned": (*_LEARNT, "owned"),
     "struct sock.sk_protocol": _LEARNT,

@@ -17,6 +17,7 @@ SOCK_STREAM, SOCK_RAW = 1, 3
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_CLOSE, TCP_LISTEN = 1, 2, 7, 10
 IPPROTO_TCP, IPPROTO_MPTCP = 6, 262
 PF_KTHREAD = 0x00200000
+GFP_KERNEL = 0xCC0
 NETNS = 4026531840
 COMMON = "__sk_common."
 
@@ -140,6 +141,7 @@ class Kernel:
             "sk_protocol": sock.protocol,
             "sk_kern_sock": sock.kern,
             "sk_lock.owned": sock.owned,
+            "sk_allocation": GFP_KERNEL,
         }.items():
             self.set(at, "struct sock", path, value)
         self.set(at, "struct inet_sock", "inet_sport", self.be16(sock.sport))

@@ -21,6 +21,7 @@ UNPROVED = {
     ("struct task_struct", "real_start_time"): "this kernel has its successor; the program never asks",
     ("struct inet_connection_sock", "icsk_ulp_data"): "what is 0 there is found through the struct socket as well",
     ("struct mptcp_subflow_context", "conn"): "as above",
+    ("struct sock", "sk_allocation"): "what says as much of a process's socket in its place costs a doubt, as below",
     ("struct sock", "sk_user_data"): "what is empty in its place costs a doubt, and names nobody else",
     ("struct socket", "sk"): "the other way to an MPTCP socket: what is at no socket's address is in no map",
 }

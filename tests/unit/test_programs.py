@@ -297,6 +297,34 @@ def test_a_socket_that_the_kernel_puts_other_data_into_is_lent(case: Case) -> No
     assert owner.flags == 0
 
 
+@pytest.mark.parametrize("hook", ["send", "receive", "shutdown"])
+def test_what_security_modules_are_asked_of_one_is_lent_too(case: Case, hook: str) -> None:
+    """The kernel asks them when it sends for somebody else, by KCM for one, as when he sends himself."""
+    case.kernel.change(case.sock, more={"struct sock.sk_user_data": 0x1001})
+    case.use(case.a, case.sock, hook, "lsm")
+    owner = case.world.owner(case.sock)
+    assert owner is not None
+    assert owner.flags & OWNER_LENT
+
+
+@pytest.mark.parametrize(
+    ("gfp", "is_lent"),
+    [(0xCC0, False), (0x24000C0, False), (0xC00, True), (0xC40, True), (0x820, True), (0, True)],
+    ids=["GFP_KERNEL", "GFP_KERNEL of Linux 4.9", "GFP_NOIO", "GFP_NOFS", "GFP_ATOMIC", "none"],
+)
+@pytest.mark.parametrize(
+    ("hook", "kind"), [("send", "fentry"), ("send", "lsm"), ("connect", "func"), ("accept", "func")]
+)
+def test_a_socket_that_must_not_wait_for_what_it_serves_is_lent(
+    case: Case, gfp: int, is_lent: bool, hook: str, kind: str
+) -> None:
+    case.kernel.change(case.sock, more={"struct sock.sk_allocation": gfp})
+    case.use(case.a, case.sock, hook, kind)
+    owner = case.world.owner(case.sock)
+    assert owner is not None
+    assert bool(owner.flags & OWNER_LENT) is is_lent
+
+
 def test_listeners_of_one_name_are_shared(case: Case) -> None:
     listen: dict[str, Any] = {"state": TCP_LISTEN, "dport": 0, "daddr": "0.0.0.0", "sport": 80}
     one, other = case.kernel.socket(**listen), case.kernel.socket(**listen)
