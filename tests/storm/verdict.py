@@ -14,9 +14,10 @@ class Verdict:
 
     wrong: named somebody who is not right, and was not in doubt. missed: named nobody, though a hook saw a use.
     contradicted: says that the named one does not have it open, though it surely has. odd: whatever else is not true.
-    stale: names the last user that a hook saw, who has closed it; another one used it later in a way that none sees. A
-    fault only where the owner is said to be certain. doubted: by doubt, the events that are not certain; doubted_wrong:
-    those of them that name a wrong one. refused: starts of the probe that came to no end, which truly said why. unjudged: events of sockets whose beginning is not in the log.
+    stale: names the last user that a hook saw, who has closed it; another one used it later in a way that none sees.
+    A fault only where the owner is said to be certain. doubted: by doubt, the events that are not certain;
+    doubted_wrong: those of them that name a wrong one. refused: starts of the probe that came to no end, which truly
+    said why. unjudged: events of sockets whose beginning is not in the log.
     """
 
     events: int = 0

@@ -52,7 +52,7 @@ def events_of(found: dict[str, Any], kind: str) -> tuple[dict[str, int], list[di
 def test_the_kernels_own_are_nobodys(guest: Guest, found: dict[str, Any], kind: str) -> None:
     """Neither who mounted, nor who looks at what is mounted. NVMe's were not marked as the kernel's own before it made
     them by sock_create_kern()."""
-    parts, events = events_of(found, kind)
+    _, events = events_of(found, kind)
     reason = "lent" if kind == "nvme" and guest.kernel.number < (6, 12) else "kernel-socket"
     for event in events:
         assert event["sharers"] == [], event
