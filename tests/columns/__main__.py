@@ -170,7 +170,8 @@ class Run:
                 finally:
                     progress.remove_task(task)
 
-            running = [pool.submit(work, job) for job in jobs if self._store.share(job) < 1]
+            longest_first = sorted(jobs, key=lambda job: -job.cost)
+            running = [pool.submit(work, job) for job in longest_first if self._store.share(job) < 1]
             try:
                 for done in concurrent.futures.as_completed(running):
                     done.result()
