@@ -62,7 +62,6 @@ GUESTS = (
     Somewhere("6.1/amd64", attach="raw_tp", deny="lsm"),
     Somewhere("6.1/amd64", attach="kprobe-pmu", deny="lsm"),
     Somewhere("6.1/amd64", attach="kprobe-tracefs", deny="lsm"),
-    Somewhere("6.1/amd64/rt-amd64"),
     Somewhere("6.12/amd64"),
     Somewhere("6.12/amd64", append="preempt=full"),
     Somewhere("6.12/amd64", append="preempt=none"),
