@@ -283,8 +283,8 @@ def _judge(tracer: Tracer, watch: Watch, pair: Pair, strangers: List[event.Event
 
 
 def _is_others(seen: event.Event, known: Dict[str, object]) -> bool:
-    """Another process was seen to use the socket: of whose it is, no offset tells. Where ours may be among what is missing,
-    it is not taken for ours that is read wrong."""
+    """Another process was seen to use the socket: of whose it is, no offset tells. Where ours may be among what is
+    missing, it is not taken for ours that is read wrong."""
     return seen.owner is not None and "pid" in known and seen.owner.pid != known["pid"]
 
 
