@@ -10,7 +10,8 @@ An owner is certain unless something speaks against it. What does is told as `do
   open when that was last looked at, and others may have, or have had.
 - "inherited": it was learnt by the instance before this one, and not seen to use the socket since.
 
-Who alone has a socket open is its owner, whatever was missed.
+Who alone has a socket open is its owner where nothing tells of others. That lifts no "missed" and no "inherited": who
+used the socket in between may have closed it since.
 """
 
 from __future__ import annotations
@@ -118,9 +119,9 @@ class Certainty:
         if seen.kind == "synack":
             return self._listening(seen, owner, doubt, witness)
         held = witness.holds(owner.pid, owner.start_ns, seen.inode)
-        if held and doubt is None:
+        if held and doubt in (None, "missed", "inherited"):
             self.confirmed += 1
-            return Settled(seen, True, None)
+            return Settled(seen, doubt is None, doubt)
         holders = witness.holders(seen.inode, seen.ts_ns)
         if held:
             self.confirmed += 1
@@ -164,6 +165,8 @@ class Certainty:
             self.unchecked += 1
             return Settled(seen, doubt is None, doubt)
         self.confirmed += 1
+        if any(holder.pid == owner.pid for holder in holders):
+            return Settled(seen._replace(users=max(seen.users, len(holders))), True, None)
         return Settled(_held_by(seen, holders, owner), True, None)
 
     def _stale(self, when_ns: int) -> Optional[str]:

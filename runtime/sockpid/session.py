@@ -238,7 +238,7 @@ class Session:
         self._misses_due = now + MISSES_SECONDS
         say(
             f"{misses - self._misses} runs of hooks that learn owners were passed over by the kernel; owners that were "
-            "not seen to use their socket since, nor are the only ones to have it open, are told as uncertain"
+            "not seen to use their socket since are told as uncertain"
         )
         self._misses = misses
 
