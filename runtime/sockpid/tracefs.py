@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 
 from .errors import SyscallError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MOUNTS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 GROUP = "sockpid_"
+_numbers = itertools.count()
 
 
 def mount() -> str:
@@ -66,11 +68,14 @@ def _write(root: str, line: str) -> None:
 
 
 class KprobeEvent:
-    """A kprobe event under a name of our own; `id` is what perf_event_open takes. Removed by close()."""
+    """A kprobe event under a name of our own; `id` is what perf_event_open takes. Removed by close().
+
+    Of one function a process can have many.
+    """
 
     def __init__(self, root: str, function: str) -> None:
         self._root = root
-        self._name = f"{GROUP}{os.getpid()}/{function}"
+        self._name = f"{GROUP}{os.getpid()}/{function}_{next(_numbers)}"
         _write(root, f"p:{self._name} {function}")
         try:
             self.id = int(_read(f"{root}/events/{self._name}/id"))
