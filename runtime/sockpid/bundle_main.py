@@ -24,6 +24,8 @@ sys.path.insert(0, _own)
 
 import os  # noqa: E402 - see above
 
+PIECE = 1 << 20
+
 
 def main() -> int:
     path = os.path.dirname(os.path.abspath(__file__))
@@ -37,8 +39,13 @@ def main() -> int:
         return 16
     sys.path.pop(0)
     try:
+        content = b""
         with open(path, "rb") as file:
-            content = file.read(LIMIT + 1)
+            while len(content) <= LIMIT:
+                piece = file.read(PIECE)  # Python makes room for all that is asked for
+                if not piece:
+                    break
+                content += piece
         finder = Finder(path, content)
         for member in verified(content, shown):
             finder.add(member)

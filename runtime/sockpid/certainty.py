@@ -196,5 +196,6 @@ def _held_by(seen: event.Event, holders: Tuple[proc.Holder, ...], used_by: Optio
     first = seen.first
     if used_by is not None and (first is None or seen.late):
         first = event.Opener(used_by.pid, used_by.start_ns, used_by.how, used_by.comm)
-    users = max(seen.users, len(holders) + (used_by is not None))
+    further = used_by is not None and all(holder.pid != used_by.pid for holder in holders)
+    users = max(seen.users, len(holders) + further)
     return seen._replace(owner=owner, first=first, late=first is None, users=users, found="inode")

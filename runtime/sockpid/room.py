@@ -41,7 +41,7 @@ class Room:
     def __init__(self, collection: Collection) -> None:
         maps = collection.maps
         self._counter = collection.counter
-        self._owners = maps["owner_by_sock"]
+        self._owners, self._public = maps["owner_by_sock"], maps["socket_to_pid"]
         self._plain = [(maps[name], at) for name, at in WHEN.items() if maps[name].spec.type == "BPF_MAP_TYPE_HASH"]
         self._evicted = self._trimmed = self._forgiven = 0
         self._trim_again = self._look_again = self._took = 0.0
@@ -89,6 +89,11 @@ class Room:
     def living(self) -> int:
         """How many sockets that were learnt have not been destroyed: what the maps should have had room for."""
         return self._counter(COUNTER_INSERTED) - self._counter(COUNTER_DELETED) - self._forgiven
+
+    def is_public_full(self) -> bool:
+        """May socket_to_pid have evicted living sockets? It also holds those that were there before, and has no count."""
+        entries = self._public.spec.max_entries
+        return len(list(self._public.keys())) > entries - LOCAL_FREE_TARGET * len(cpus("possible"))
 
     def forget(self, key: bytes) -> None:
         """Takes a socket's entry out of owner_by_sock, as an eviction would, without it being counted as one."""

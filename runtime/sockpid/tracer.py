@@ -221,6 +221,10 @@ class Tracer:
         """How many living sockets have lost their owner for want of room so far."""
         return self._room.evicted()
 
+    def is_public_full(self) -> bool:
+        """May socket_to_pid have evicted living sockets?"""
+        return self._room.is_public_full()
+
     def living(self) -> int:
         """How many sockets the maps should have had room for."""
         return self._room.living()

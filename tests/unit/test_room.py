@@ -44,6 +44,13 @@ def room(owners: Owners) -> Room:
     return Room(collection)
 
 
+def test_the_public_map_is_full_before_it_evicts_for_sure(room: Room, owners: Owners) -> None:
+    owners.there = ENTRIES // 4
+    assert not room.is_public_full()
+    owners.there = ENTRIES
+    assert room.is_public_full()
+
+
 def test_an_event_is_not_told_by_what_was_true_before_it(room: Room, owners: Owners) -> None:
     owners.there = ENTRIES - 10
     assert room.evicted(kernel.monotonic_ns()) == 0

@@ -119,7 +119,9 @@ def judged(pair: Pair, strangers: list[event.Event], probe: SimpleNamespace) -> 
         unread=lambda: probe.unread,
         has=lambda _: False,
     )
-    tracer: Any = SimpleNamespace(owner_of=lambda _: None, forget=lambda _: None, public=lambda _: None)
+    tracer: Any = SimpleNamespace(
+        owner_of=lambda _: None, forget=lambda _: None, public=lambda _: None, is_public_full=lambda: False
+    )
     pair._inode = 0
     return selfcheck._judge(tracer, watch, pair, strangers, {"pid": 7})
 
