@@ -91,7 +91,7 @@ class Room:
         return self._counter(COUNTER_INSERTED) - self._counter(COUNTER_DELETED) - self._forgiven
 
     def is_public_full(self) -> bool:
-        """May socket_to_pid have evicted living sockets? It holds those that were there before, too, and has no count."""
+        """May socket_to_pid have evicted living sockets? It holds those that were there before, too; nothing counts."""
         entries = self._public.spec.max_entries
         return len(list(self._public.keys())) > entries - LOCAL_FREE_TARGET * len(cpus("possible"))
 

@@ -11,8 +11,8 @@ from tests.storm.play import Outcome, storm
 SECONDS = 9.0
 PROCESSES = 4
 OPEN = {"reason, while starting", "reason"}
-"""Known, and not mended: a namespace that nothing holds any more but a socket that no process has open cannot be listed.
-Where nothing sees who accepts, as on this kernel without kprobes, such a socket is said to be unknown for want of a hook
+"""Known, and not mended: a namespace that nothing holds but a socket that no process has open cannot be listed. Where
+nothing sees who accepts, as on this kernel without kprobes, such a socket is said to be unknown for want of a hook,
 though it is older. No owner is wrong in it."""
 SEEDS = {1: "busy from the start", 2: "calm at first", 3: "restarted", 4: "restarted and kept", 5: "a small map"}
 
