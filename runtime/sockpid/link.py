@@ -103,7 +103,8 @@ def attach_kprobe_pmu(target: str, load: Load) -> Link:
 
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
-    """Closed when the interpreter ends, if not before."""
+    """Closed when the interpreter ends, if not before. Other threads must have blocked the signals that end us: what one
+    of them takes is an exception in the main thread, whatever that has blocked."""
     import atexit
     import signal
 

@@ -44,13 +44,17 @@ class Child:
 
 
 class Thread:
-    """A second thread of this process, which passes peek.STATE on demand."""
+    """A second thread of this process, which passes peek.STATE on demand. Signals are for the first one."""
 
     def __init__(self) -> None:
         self._order, self._done = threading.Event(), threading.Event()
         self._end = False
         self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.Signals)
+        try:
+            self._thread.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._done.wait()
 
     def _work(self) -> None:

@@ -51,7 +51,7 @@ def judge(found: dict[str, Any]) -> None:
     """Of the changes by one mechanism, which is in use."""
     mechanism = found["mechanism"]
     figures = ", ".join(f"{len(found[what])} {what}" for what in ("changes", "refused", "unused", "accepted"))
-    print(f"{mechanism}: {figures}: {', '.join(found['accepted'])}")
+    print(f"{mechanism}: {figures}: {', '.join(found['accepted'])}", *found["differing"].items(), sep="\n")
     assert found["right"] == ["", "", ""]
     assert len(found["heard"]) == 10, found["heard"]
     assert sum((link or "").startswith(mechanism) for link in found["hooks"].values()) > 3, found["hooks"]
