@@ -103,8 +103,11 @@ def attach_kprobe_pmu(target: str, load: Load) -> Link:
 
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
-    """Closed when the interpreter ends, if not before. Other threads must have blocked the signals that end us: what one
-    of them takes is an exception in the main thread, whatever that has blocked."""
+    """Closed when the interpreter ends, if not before.
+
+    Other threads must have blocked the signals that end us: one that they take is an exception in the first thread,
+    whatever that has blocked.
+    """
     import atexit
     import signal
 
