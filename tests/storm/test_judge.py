@@ -201,6 +201,15 @@ def test_unknown_of_an_older_socket() -> None:
     assert script.judge(event(50, None, reason="older-than-probe")).faults == {"missed": 1}
 
 
+def test_the_age_of_an_orphan_is_not_known() -> None:
+    script = Script()
+    script.born("p", 10)
+    script.connects("p", 2)
+    script.does("p", record.CLOSE, 4, 5)
+    assert script.judge(event(50, None, reason="no-hook", inode=0)).ok
+    assert script.judge(event(50, None, reason="no-hook", inode=7)).faults == {"reason": 1}
+
+
 def test_older_is_no_excuse_for_a_young_socket() -> None:
     script = Script()
     script.born("p", 10)
