@@ -233,7 +233,7 @@ class Case:
         elif (seen := self._seen(socket)) and not (reason == "older-than-probe" and self.court.crowded(self.until)):
             self._fault("missed", f"{reason}, though seen: {seen[-1]}")
         elif reason == "older-than-probe":
-            if any(run.ready < begun < run.stop for run in self.known):
+            if self.phase.ready < begun:  # that a former run did not see it either is another matter
                 self._fault("reason", f"{reason}, though it began later")
         elif reason == "no-hook":
             # How old one is that no process has open, in a namespace that nothing else holds, cannot be told.

@@ -226,6 +226,15 @@ def test_an_accepted_socket_is_as_old_as_the_call() -> None:
     assert script.judge(event(50, None, reason="older-than-probe")).ok
 
 
+def test_older_than_a_run_is_what_no_former_one_saw_either() -> None:
+    script = Script(keep=True)
+    script.born("p", 10)
+    script.does("p", record.ACCEPT, 20, 21)
+    script.stop(50)
+    script.phase(55, 60)
+    assert script.judge(event(70, None, reason="older-than-probe"), number=1).ok
+
+
 def test_evicted_only_where_there_was_no_room() -> None:
     assert two().judge(event(50, None, reason="evicted")).faults == {"evicted": 1}
     assert two().judge(event(50, None, reason="evicted"), room=0).ok
