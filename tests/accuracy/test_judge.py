@@ -24,6 +24,14 @@ def event(**other: Any) -> Json:
     return {**line, "interrupted_pid": 0, "inode": 5, **other}
 
 
+def test_what_is_told_of_a_holder_and_of_a_listener() -> None:
+    """The thread is not known of who is named for having it open, and a SYN-ACK is told with the listener's inode."""
+    assert verdict([owner(tids=[12])], [event(how="holder")]).ok
+    assert verdict([owner(kinds=["synack"])], [event(kind="synack", inode=6)]).ok
+    unused = judge([owner(scenario="accepted-unused", how=["accept"])], [event(how="shutdown")], {"accept"})
+    assert unused["accepted-unused"].ok
+
+
 def unknown(reason: str) -> Json:
     return event(pid=None, tid=None, comm=None, start_ns=None, how=None, age_ns=None, reason=reason)
 
@@ -52,6 +60,7 @@ def test_wrong_pid_name_or_start(other: Json) -> None:
         {"age_ns": -1},
         {"opener_pid": 11},
         {"tid": 12},
+        {"how": "shutdown"},
         {"state": "FIN_WAIT1"},
     ],
 )

@@ -28,13 +28,17 @@ _STARTED, _RESULT, _END = b"--- command", b"--- result", b"--- end"
 
 
 class Machine(NamedTuple):
-    """How QEMU emulates one Debian architecture. package: what to install for it. turns: several CPUs run in turn."""
+    """How QEMU emulates one Debian architecture. package: what to install for it. turns: several CPUs run in turn.
+
+    memory_step: its memory is a multiple of so many MiB.
+    """
 
     emulator: str
     options: tuple[str, ...]
     console: str
     package: str
     turns: bool = True
+    memory_step: int = 1
 
 
 MACHINES: Mapping[str, Machine] = {
@@ -51,7 +55,8 @@ MACHINES: Mapping[str, Machine] = {
     ),
     # x-vof: an open firmware of QEMU's own, which starts the kernel at once.
     "ppc64el": Machine(
-        "qemu-system-ppc64", ("-machine", "pseries,x-vof=on", "-cpu", "power9"), "hvc0", "qemu-system-ppc"
+        *("qemu-system-ppc64", ("-machine", "pseries,x-vof=on", "-cpu", "power9"), "hvc0", "qemu-system-ppc"),
+        memory_step=256,
     ),
     "riscv64": Machine("qemu-system-riscv64", ("-machine", "virt"), "ttyS0", "qemu-system-misc opensbi"),
     "s390x": Machine(
@@ -110,12 +115,13 @@ def boot(
 ) -> Result:
     """Boot `kernel` on `initramfs` and wait for the command in it, which may take `timeout` seconds.
 
-    memory: MiB. smp: CPUs; QEMU runs them in turn, for side by side those of an x86 now and then run into an int3
-    that text_poke has already taken back: a panic. icount: an instruction takes a nanosecond, so time in the guest does
-    not depend on the host's load; an x86 guest then takes three times as long to boot. append: words for the kernel's
-    command line.
+    memory: MiB, rounded up to what the machine can have. smp: CPUs; QEMU runs them in turn, for side by side those of
+    an x86 now and then run into an int3 that text_poke has already taken back: a panic. icount: an instruction takes a
+    nanosecond, so time in the guest does not depend on the host's load; an x86 guest then takes three times as long to
+    boot. append: words for the kernel's command line.
     """
     machine = MACHINES[arch]
+    memory = -(-memory // machine.memory_step) * machine.memory_step
     threads = "single" if machine.turns or smp == 1 or icount else "multi"
     words = f"console={machine.console} quiet panic=-1 oops=panic {_SKIPPED} sockpid.timeout={timeout:g} {append}"
     with tempfile.NamedTemporaryFile(prefix="initramfs.") as file:
