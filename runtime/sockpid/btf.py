@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from . import btf_header
-from .btf_fields import Resolver
+from .btf_fields import Resolver, Types
 from .btf_index import Index
 from .btf_record import (
     BTF_KIND_ENUM,
@@ -44,7 +44,7 @@ FWD_UNION = 1 << 31
 _VOID = memoryview(bytes(12)).cast("I")
 
 
-class Btf:
+class Btf(Types):
     """The types of one kernel (or BPF object), or with `base` those of a module on top of its kernel.
 
     data: bytes, or mapped.content(). byte_order is "little" or "big". Type ids count from 1, or from where the base

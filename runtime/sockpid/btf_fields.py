@@ -29,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, FrozenSet, Iterable, List, Optional, Tuple
 
-    from .btf import Btf
+    from .btf_record import Record
     from .layout import Type
 
 _MAX_DEPTH = 32
@@ -57,10 +57,26 @@ class _Solid(NamedTuple):
     words: memoryview
 
 
+class Types:
+    """The types of one kernel, as far as a Resolver asks for them: see Btf."""
+
+    def words(self, type_id: int) -> memoryview:
+        raise NotImplementedError
+
+    def type(self, type_id: int) -> Record:
+        raise NotImplementedError
+
+    def string(self, offset: int) -> str:
+        raise NotImplementedError
+
+    def strings(self, offsets: Iterable[int]) -> List[bytes]:
+        raise NotImplementedError
+
+
 class Resolver:
     """Resolves paths in one BTF. Keeps what it has decoded. `pointer_size` is in bytes: BTF does not say."""
 
-    def __init__(self, btf: Btf, pointer_size: int) -> None:
+    def __init__(self, btf: Types, pointer_size: int) -> None:
         self._btf = btf
         self._pointer_bits = pointer_size * 8
         self._solids: Dict[int, _Solid] = {}

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import functools
-import os
-import sys
-from typing import Any
 
-from . import __version__, arguments, cli_run, cli_shared, status
+from . import __version__, cli_run, status
+from .parents import Help, common
 from .top import command as top
 
 DESCRIPTION = """\
@@ -38,31 +34,6 @@ exit status:
   13 table of another kernel   16 bundle damaged   17 not installed   18 output not opened
   19 offsets not found by calibration   1 anything else that the kernel refused"""
 
-RUN_EPILOG = """\
-examples:
-  sockpid run
-  sockpid run --json | jq 'select(.pid == 4711)'
-  sockpid run --labels --label-env RANK,LOCAL_RANK
-  sockpid run --output table --output file:/var/log/sockpid.jsonl,size=100M,keep=7
-  sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
-  sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
-  sockpid run --offsets ./my-kernel.json --duration 10
-  sockpid run --config                    as a service does: options from /etc/sockpid/config.toml (docs/operation.md)
-
-outputs (any number; docs/outputs.md says more):
-  table | json                  on standard output (default: table, with --json: json)
-  file:PATH                     JSON lines; size=64M age=7d keep=5 mode=0640; SIGHUP opens it anew
-  unix:PATH                     JSON lines to all readers of a socket; mode=0600 buffer=4M
-  syslog[:/dev/log]             RFC 5424; facility=daemon
-  journald[:SOCKET]             fields SOCKPID_PID=...
-  prometheus[:ADDRESS:PORT]     GET /metrics (127.0.0.1:9469); labels=kind+comm series=1000
-  otlp[:URL]                    OTLP/HTTP in JSON (http://127.0.0.1:4318); signals=logs+metrics labels=kind+comm
-                                interval=15s queue-dir=DIR queue-size=64M compress=gzip ca=FILE timeout=10s
-  each: queue=65536             events that may wait for it; more are dropped, and counted per output
-
-The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
-map would have printed."""
-
 GRAPH_EPILOG = """\
 examples:
   sockpid run --json --duration 60 > node-1.jsonl      on each host
@@ -71,61 +42,6 @@ examples:
   sockpid graph events.jsonl -o graph.dot; dot -Tsvg graph.dot
 
 Where addresses are translated on the way (NAT) the two ends of a connection do not find each other."""
-
-
-class Help(argparse.RawDescriptionHelpFormatter):
-    """As its base, but for the width: argparse asks shutil for it at each option, which imports compressors.
-
-    Sentences are wrapped; examples, which are indented, stay as they are.
-    """
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        import textwrap
-
-        lines = (textwrap.wrap(line, width) if line[:1].isupper() else [line] for line in text.splitlines())
-        return "\n".join(indent + part for whole in lines for part in whole)
-
-
-@functools.lru_cache(None)
-def _columns() -> int:
-    """Of the terminal, as shutil.get_terminal_size() would have it."""
-    with contextlib.suppress(KeyError, ValueError):
-        columns = int(os.environ["COLUMNS"])
-        if columns > 0:
-            return columns
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # none, closed, or no terminal
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr] # suppressed
-    return 80
-
-
-def common() -> argparse.ArgumentParser:
-    """Of every command that attaches the probe; a parent for its parser."""
-    parent = argparse.ArgumentParser(add_help=False, formatter_class=Help)
-    arguments.add(parent, cli_shared.COMMON)
-    return parent
-
-
-def add_run(commands: Any, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Adds `run` to the parser of all; returns its own."""
-    run: argparse.ArgumentParser = commands.add_parser(
-        "run",
-        parents=[parent],
-        formatter_class=Help,
-        help="print retransmits with their owners",
-        description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
-        "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
-        epilog=RUN_EPILOG,
-    )
-    arguments.add(run, cli_run.RUN)
-    add_filters(run)
-    return run
-
-
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    arguments.add(parser.add_argument_group("filters", "only events that meet all of them"), cli_shared.FILTERS)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -141,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     parent = common()
-    add_run(commands, parent)
+    cli_run.add(commands, parent)
     top.add(commands, parent)
     status.add(commands, raw)
     commands.add_parser(

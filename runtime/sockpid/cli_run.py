@@ -11,9 +11,10 @@ from .errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Sequence
+    import argparse
+    from typing import Any, Optional, Sequence
 
-    from .run import RunOptions
+    from .run_options import RunOptions
 
 RUN = (
     argument(
@@ -43,6 +44,50 @@ RUN = (
 """Options of `run`, but for those that it shares."""
 
 
+RUN_EPILOG = """\
+examples:
+  sockpid run
+  sockpid run --json | jq 'select(.pid == 4711)'
+  sockpid run --labels --label-env RANK,LOCAL_RANK
+  sockpid run --output table --output file:/var/log/sockpid.jsonl,size=100M,keep=7
+  sockpid run --output prometheus:127.0.0.1:9469,labels=kind+comm+env.RANK --label-env RANK
+  sockpid run --output otlp:http://127.0.0.1:4318,queue-dir=/var/lib/sockpid/otlp
+  sockpid run --offsets ./my-kernel.json --duration 10
+  sockpid run --config                    as a service does: options from /etc/sockpid/config.toml (docs/operation.md)
+
+outputs (any number; docs/outputs.md says more):
+  table | json                  on standard output (default: table, with --json: json)
+  file:PATH                     JSON lines; size=64M age=7d keep=5 mode=0640; SIGHUP opens it anew
+  unix:PATH                     JSON lines to all readers of a socket; mode=0600 buffer=4M
+  syslog[:/dev/log]             RFC 5424; facility=daemon
+  journald[:SOCKET]             fields SOCKPID_PID=...
+  prometheus[:ADDRESS:PORT]     GET /metrics (127.0.0.1:9469); labels=kind+comm series=1000
+  otlp[:URL]                    OTLP/HTTP in JSON (http://127.0.0.1:4318); signals=logs+metrics labels=kind+comm
+                                interval=15s queue-dir=DIR queue-size=64M compress=gzip ca=FILE timeout=10s
+  each: queue=65536             events that may wait for it; more are dropped, and counted per output
+
+The column INTERRUPTED is the process that happened to run when the kernel retransmitted: what a tool without an owner
+map would have printed."""
+
+
+def add(commands: Any, parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds `run` to the parser of all; returns its own."""
+    from .parents import Help, add_filters
+
+    run: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        parents=[parent],
+        formatter_class=Help,
+        help="print retransmits with their owners",
+        description="Prints each TCP retransmit with the process that owns the socket. Before the first line a "
+        "self-check proves the offsets on sockets of its own; what happens meanwhile is kept.",
+        epilog=RUN_EPILOG,
+    )
+    arguments.add(run, RUN)
+    add_filters(run)
+    return run
+
+
 def read(words: Sequence[str]) -> Optional[Namespace]:
     """What plain words behind `run` ask for, or None: argparse has to read them."""
     values = arguments.read(words, (*COMMON, *RUN, *FILTERS))
@@ -69,10 +114,11 @@ def _with_file(path: str, words: Sequence[str]) -> Namespace:
     """The arguments with those that the file has; "": the one that is in /etc/sockpid, if there is one."""
     import argparse
 
-    from . import cli_parser, config
+    from . import config
+    from .parents import common
 
     scratch = argparse.ArgumentParser(prog="sockpid")
-    parser = cli_parser.add_run(scratch.add_subparsers(), cli_parser.common())
+    parser = add(scratch.add_subparsers(), common())
     where = path or config.place()
     if where is None:
         return parser.parse_args(words)
@@ -84,7 +130,7 @@ def _with_file(path: str, words: Sequence[str]) -> Namespace:
 
 def wishes(arguments: Namespace) -> RunOptions:
     """What is asked for, but for how to attach the probe. Raises UsageError."""
-    from .run import RunOptions
+    from .run_options import RunOptions
 
     if arguments.count is not None and arguments.count <= 0:
         raise UsageError("--count must be more than 0 seconds")

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import json
-import struct
 import time
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
 from . import proc
-from .event import text
+from .count import Count, decoded, document
 from .map import Map
 from .signals import Signals
-from .socket_tuple import TUPLE, SocketTuple, of_fields
 from .start import say
 from .tracer import Tracer
 
 if TYPE_CHECKING:
-    from .run import RunOptions
-
-KEY = "=" + TUPLE + "QQII16s"
-
-
-class Count(NamedTuple):
-    """One row of the counts map: the socket with its inode, its owner's process id (0: unknown), start (ns) and name,
-    and the events.
-
-    holders: how many processes had it open, where the owner was found by that; else 0.
-    """
-
-    tuple: SocketTuple
-    inode: int
-    pid: int
-    start_ns: int
-    comm: str
-    events: int
-    holders: int = 0
+    from .run_options import RunOptions
 
 
 def read(counts: Map) -> List[Count]:
     """The rows of the counts map. They are never taken out, only grow, and so lose nothing between two looks."""
     rows = ((key, counts.lookup(key)) for key in set(counts.keys()))
-    return [_decoded(key, value) for key, value in rows if value is not None]
-
-
-def _decoded(key: bytes, value: bytes) -> Count:
-    f = struct.unpack_from(KEY, key)
-    return Count(of_fields(*f[:8]), f[9], f[10], f[8], text(f[12]), struct.unpack("=Q", value)[0])
+    return [decoded(key, value) for key, value in rows if value is not None]
 
 
 def completed(tracer: Tracer, rows: Sequence[Count]) -> List[Count]:
@@ -115,19 +90,10 @@ def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
             before[key] = row.events
         rows = completed(tracer, [row for row in rows if row.events])
         if what.json:
-            print(json.dumps({"schema": 1, "counts": [_count_document(row) for row in rows]}), flush=True)
+            print(json.dumps({"schema": 1, "counts": [document(row) for row in rows]}), flush=True)
         else:
             from .outputs import table
 
             print("\n".join([table.COUNT_HEADER, *map(table.count_row, rows)]), flush=True)
     say(f"{tracer.raised() - raised} retransmits, {tracer.lost() - lost} not counted for want of room")
     return 0
-
-
-def _count_document(row: Count) -> Dict[str, Any]:
-    document: Dict[str, Any] = dict(zip(row.tuple._fields, row.tuple))
-    known = bool(row.pid)
-    document.update(pid=row.pid if known else None, comm=row.comm if known else None, events=row.events)
-    document["start_ns"] = row.start_ns if known else None
-    document["ambiguous"] = row.holders or None
-    return document

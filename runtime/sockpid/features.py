@@ -7,9 +7,8 @@ on any kernel.
 from __future__ import annotations
 
 import errno
-import os
 
-from . import image, kernel, link, prog, syscall, uapi
+from . import image, kernel, kernel_btf, link, prog, syscall, uapi
 from .deniable import FEATURES
 from .errors import ProgError, SyscallError
 from .insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
@@ -158,15 +157,8 @@ def _ringbuf() -> None:
             ) from None
 
 
-def _live_btf() -> None:
-    from . import offsets
-
-    if not os.path.exists(offsets.BTF_PATH):
-        offsets.btf_by_id()
-
-
 _TRIALS: Mapping[str, Callable[[Features], None]] = {
-    "live-btf": lambda _: _live_btf(),
+    "live-btf": lambda _: kernel_btf.demand(),
     **{name: lambda features, mechanism=name: features._attach(mechanism) for name in PLACES},  # type: ignore[misc]
     "ringbuf": lambda _: _ringbuf(),
     "probe_read_kernel": lambda _: call("bpf_probe_read_kernel"),

@@ -11,7 +11,7 @@ import struct
 import time
 import zlib
 
-from . import image, pin, pinned
+from . import image, pinned
 from .errors import PinError
 from .map import Map
 
@@ -28,7 +28,7 @@ _KEY = bytes(4)
 
 
 def path(directory: str) -> str:
-    return f"{directory}/{pin.OWN}/{NAME}"
+    return f"{directory}/{pinned.OWN}/{NAME}"
 
 
 def pack(document: Dict[str, Any]) -> bytes:
@@ -73,7 +73,7 @@ class Instance:
     def __init__(self, directory: str) -> None:
         self._map = Map.create(SPEC, named=False)
         try:
-            pin.pin_fd(self._map.fd, path(directory))
+            pinned.pin_fd(self._map.fd, path(directory))
         except BaseException:
             self._map.close()
             raise

@@ -91,7 +91,7 @@ class Keeper:
         self.kept = False
 
     def _path(self, name: str) -> str:
-        return f"{self._directory}/{pin.OWN}/{name}"
+        return f"{self._directory}/{pinned.OWN}/{name}"
 
     def inherit(self, identity: kernel.Identity, image: Image, found: Offsets, options: Options) -> Mapping[str, Map]:
         """The maps to go on with; none if that is not possible, which lines() tells."""
@@ -144,11 +144,11 @@ class Keeper:
             try:
                 for name in MAPS:
                     if name != "events" or collection.maps[name].spec.type == "BPF_MAP_TYPE_RINGBUF":
-                        pin.pin_fd(collection.maps[name].fd, self._path(name))
+                        pinned.pin_fd(collection.maps[name].fd, self._path(name))
                 for name, link in links.items():
                     if link is None:
                         raise PinError(f"nothing is attached as {name}")
-                    pin.pin_fd(link.fd, self._path(name))
+                    pinned.pin_fd(link.fd, self._path(name))
                 self.kept = True
             except (PinError, SyscallError) as error:
                 self._why = f"no such link can be pinned (raw tracepoints and fentry can, from Linux 5.7 on): {error}"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 
-from . import agreement, data, hooks, syscall, table, uapi
+from . import agreement, data, hooks, kernel_btf, table
 from .arch import Arch
 from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
 from .image import Image
@@ -17,11 +16,10 @@ from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, FrozenSet, List, Mapping, Optional, Tuple
+    from typing import Callable, FrozenSet, List, Mapping, Optional
 
     from .btf import Btf
 
-BTF_PATH = "/sys/kernel/btf/vmlinux"
 MPTCP = "/proc/sys/net/mptcp"
 """There in kernels with MPTCP."""
 LOCAL = "/etc/sockpid/offsets.d"
@@ -232,7 +230,7 @@ def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets
         return Offsets(complete(layout, unused()), "calibrated", shard.name, no_id)
     if not table.is_measured(entry.provenance):
         return Offsets(layout, "consensus", shard.name, no_id)  # concluded from other builds
-    live = None if "live-btf" in deny else lambda: live_btf()[0]
+    live = None if "live-btf" in deny else lambda: kernel_btf.read()[0]
     return Offsets(layout, "table", shard.name, function_ids(entry.btf_ids or {}, live))
 
 
@@ -250,7 +248,7 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
-    btf, source = live_btf()
+    btf, source = kernel_btf.read()
     try:
         layout = btf.extract(image.wanted(arch), arch.pointer_size)
     except BtfError as error:
@@ -272,49 +270,3 @@ def function_ids(known: Mapping[str, int], live: Optional[Callable[[], Btf]]) ->
         return ids.get(function, 0)
 
     return btf_id
-
-
-def live_btf() -> Tuple[Btf, str]:
-    """The running kernel's own BTF, and where it was read. Raises SyscallError where there is none, BtfError."""
-    from .btf import Btf
-    from .mapped import content as bytes_of
-
-    try:
-        with open(BTF_PATH, "rb") as file:
-            content, source = bytes_of(file), BTF_PATH
-    except OSError:
-        content, source = bytes(btf_by_id()), "bpf(BPF_BTF_GET_FD_BY_ID)"
-    try:
-        return Btf(content), source
-    except BtfError as error:
-        raise BtfError(f"{source}: {error}") from None
-
-
-def btf_by_id() -> bytearray:
-    """vmlinux's BTF by way of bpf(2), for hosts that mask /sys: the object with the lowest id, loaded first.
-
-    Linux kernel commit 5329722057d4 ("bpf: Assign ID to vmlinux BTF and return extra info for BTF in GET_OBJ_INFO")
-    (in v5.11)
-    """
-    attr = bytearray(struct.pack("=III", 0, 0, 0))
-    syscall.bpf("BPF_BTF_GET_NEXT_ID", uapi.BPF_BTF_GET_NEXT_ID, attr)
-    (btf_id,) = struct.unpack_from("=I", attr, 4)
-    fd = syscall.bpf("BPF_BTF_GET_FD_BY_ID", uapi.BPF_BTF_GET_FD_BY_ID, bytearray(struct.pack("=III", btf_id, 0, 0)))
-    try:
-        # struct bpf_btf_info: btf, btf_size, id, name, name_len, kernel_btf
-        name = bytearray(16)
-        content = bytearray()
-        for _ in range(2):  # first for the size, then for the bytes
-            info = bytearray(
-                struct.pack("=QIIQII", syscall.address(content), len(content), 0, syscall.address(name), len(name), 0)
-            )
-            attr = bytearray(struct.pack("=IIQ", fd, len(info), syscall.address(info)))
-            syscall.bpf("BPF_OBJ_GET_INFO_BY_FD", uapi.BPF_OBJ_GET_INFO_BY_FD, attr)
-            _, size, _, _, _, kernel_btf = struct.unpack("=QIIQII", info)
-            if not kernel_btf or not name.startswith(b"vmlinux\0"):
-                raise SyscallError("bpf(BPF_BTF_GET_NEXT_ID)", 2, "the kernel has no BTF of its own")
-            if not content:
-                content = bytearray(size)
-        return content
-    finally:
-        os.close(fd)

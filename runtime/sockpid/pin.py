@@ -14,21 +14,17 @@ import contextlib
 import fcntl
 import os
 import stat
-import struct
 import time
 
-from . import syscall, uapi
 from .errors import PinError, UsageError
 from .map import Map
-from .pinned import ABI, open_any, open_map, open_pinned, refused
+from .pinned import ABI, OWN, open_any, open_map, open_pinned, pin_fd, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List
 
 DIRECTORY = "/sys/fs/bpf/sockpid"
-OWN = "own"
-"""Directory beside that of the version, for what is nobody else's."""
 
 LOCK_SECONDS = 1.0
 """How long to try for the lock: who only asks whether an instance runs holds it for a moment."""
@@ -143,20 +139,6 @@ class Pins:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def pin_fd(fd: int, path: str) -> None:
-    """Pins a map, program or link with mode 0600, in the place of what was there. Raises PinError, CapabilityError."""
-    try:
-        fresh = path + "_new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        name = bytearray(os.fsencode(fresh) + b"\0")
-        syscall.bpf("BPF_OBJ_PIN", uapi.BPF_OBJ_PIN, bytearray(struct.pack("=QII", syscall.address(name), fd, 0)))
-        os.chmod(fresh, 0o600)
-        os.rename(fresh, path)
-    except OSError as error:
-        raise refused(f"pin {path}", error) from None
 
 
 def clear(directory: str) -> None:

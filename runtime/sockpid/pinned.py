@@ -1,4 +1,4 @@
-"""Opens what is pinned on a bpf file system, if it is what is wanted there.
+"""Pins on a bpf file system: makes them, and opens what is pinned if it is what is wanted there.
 
 A pin is a name, and anybody who may write to the directory can have put something else there: so the sizes of keys and
 values are looked at, and before the type, whether it is a map at all.
@@ -6,6 +6,7 @@ values are looked at, and before the type, whether it is a map at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ABI = 2
 """SOCKPID_ABI of bpf_bytecode/sockpid.h: the version of keys and values."""
+OWN = "own"
+"""Directory beside that of the version, for what is nobody else's."""
 
 
 def open_pinned(path: str, key_size: int, value_size: int) -> Map:
@@ -101,3 +104,17 @@ def refused(attempted: str, error: OSError) -> SockpidError:
     if error.errno in (errno.EPERM, errno.EACCES):
         missing = kernel.missing_capability(attempted)
     return missing or PinError(f"{attempted}: {error.strerror}")
+
+
+def pin_fd(fd: int, path: str) -> None:
+    """Pins a map, program or link with mode 0600, in the place of what was there. Raises PinError, CapabilityError."""
+    try:
+        fresh = path + "_new"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(fresh)
+        name = bytearray(os.fsencode(fresh) + b"\0")
+        syscall.bpf("BPF_OBJ_PIN", uapi.BPF_OBJ_PIN, bytearray(struct.pack("=QII", syscall.address(name), fd, 0)))
+        os.chmod(fresh, 0o600)
+        os.rename(fresh, path)
+    except OSError as error:
+        raise refused(f"pin {path}", error) from None

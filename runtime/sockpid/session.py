@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Counter, Dict, List, Optional
 
-    from .run import RunOptions
+    from .run_options import RunOptions
 
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 10.0

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Dict, FrozenSet, Iterable, Tuple
 
-from . import hooks, kernel, offsets, request, tracefs
+from . import hooks, kernel, kernel_btf, request, tracefs
 
 CONFIG = (
     "NET_NS", "IPV6", "MPTCP", "TLS", "SMP", "PREEMPT_RT", "SECURITY_NETWORK", "TIME_NS", "RANDSTRUCT",
@@ -29,7 +29,7 @@ def survey() -> request.Request:
         ("os", _os_release()),
         ("page-size", str(os.sysconf("SC_PAGESIZE"))),
         ("config", _config(identity.release)),
-        ("btf", "yes" if os.path.exists(offsets.BTF_PATH) else "not visible"),
+        ("btf", "yes" if os.path.exists(kernel_btf.PATH) else "not visible"),
         ("functions", _there(functions, symbols, ("{}",))),
         ("not-there", _there(functions, symbols, ("{}",), False)),
         ("raw-tracepoints", _there(tracepoints, symbols, ("__tracepoint_{}", "__traceiter_{}", "__bpf_trace_{}"))),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sockpid import arguments, cli, cli_parser, cli_run
+from sockpid import arguments, cli, cli_parser, cli_run, parents
 from sockpid.arguments import argument
 from sockpid.cli_shared import COMMON, FILTERS
 
@@ -109,11 +109,11 @@ def test_a_default_is_not_appended_to() -> None:
 def test_help_has_no_sentence_beyond_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words of a sentence are not cut by the terminal; indented examples are left as they are."""
     monkeypatch.setenv("COLUMNS", "80")
-    cli_parser._columns.cache_clear()
+    parents._columns.cache_clear()
     try:
         (commands,) = (a for a in cli_parser.parser()._actions if isinstance(a, argparse._SubParsersAction))
         for name, parser in commands.choices.items():
             lines = parser.format_help().splitlines()
             assert [line for line in lines if line[:1].isupper() and len(line) > 80] == [], name
     finally:
-        cli_parser._columns.cache_clear()
+        parents._columns.cache_clear()

@@ -11,7 +11,7 @@ import pytest
 
 from sockpid import cli, cli_run, config
 from sockpid.errors import UsageError
-from sockpid.run import RunOptions
+from sockpid.run_options import RunOptions
 
 TOML = """
 output = ["journald", "file:/var/log/sockpid.jsonl,keep=7"]

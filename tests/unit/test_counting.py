@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sockpid import counting, kernel, proc, seed, socket_owner, socket_tuple
-from sockpid.counting import Count
+from sockpid.count import Count, decoded, document
 from sockpid.inet_sock import InetSock
 from sockpid.outputs import table
 from sockpid.seed import Seeds
@@ -38,7 +38,7 @@ def tracer(seeds: Seeds | None, public: socket_owner.SocketOwner | None = None) 
 
 def test_rows_are_decoded() -> None:
     key = socket_tuple.pack(NAME) + struct.pack("=QQII16s", STARTED, 6, 100, 0, b"parent")
-    assert counting._decoded(key, struct.pack("=Q", 42)) == Count(NAME, 6, 100, STARTED, "parent", 42)
+    assert decoded(key, struct.pack("=Q", 42)) == Count(NAME, 6, 100, STARTED, "parent", 42)
 
 
 def test_a_process_is_called_what_it_is_called_now_and_has_one_row_a_socket() -> None:
@@ -71,7 +71,7 @@ def test_how_a_row_is_told() -> None:
     shared, unknown = Count(NAME, 0, 100, STARTED, "parent", 5, 3), Count(NAME, 6, 0, 0, "", 1)
     assert "parent +2" in table.count_row(shared)
     assert "(unknown)" in table.count_row(unknown)
-    document = counting._count_document(shared)
-    assert (document["pid"], document["ambiguous"], document["ifindex"]) == (100, 3, 3)
-    document = counting._count_document(unknown)
-    assert (document["pid"], document["comm"], document["ambiguous"]) == (None, None, None)
+    told = document(shared)
+    assert (told["pid"], told["ambiguous"], told["ifindex"]) == (100, 3, 3)
+    told = document(unknown)
+    assert (told["pid"], told["comm"], told["ambiguous"]) == (None, None, None)

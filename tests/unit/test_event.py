@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import counting, event, hooks, socket_tuple, uapi
+from sockpid import count, event, hooks, socket_tuple, uapi
 from tests.unit.test_relocate import images
 
 MEMBERS = {
@@ -75,7 +75,7 @@ def test_what_hooks_call_a_use_is_what_events_call_it() -> None:
 
 
 def test_count_key_has_the_compilers_layout() -> None:
-    assert images()["little"].abi["struct count_key"]["size"] == struct.calcsize(counting.KEY)
+    assert images()["little"].abi["struct count_key"]["size"] == struct.calcsize(count.KEY)
 
 
 def record(

@@ -35,6 +35,7 @@ READS_KERNEL_FILES = {
     "hooks",  # names one
     "keep",
     "kernel",
+    "kernel_btf",
     "lookup",
     "map",
     "netns",

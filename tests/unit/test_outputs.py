@@ -17,9 +17,10 @@ import pytest
 from sockpid.errors import OutputError, UsageError
 from sockpid.outputs import Gone, Output, Outputs, Record
 from sockpid.outputs import table as table_output
+from sockpid.outputs.arguments import Arguments
 from sockpid.outputs.file import File
 from sockpid.outputs.sink import Sink
-from sockpid.outputs.spec import KINDS, Arguments, open_output
+from sockpid.outputs.spec import KINDS, open_output
 from sockpid.outputs.spool import Spool
 from sockpid.outputs.unix import Unix
 from tests.streams import document, unknown

@@ -9,8 +9,8 @@ from typing import Deque, List
 
 from sockpid.errors import OutputError
 
+from .arguments import Arguments
 from .base import Output, Record
-from .spec import Arguments
 
 
 class File(Output):

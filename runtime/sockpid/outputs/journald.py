@@ -8,9 +8,9 @@ from typing import Any, Deque, Dict, List, Tuple
 
 from sockpid.words import Shape, flat, sentence, shape
 
+from .arguments import Arguments
 from .base import Output, Record
 from .datagram import Datagrams
-from .spec import Arguments
 
 INFORMATIONAL = 6
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import select
 
+from .arguments import Arguments
 from .base import Gone, Output, Record
-from .spec import Arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

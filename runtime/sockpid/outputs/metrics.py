@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 
-from .spec import Arguments
+from .arguments import Arguments
 
 CHOICES = (
     "kind", "comm", "pid", "saddr", "sport", "daddr", "dport", "family", "netns", "state", "how", "reason", "doubt",

@@ -17,9 +17,9 @@ from typing import Any, Deque, Dict, List, Mapping, Optional, Tuple
 from sockpid import __version__
 
 from . import otlp_json
+from .arguments import Arguments
 from .base import Busy, Output, Record
 from .metrics import Metrics
-from .spec import Arguments
 from .spool import Spool
 
 RETRYABLE = frozenset((429, 502, 503, 504))

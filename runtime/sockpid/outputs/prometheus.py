@@ -9,9 +9,9 @@ from typing import Callable, Deque, Iterator, List, Tuple
 
 from sockpid.errors import OutputError
 
+from .arguments import Arguments
 from .base import Output, Record
 from .metrics import RTT_BOUNDS, Metrics
-from .spec import Arguments
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATUS = {

@@ -9,9 +9,9 @@ from typing import Any, Deque, Dict
 
 from sockpid.words import Shape, flat, printable, sentence, shape
 
+from .arguments import Arguments
 from .base import Output, Record
 from .datagram import Datagrams
-from .spec import Arguments
 
 FACILITIES = (
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",

@@ -8,15 +8,15 @@ import time
 from sockpid.named import NamedTuple
 from sockpid.words import end, printable
 
+from .arguments import Arguments
 from .base import Output, Record
 from .jsonlines import STDOUT, write_all
-from .spec import Arguments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
-    from sockpid.counting import Count
+    from sockpid.count import Count
 
     Widths = Tuple[int, ...]
     """Cells per column; 0: it is left out."""

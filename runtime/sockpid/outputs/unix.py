@@ -13,8 +13,8 @@ from typing import Deque, Dict, List
 
 from sockpid.errors import OutputError
 
+from .arguments import Arguments
 from .base import Output, Record, gap
-from .spec import Arguments
 
 READERS = 256
 """More than these at a time are turned away."""

@@ -32,7 +32,7 @@ p pauses; s c t b n l i a sort; ? explains; q quits."""
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser of all."""
     from sockpid import arguments
-    from sockpid.cli_parser import Help, add_filters
+    from sockpid.parents import Help, add_filters
 
     top = commands.add_parser(
         "top",

@@ -23,7 +23,7 @@ sys.path.insert(0, "/run")
 
 from tests.kernel import mutations
 
-from sockpid import deaf, hooks, kernel, offsets, selfcheck, table, table_writer
+from sockpid import deaf, hooks, kernel, kernel_btf, offsets, selfcheck, table, table_writer
 from sockpid.collection import Options
 from sockpid.errors import SockpidError
 from sockpid.event import Event
@@ -117,7 +117,7 @@ class Lab:
         entry = shard.find(self.kernel.build_id, self.kernel.release, self.kernel.banner)
         assert entry is not None, "the table of the lab knows its kernels"
         self.entry = entry
-        ids = {**offsets.live_btf()[0].func_ids(hooks.functions()), **(entry.btf_ids or {})}
+        ids = {**kernel_btf.read()[0].func_ids(hooks.functions()), **(entry.btf_ids or {})}
         self.right = Change("", shard.layout(entry), ids)  # the table may be older than some hooks
         self.options = Options(attach=mechanism, deny=frozenset((*OTHERS[mechanism], "live-btf")))
         self._fork = threading.Lock()
