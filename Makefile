@@ -41,19 +41,19 @@ lint: setup  ## ruff, mypy --strict, pyright, the floor of Python
 
 image: setup setup-test  ## compile and link the bytecode images
 	$(MAKE) -C bpf_bytecode BUILD=../build PYTHON=../$(BIN)/python
-	@$(BIN)/python -m sockpid_gen.image_digests > runtime/sockpid/image_digests.py.new
-	@mv runtime/sockpid/image_digests.py.new runtime/sockpid/image_digests.py
+	@$(BIN)/python -m sockpid_gen.image.digests > runtime/sockpid/image/digests.py.new
+	@mv runtime/sockpid/image/digests.py.new runtime/sockpid/image/digests.py
 
 check-generated: setup setup-test  ## the committed images are what the sources give
 	@rm -rf build/check && mkdir -p build/check
 	@$(MAKE) -s -C bpf_bytecode OUT=../build/check BUILD=../build/check PYTHON=../$(BIN)/python
 	@for order in bpfel bpfeb; do \
 		cmp bpf_bytecode/sockpid.$$order.json build/check/sockpid.$$order.json || exit 1; done
-	@$(BIN)/python -m sockpid_gen.image_digests | cmp runtime/sockpid/image_digests.py
+	@$(BIN)/python -m sockpid_gen.image.digests | cmp runtime/sockpid/image/digests.py
 	@echo "images are up to date"
 
 table-figures: setup  ## kernels, layouts and bytes of the published table, into docs/table.md
-	$(BIN)/python -m sockpid_gen.figures > docs/table.md.new
+	$(BIN)/python -m sockpid_gen.table.figures > docs/table.md.new
 	@mv docs/table.md.new docs/table.md
 
 docs-cli: setup  ## docs/cli.md, from what --help says
@@ -78,7 +78,7 @@ collector: setup setup-test  ## the OpenTelemetry collector, built from Debian's
 	SOCKPID_COLLECTOR=1 $(PYTEST) tests/docs/test_collector.py
 
 tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
-	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/test_bundle.py -k flipped_bytes
+	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/deploy/test_bundle.py -k flipped_bytes
 
 lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
 	$(BIN)/python -m tests.vm matrix $(LAB)
@@ -117,7 +117,7 @@ fuzz: setup  ## damaged input for every reader, new in each run, FUZZ_EXAMPLES f
 	SOCKPID_TEST_HYPOTHESIS=fuzz SOCKPID_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) tests/fuzz
 
 kills: setup  ## a crawl that is killed ten times, at random moments: the tables are those of one that is not
-	SOCKPID_TEST_KILLS=10 $(PYTEST) tests/unit/test_gen_crawl.py -k killed_at_random
+	SOCKPID_TEST_KILLS=10 $(PYTEST) tests/unit/gen/crawl/test_crawl.py -k killed_at_random
 
 DIST ?= dist
 dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a wheelhouse for machines without network
@@ -125,7 +125,7 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 	$(BIN)/python -m hatchling build -d $(DIST)
 	$(BIN)/sockpid-gen bundle -o $(DIST)/sockpid.pyz
 	$(BIN)/python packaging/deb.py $(DIST)/sockpid.pyz $(DIST)
-	$(BIN)/python -m sockpid_gen.man $(DIST)
+	$(BIN)/python -m sockpid_gen.cli.man $(DIST)
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --wheel-dir $(DIST)/wheelhouse "$$(ls $(DIST)/*.whl)[gen,diag]"
 	cd $(DIST) && find . -type f ! -name SHA256SUMS | sort | xargs sha256sum > SHA256SUMS
 

@@ -8,6 +8,6 @@ import sys
 if __spec__ is None:  # run as a file: then with -I no path leads here
     sys.path.insert(0, __file__.rpartition("/")[0] or ".")
 
-from sockpid.cli import main
+from sockpid.cli.cli import main
 
 sys.exit(main())

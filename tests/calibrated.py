@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sockpid import table
-from sockpid.calibration import BESIDE
-from sockpid.layout import Layout, Struct
+from sockpid.offsets.calibration import BESIDE
+from sockpid.table import table
+from sockpid.table.layout import Layout, Struct
 
 SIZES_UNKNOWN = {"struct request_sock.__req_common"}
 """Fields of which only the place can be observed."""

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import Optional
 
-from sockpid_gen import crawl_task
-from sockpid_gen.crawl_plan import Task
+from sockpid_gen.crawl import task as crawl_task
+from sockpid_gen.crawl.plan import Task
 
 
 class Dying:

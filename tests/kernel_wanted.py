@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict
 
 from sockpid.arch import Arch
-from sockpid.layout import Wanted
+from sockpid.table.layout import Wanted
 
 _FIELDS: Dict[str, str] = {
     "struct sock": """

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from sockpid import netns
+from sockpid.host import netns
 
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from sockpid import syscall, uapi
-from sockpid.deaf import drop_everything
+from sockpid.subjects.deaf import drop_everything
 
 from . import namespaces
 

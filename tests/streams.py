@@ -18,8 +18,8 @@ from typing import Any
 if __name__ == "__main__":  # run as a script: the runtime lies beside the tests
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtime"))
 
-from sockpid import event
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import event
+from sockpid.event.socket_tuple import SocketTuple
 
 START_NS = 1_795_359_768_000_000_000
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from sockpid.socket_tuple import SocketTuple
+    from sockpid.event.socket_tuple import SocketTuple
 
 
 class Verdict(NamedTuple):

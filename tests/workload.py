@@ -15,8 +15,8 @@ import time
 if __name__ == "__main__":  # run as a script, perhaps with -I -S: the runtime lies beside the tests
     sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "runtime"))
 
-from sockpid import kernel
-from sockpid.deaf import Pair
+from sockpid.host import kernel
+from sockpid.subjects.deaf import Pair
 
 
 def name_self(name: str) -> None:

@@ -14,13 +14,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .entry import KernelEntry, extract, extract_all
-    from .source import Given
-    from .table import Table
+    from sockpid_gen.extraction.entry import KernelEntry, extract, extract_all
+    from sockpid_gen.kernel.source import Given
+    from sockpid_gen.table.table import Table
 
 __all__ = ["Given", "KernelEntry", "Table", "extract", "extract_all"]
 
-_HOME = {"Given": "source", "KernelEntry": "entry", "Table": "table", "extract": "entry", "extract_all": "entry"}
+_HOME = {
+    "Given": "kernel.source",
+    "KernelEntry": "extraction.entry",
+    "Table": "table.table",
+    "extract": "extraction.entry",
+    "extract_all": "extraction.entry",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,5 @@
 """`python3 -m sockpid_gen ...`"""
 
-from .cli import main
+from sockpid_gen.cli.cli import main
 
 main()

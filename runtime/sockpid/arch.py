@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .errors import UnsupportedArchError
-from .named import NamedTuple
+from .namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

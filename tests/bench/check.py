@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sockpid.image import parse_image
-from sockpid_gen import bundle
+from sockpid.image.image import parse_image
+from sockpid_gen.bundle import bundle
 
 from . import machine
 
@@ -42,15 +42,17 @@ NEEDLESS = NEVER | {"collections", "enum", "functools", "operator", "selectors",
 _IMPORTED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import sockpid.cli
-sockpid.cli._arguments(["run", "--json"])
-import sockpid.run
-sockpid.tracer.load_image("little")
+import sockpid.cli.cli
+sockpid.cli.cli._arguments(["run", "--json"])
+import sockpid.run.run
+import sockpid.probe.tracer
+sockpid.probe.tracer.load_image("little")
 print(*sys.modules)
 """
 _AFTERWARDS = """
-import sockpid.notify, sockpid.outputs, sockpid.outputs.table, sockpid.seed, sockpid.session, sockpid.start
-sockpid.signals.Signals().listen()
+import sockpid.run.notify, sockpid.outputs, sockpid.outputs.table, sockpid.probe.seed, sockpid.run.session
+import sockpid.run.start
+sockpid.run.signals.Signals().listen()
 print(*sys.modules)
 """
 

@@ -23,7 +23,7 @@ def tell(listening: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    from sockpid.cli import main
+    from sockpid.cli.cli import main
 
     place = socket.socket(socket.AF_UNIX)
     place.bind(sys.argv.pop(1))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sockpid_gen import bundle
+from sockpid_gen.bundle import bundle
 from tests.vm import packages
 
 from . import machine, owner_c

@@ -24,13 +24,14 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 import drgn
 
-from sockpid import hooks
 from sockpid.arch import of_machine
-from sockpid.btf import Btf
-from sockpid_gen import btf_finder, drgn_layout
-from sockpid_gen.cli import ENVIRONMENT
-from sockpid_gen.source import LIVE, open_source
-from sockpid_gen.wanted import wanted_fields
+from sockpid.btf.btf import Btf
+from sockpid.image import hooks
+from sockpid_gen.btf import finder
+from sockpid_gen.cli.cli import ENVIRONMENT
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.kernel.source import LIVE, open_source
 
 from . import generator_report, mirrors
 
@@ -40,9 +41,9 @@ RESULT = ROOT / "docs/bench/gen.json"
 READER = """
 import sys
 sys.path.insert(0, "runtime")
-from sockpid import mapped
-from sockpid.btf import Btf
-from sockpid.image import parse_image
+from sockpid.host import mapped
+from sockpid.btf.btf import Btf
+from sockpid.image.image import parse_image
 from sockpid.arch import ARCHES
 wanted = parse_image(open("bpf_bytecode/sockpid.bpfel.json", "rb").read(), "image").wanted(ARCHES[sys.argv[2]])
 Btf(mapped.content(open(sys.argv[1], "rb"))).extract(wanted, 8)
@@ -50,9 +51,9 @@ Btf(mapped.content(open(sys.argv[1], "rb"))).extract(wanted, 8)
 DWARF_READER = """
 import sys
 from pathlib import Path
-from sockpid_gen import extraction
-from sockpid_gen.source import open_source
-from sockpid_gen.wanted import wanted_fields
+from sockpid_gen.extraction import extraction
+from sockpid_gen.kernel.source import open_source
+from sockpid_gen.extraction.wanted import wanted_fields
 with open_source(Path(sys.argv[1]), sha256=sys.argv[2] or None) as kernel:
     extraction.extract(kernel, wanted_fields(kernel.arch))
 """
@@ -116,7 +117,7 @@ def btf(path: Path, program: Path, runs: int) -> Dict[str, Any]:
     def with_drgn() -> None:
         blob = Btf(data)
         blob.extract(wanted, machine.pointer_size)
-        drgn_layout.extract(btf_finder.BtfTypes(blob.data, machine).prog, wanted)
+        drgn_layout.extract(finder.BtfTypes(blob.data, machine).prog, wanted)
 
     with tempfile.TemporaryDirectory() as directory:
         small = os.path.join(directory, "min.btf")

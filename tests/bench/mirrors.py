@@ -15,11 +15,14 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from unittest.mock import patch
 
 from sockpid.errors import NoTypesError, SourceError
-from sockpid_gen import apt, crawl_plan, extraction, front, package, sections, vmlinuz
-from sockpid_gen.cli_crawl import ARCHITECTURES
-from sockpid_gen.source import open_source
-from sockpid_gen.stream import sha256_of
-from sockpid_gen.wanted import wanted_fields
+from sockpid_gen.cli.crawl import ARCHITECTURES
+from sockpid_gen.crawl import apt, plan
+from sockpid_gen.extraction import extraction
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.files import package, sections
+from sockpid_gen.files.stream import sha256_of
+from sockpid_gen.kernel import front, vmlinuz
+from sockpid_gen.kernel.source import open_source
 
 RUNS = 3
 SEED = 1
@@ -30,14 +33,14 @@ class Drawn(NamedTuple):
     """One kernel of the sample. arch is Debian's name."""
 
     arch: str
-    task: crawl_plan.Task
+    task: plan.Task
 
 
 def draw(count: int, state: Path) -> Tuple[List[Drawn], int]:
     """Kernels in the order that SEED and their packages' hashes give, twice as many as wanted; how many there are."""
     drawn: Dict[str, Drawn] = {}
     for arch in ARCHITECTURES:
-        for task in crawl_plan.of_suites(apt.SUITES, arch, state, lambda text: print(text, file=sys.stderr)):
+        for task in plan.of_suites(apt.SUITES, arch, state, lambda text: print(text, file=sys.stderr)):
             drawn.setdefault(task.key, Drawn(arch, task))
     ranked = sorted(drawn, key=lambda key: hashlib.sha256(f"{SEED} {key}".encode()).digest())
     return [drawn[key] for key in ranked[: 2 * count]], len(drawn)
@@ -59,7 +62,7 @@ def measure(count: int, state: Path, keep: Optional[Path]) -> Dict[str, Any]:
     return {"seed": SEED, "population": population, "gone": gone, "rows": rows}
 
 
-def _kernel(task: crawl_plan.Task, keep: Optional[Path]) -> Dict[str, Any]:
+def _kernel(task: plan.Task, keep: Optional[Path]) -> Dict[str, Any]:
     """One kernel: its package and, if there are no types in it, its debug package on top, as in a crawl."""
     spent, files = 0.0, list(task.files)
     while True:
@@ -81,9 +84,9 @@ def _kernel(task: crawl_plan.Task, keep: Optional[Path]) -> Dict[str, Any]:
             return row
 
 
-def _fetched(file: crawl_plan.File, directory: Path) -> Path:
+def _fetched(file: plan.File, directory: Path) -> Path:
     path = directory / file.name
-    if not path.exists() or crawl_plan.sum_of(path) != file.sha256:
+    if not path.exists() or plan.sum_of(path) != file.sha256:
         directory.mkdir(parents=True, exist_ok=True)
         apt.download(file.uri, file.sha256, path)
     return path

@@ -21,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sockpid import image, map, syscall
+from sockpid import syscall
+from sockpid.bpf import map
+from sockpid.image import image
 from tests.bench.guest import bpf_objects
 
 ROOT = Path(__file__).parents[2]

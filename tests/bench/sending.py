@@ -8,10 +8,12 @@ import struct
 import threading
 from collections.abc import Callable
 
-from sockpid import insn, prog, syscall, uapi
-from sockpid.collection import Options
-from sockpid.link import MECHANISMS
-from sockpid.tracer import Tracer
+from sockpid import syscall, uapi
+from sockpid.bpf import prog
+from sockpid.bpf.link import MECHANISMS
+from sockpid.image import insn
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
 
 # byte offsets in struct bpf_prog_info (include/uapi/linux/bpf.h)
 RUN_TIME_NS, RUN_CNT, INFO_SIZE = 192, 200, 208

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sockpid.describe import FORGET_SECONDS
+from sockpid.owner.describe import FORGET_SECONDS
 from tests import truth
 from tests.bench import receivers, stream_report
 from tests.bench.receivers import Receiver

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sockpid.cli.graph import uncollected
 from sockpid.graph import TransportGraph, View, suspects
-from sockpid.graph.command import uncollected
 from sockpid.outputs import Outputs
 from sockpid.outputs.spec import open_output
 from sockpid.outputs.unix import Unix

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from sockpid_gen import front, vmlinux
+from sockpid_gen.kernel import front, vmlinux
 from tests import kernel_files as make
 
 from . import mirrors

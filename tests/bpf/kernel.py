@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sockpid.layout import Layout, Struct
+from sockpid.table.layout import Layout, Struct
 
 from .layouts import OBJECT, SAME_OBJECT, put
 from .machine import Cpu, Machine

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from sockpid import calibration
 from sockpid.arch import Arch
-from sockpid.image import Image
-from sockpid.layout import Field, Layout, Struct
+from sockpid.image.image import Image
+from sockpid.offsets import calibration
+from sockpid.table.layout import Field, Layout, Struct
 
 OBJECT = 8192
 """Bytes of an object; fields lie in its first half."""

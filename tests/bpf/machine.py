@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sockpid import uapi
-from sockpid.image import Map as Spec
+from sockpid.image.image import Map as Spec
 
 from .maps import Array, Hash, Records, Steps
 from .memory import CONTEXTS, PAGE_BITS, SHARED, STACKS, Fault, Memory

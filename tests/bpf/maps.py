@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Generator
 
-from sockpid.image import Map as Spec
+from sockpid.image.image import Map as Spec
 
 from .memory import PRIVATE, SHARED, Memory
 

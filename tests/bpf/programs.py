@@ -8,13 +8,13 @@ from typing import Any
 
 from sockpid import uapi
 from sockpid.arch import Arch
-from sockpid.hooks import HOOKS, Hook, Target, numbers
-from sockpid.image import Image, context_layout, record_context
-from sockpid.insn import BPF_PSEUDO_MAP_FD, unpack
-from sockpid.layout import Field, Layout, Struct
-from sockpid.link import MECHANISMS
-from sockpid.prune import prune
-from sockpid.relocate import Relocated, relocate, replace_calls
+from sockpid.bpf.link import MECHANISMS
+from sockpid.image.hooks import HOOKS, Hook, Target, numbers
+from sockpid.image.image import Image, context_layout, record_context
+from sockpid.image.insn import BPF_PSEUDO_MAP_FD, unpack
+from sockpid.image.prune import prune
+from sockpid.image.relocate import Relocated, relocate, replace_calls
+from sockpid.table.layout import Field, Layout, Struct
 
 from .layouts import put
 from .memory import Order

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from sockpid import insn as bpf
 from sockpid import uapi
+from sockpid.image import insn as bpf
 
 from .memory import SHARED, Fault, Order
 

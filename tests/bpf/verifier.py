@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sockpid import insn as bpf
 from sockpid import uapi
-from sockpid.image import Map
+from sockpid.image import insn as bpf
+from sockpid.image.image import Map
 
 from .memory import Order
 from .translate import STACK, decode, is_jump, width

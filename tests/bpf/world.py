@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from sockpid import event, socket_owner
 from sockpid.arch import ARCHES
-from sockpid.image import Image
+from sockpid.event import event, socket_owner
+from sockpid.image.image import Image
 
 from .kernel import Kernel, Socket, Task
 from .layouts import layout

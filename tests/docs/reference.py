@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from sockpid import cli_parser
-from sockpid.commands import Command, commands
-from sockpid_gen import man
+from sockpid.cli import parser
+from sockpid.deploy.commands import Command, commands
+from sockpid_gen.cli import man
 
 from .page import ROOT
 
@@ -24,7 +24,7 @@ where packages and networks are. The exit statuses are in the [README](../README
 def text() -> str:
     """The whole page."""
     lines = [HEAD]
-    for program, found in (("sockpid", commands(cli_parser.parser())), ("sockpid-gen", man.commands())):
+    for program, found in (("sockpid", commands(parser.parser())), ("sockpid-gen", man.commands())):
         lines.append(f"## {program}\n")
         for command in found:
             lines += _command(program, command)

@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections.abc import Callable
 
-from sockpid.request import Request, digest, without_builder
-from sockpid.table import parse_shard
+from sockpid.request.request import Request, digest, without_builder
+from sockpid.table.table import parse_shard
 from tests import kernel_files
 from tests.streams import Cluster, record
 

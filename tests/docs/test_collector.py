@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from sockpid.outputs import Outputs
 from tests.streams import document, unknown
-from tests.unit.test_outputs_wire import NASTY, Collector, held, until
+from tests.unit.outputs.test_wire import NASTY, Collector, held, until
 from tests.vm.packages import PackageError
 
 from . import collector

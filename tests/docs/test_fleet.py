@@ -3,7 +3,7 @@
 promtool judges what is Prometheus', and test_prometheus.py runs it; Grafana's own model of a dashboard reads ours;
 test_kafka.py runs rsyslog. The OpenTelemetry collector, Vector and Fluent Bit cannot be had as programs where the tests
 run: of their files the syntax is read, names and options are looked up, and what they are given is checked elsewhere
-(OTLP against OpenTelemetry's messages in tests/unit/test_outputs_wire.py and, on demand, by the collector in
+(OTLP against OpenTelemetry's messages in tests/unit/outputs/test_wire.py and, on demand, by the collector in
 test_collector.py; JSON lines against docs/events.schema.json). Of Vector the language of its transforms can be had, and
 runs the example's; of both the Kafka client.
 """
@@ -28,7 +28,7 @@ from sockpid.outputs.otlp_json import RENAMED
 from sockpid.outputs.prometheus import Prometheus
 from sockpid.outputs.spec import open_output
 from tests.streams import document, unknown
-from tests.unit.test_outputs_wire import NASTY
+from tests.unit.outputs.test_wire import NASTY
 from tests.vm.packages import PackageError
 
 from . import kafka, prometheus

@@ -22,7 +22,7 @@ import pytest
 from sockpid.outputs import Outputs
 from sockpid.outputs.base import gap
 from tests.streams import Cluster, document, unknown
-from tests.unit.test_outputs_wire import NASTY, program
+from tests.unit.outputs.test_wire import NASTY, program
 
 from .kafka import TOPIC, Broker
 from .page import ROOT

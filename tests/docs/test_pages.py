@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import cli_parser
-from sockpid.commands import commands
+from sockpid.cli import parser
+from sockpid.deploy.commands import commands
 from tests.kernel.conftest import REQUIRED, cannot_load_bpf
 
 from . import reference
@@ -115,10 +115,10 @@ def test_the_reference_is_what_help_says() -> None:
 def test_examples_of_help_are_understood() -> None:
     """Every example of `sockpid COMMAND --help` is a command line that the parser takes."""
     found = 0
-    for command in commands(cli_parser.parser()):
+    for command in commands(parser.parser()):
         for line in re.findall(r"^  (sockpid .*)$", command.examples, re.MULTILINE):
             words = shlex.split(re.split(r"  +| (?:[|>]|[|][|]|&&) |; ", line)[0], comments=True)
-            cli_parser.parser().parse_args(words[1:])
+            parser.parser().parse_args(words[1:])
             found += 1
     assert found > 20
 

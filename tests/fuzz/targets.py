@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Callable, Dict
 from unittest.mock import patch
 
-from sockpid import image, notes, table
 from sockpid.arch import ARCHES
-from sockpid.btf import Btf
-from sockpid.btf_index import Index
+from sockpid.btf.btf import Btf
+from sockpid.btf.index import Index
 from sockpid.errors import BtfError, SockpidError
-from sockpid_gen import blocks, btf_finder, drgn_layout, front, package, source, vmlinuz
-from sockpid_gen.stream import copy
+from sockpid.host import elf_notes as notes
+from sockpid.image import image
+from sockpid.table import table
+from sockpid_gen.btf import finder
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.files import blocks, package
+from sockpid_gen.files.stream import copy
+from sockpid_gen.kernel import front, source, vmlinuz
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 
@@ -36,14 +41,14 @@ def btf(data: bytes) -> None:
     blob.func_ids(["tcp_connect", "sock"])
     for type_id in blob.ids()[:200]:
         blob.type(type_id)
-    theirs = drgn_layout.extract(btf_finder.BtfTypes(data, ARCHES["x86_64"]).prog, WANTED)
+    theirs = drgn_layout.extract(finder.BtfTypes(data, ARCHES["x86_64"]).prog, WANTED)
     assert layout.keys() == theirs.keys()
 
 
 def index(data: bytes) -> None:
     """The index of records: whatever it is given, each number it knows has a record, or an error."""
     for chunk in (16, 1 << 16):
-        with patch("sockpid.btf_section._CHUNK", chunk), patch("sockpid.btf_index._BLOCK", 16):
+        with patch("sockpid.btf.section._CHUNK", chunk), patch("sockpid.btf.index._BLOCK", 16):
             found = Index(data, 0, len(data) & ~3, 1, {})
             for number in range(min(len(found), 300)):
                 with contextlib.suppress(BtfError):

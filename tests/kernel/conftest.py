@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sockpid import kernel
+from sockpid.host import kernel
 from tests import truth
 
 ROOT = Path(__file__).parents[2]

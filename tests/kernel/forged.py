@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sockpid import kernel, offsets, table, table_writer
 from sockpid.arch import Arch
 from sockpid.errors import SockpidError
-from sockpid.image import Image
-from sockpid.layout import Field, Layout, Struct
-from sockpid.relocate import Resolved, resolve
+from sockpid.host import kernel
+from sockpid.image.image import Image
+from sockpid.image.relocate import Resolved, resolve
+from sockpid.offsets import offsets
+from sockpid.table import table, writer
+from sockpid.table.layout import Field, Layout, Struct
 
 ROOT = Path(__file__).parents[2]
 SAME = "the same instructions"
@@ -28,7 +30,7 @@ class Forgery(NamedTuple):
 
 def entry(identity: kernel.Identity, layout: Layout, **changes: object) -> bytes:
     """A shard with this kernel alone, as `sockpid-gen add` would write it. changes: what else its entry says."""
-    document = table_writer.empty(identity.arch.name, table.series_of(identity.release), "sockpid-gen 0")
+    document = writer.empty(identity.arch.name, table.series_of(identity.release), "sockpid-gen 0")
     entry = {
         "build_id": identity.build_id,
         "release": identity.release,
@@ -38,8 +40,8 @@ def entry(identity: kernel.Identity, layout: Layout, **changes: object) -> bytes
         "provenance": {"kind": "btf"},
         **changes,
     }
-    table_writer.add(document, entry, layout)
-    return table_writer.encode(document)
+    writer.add(document, entry, layout)
+    return writer.encode(document)
 
 
 def all_of(arch: Arch, layout: Layout) -> dict[Forgery, Layout]:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from sockpid import kernel, offsets, selfcheck
-from sockpid.collection import Options
 from sockpid.errors import SockpidError
-from sockpid.image import Image
-from sockpid.layout import Field, Layout, Struct
-from sockpid.tracer import Tracer
+from sockpid.host import kernel
+from sockpid.image.image import Image
+from sockpid.offsets import offsets
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+from sockpid.selfcheck import selfcheck
+from sockpid.table.layout import Field, Layout, Struct
 
 SHIFTS = (-64, -32, -16, -8, -3, -1, 1, 3, 8, 16, 32, 64)
 SIZES = (8, 16, 32, 64)

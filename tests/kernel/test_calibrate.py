@@ -11,13 +11,17 @@ from typing import Callable
 
 import pytest
 
-from sockpid import calibrate, calibration, kernel, offsets, provoke, subjects, syscall
-from sockpid.deaf import drop_everything
+from sockpid import syscall
+from sockpid.calibrate import calibrate
+from sockpid.calibrate.findings import Findings
 from sockpid.errors import CalibrationError, SyscallError
-from sockpid.findings import Findings
-from sockpid.layout import Layout, Struct
-from sockpid.peek import Peek
-from sockpid.tracer import load_image
+from sockpid.host import kernel
+from sockpid.offsets import calibration, offsets
+from sockpid.probe.tracer import load_image
+from sockpid.subjects import provoke, subjects
+from sockpid.subjects.deaf import drop_everything
+from sockpid.subjects.peek import Peek
+from sockpid.table.layout import Layout, Struct
 from tests.calibrated import differences
 
 from .conftest import RUNTIME, sockpid

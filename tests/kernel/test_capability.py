@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import capability, errors, kernel, uapi
+from sockpid import errors, uapi
+from sockpid.host import capability, kernel
 from tests import truth
 
 from .conftest import ROOT, RUNTIME, sockpid

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sockpid.cgroup import CgroupPaths
-from sockpid.deaf import drop_everything
+from sockpid.host.cgroup import CgroupPaths
+from sockpid.subjects.deaf import drop_everything
 from tests.kernel.test_run import Probe
 
 RENAMED = """

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import errors, kernel, layout, table, tracer
+from sockpid import errors
+from sockpid.host import kernel
+from sockpid.probe import tracer
+from sockpid.table import layout, table
 from tests import generator
 from tests.kernel.conftest import Ran, sockpid
 from tests.shard_lines import render
@@ -189,7 +192,7 @@ def test_every_error_has_a_documented_status() -> None:
 
 def test_layout_is_what_the_live_kernel_says(made: Path) -> None:
     """Our table, made through drgn, against the runtime's own reader of the same BTF."""
-    from sockpid import offsets
+    from sockpid.offsets import offsets
 
     identity = kernel.identify()
     image = tracer.load_image(identity.arch.byte_order)

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import agreement, errors, kernel, offsets, table, tracer
-from sockpid.collection import Options
-from sockpid.layout import Layout, Struct
+from sockpid import errors
+from sockpid.host import kernel
+from sockpid.offsets import agreement, offsets
+from sockpid.probe import tracer
+from sockpid.probe.collection import Options
+from sockpid.table import table
+from sockpid.table.layout import Layout, Struct
 from tests.kernel import forged, mutations
 from tests.kernel.forged import SAME, Forgery
 

@@ -14,18 +14,22 @@ from typing import Any, Dict, List
 import pytest
 from typer.testing import CliRunner
 
-from sockpid import arch, kernel, table
-from sockpid.btf import Btf
-from sockpid.btf_record import Record
+from sockpid import arch
+from sockpid.btf.btf import Btf
+from sockpid.btf.record import Record
 from sockpid.errors import UsageError
-from sockpid.layout import Struct
-from sockpid_gen import Given, Table, btf_finder, drgn_layout
+from sockpid.host import kernel
+from sockpid.table import table
+from sockpid.table.layout import Struct
+from sockpid_gen import Given, Table
 from sockpid_gen import extract as extract_kernel
-from sockpid_gen.cli import load
-from sockpid_gen.difference import compare
-from sockpid_gen.extraction import extract
-from sockpid_gen.source import LIVE, open_source
-from sockpid_gen.wanted import wanted_fields
+from sockpid_gen.btf import finder
+from sockpid_gen.cli.cli import load
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.difference import compare
+from sockpid_gen.extraction.extraction import extract
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.kernel.source import LIVE, open_source
 from tests.kernel_wanted import wanted
 
 
@@ -44,7 +48,7 @@ def machine() -> arch.Arch:
 def test_our_reader_and_drgn_agree(btf: Btf, machine: arch.Arch) -> None:
     fields = wanted(machine)
     ours = btf.extract(fields, machine.pointer_size)
-    assert compare(ours, drgn_layout.extract(btf_finder.BtfTypes(btf.data, machine).prog, fields)) == []
+    assert compare(ours, drgn_layout.extract(finder.BtfTypes(btf.data, machine).prog, fields)) == []
     sock = ours["struct sock"]
     assert isinstance(sock, Struct)
     assert sock.fields["__sk_common.skc_daddr"] is not None

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sockpid.layout import Field, Layout, Struct
-from sockpid_gen import KernelEntry, Table, extract, verify
-from sockpid_gen.source import LIVE
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen import KernelEntry, Table, extract
+from sockpid_gen.kernel.source import LIVE
+from sockpid_gen.verify import verify
 from tests.kernel.conftest import RUNTIME
 
 

@@ -6,7 +6,10 @@ import time
 
 import pytest
 
-from sockpid import errors, kernel, offsets, tracer
+from sockpid import errors
+from sockpid.host import kernel
+from sockpid.offsets import offsets
+from sockpid.probe import tracer
 from tests.kernel import mutations
 from tests.kernel.mutations import SIZES, Mutation
 
@@ -86,7 +89,7 @@ def test_none_is_refused_for_want_of_time(verdicts: dict[Mutation, str]) -> None
 
 def test_sizes_of_structs_change_no_instruction(found: offsets.Offsets) -> None:
     """The reason for what is accepted: what is loaded is the same, bit by bit."""
-    from sockpid.relocate import resolve
+    from sockpid.image.relocate import resolve
 
     order, word = IDENTITY.arch.byte_order, IDENTITY.arch.pointer_size
     for mutation, field in mutations.all_of(IMAGE, IDENTITY, found.layout):

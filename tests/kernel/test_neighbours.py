@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import kernel, proc
+from sockpid.host import kernel, proc
 from tests import neighbours
 from tests.kernel.conftest import ROOT
 from tests.kernel.test_run import Probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from sockpid import kernel, netns
+from sockpid.host import kernel, netns
 
 
 def test_a_number_is_not_given_out_again_while_it_is_held() -> None:

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from sockpid import kernel, netns, netstat
-from sockpid.deaf import drop_everything
+from sockpid.host import kernel, netns, netstat
+from sockpid.subjects.deaf import drop_everything
 from tests import namespaces
 
 

@@ -13,16 +13,19 @@ from typing import Any
 
 import pytest
 
-from sockpid import kernel, netns, perfbuf, prog, room, tracer, uapi
-from sockpid.collection import Options
-from sockpid.deniable import FEATURES
+from sockpid import uapi
+from sockpid.bpf import perfbuf, prog
+from sockpid.bpf.deniable import FEATURES
+from sockpid.bpf.map import cpus
 from sockpid.errors import AttachError, SyscallError
-from sockpid.map import cpus
-from sockpid.tracer import Tracer
+from sockpid.host import kernel, netns
+from sockpid.probe import eviction, tracer
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
 from tests import namespaces, truth
 from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 from tests.kernel.test_run import owned
-from tests.unit.test_relocate import images
+from tests.unit.image.test_relocate import images
 
 WORKLOAD = [sys.executable, "-I", "-S", str(ROOT / "tests/workload.py")]
 HELPERS = "probe_read_kernel,task_btf,cgroup_id,lru_hash,obj_name"
@@ -109,13 +112,13 @@ def test_tracepoints_of_perf_see_what_raw_ones_see(tmp_path: Path) -> None:
 OTHER_USER = """
 import os, struct, sys
 sys.path.insert(0, sys.argv[1])
-from sockpid import syscall, tracefs, uapi
+from sockpid import syscall, uapi; from sockpid.bpf import tracefs
 point = tracefs.Tracepoint("tcp/tcp_retransmit_skb").id
 attr = struct.pack("=IIQQQQQIIQQ", uapi.PERF_TYPE_TRACEPOINT, 112, point, 1, 0, 0, 0, 1, 0, 0, 0)
 attr = bytearray(attr.ljust(112, b"\\0"))
 cpus = [syscall.perf_event_open(attr, -1, int(cpu), 0) for cpu in sys.argv[2].split()]
-from sockpid.collection import Options
-from sockpid.tracer import Tracer
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
 with Tracer.open(Options(frozenset({"raw_tp"}))) as tracer:
     assert tracer.collection.mechanisms()["retransmit"] == "tracepoint tcp/tcp_retransmit_skb"
     os.system(sys.argv[3])
@@ -178,7 +181,7 @@ def test_a_map_without_lru_is_trimmed() -> None:
     The room is shared with all other sockets of this machine. Where these come by the dozen, room cannot always be
     made in time.
     """
-    from sockpid.deaf import Pair
+    from sockpid.subjects.deaf import Pair
 
     entries = 64
     with Tracer.open(Options(frozenset({"lru_hash"}), max_sockets=entries)) as opened:
@@ -217,7 +220,7 @@ def test_the_times_by_which_entries_are_old_lie_where_the_compiler_put_them() ->
         "socket_to_pid": abi["struct socket_owner"]["members"]["latest"][0] + process,
         "exec_names": abi["struct exec_name"]["members"]["when_ns"][0],
         "exited": 0,
-    } == room.WHEN
+    } == eviction.WHEN
 
 
 def test_doctor_tells_every_capability() -> None:

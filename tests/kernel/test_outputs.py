@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from sockpid.deaf import Pair
+from sockpid.subjects.deaf import Pair
 from tests import truth
 from tests.kernel.conftest import ROOT, sockpid
 from tests.kernel.test_run import Probe, summary

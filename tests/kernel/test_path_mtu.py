@@ -7,9 +7,9 @@ import socket
 import struct
 from pathlib import Path
 
-from sockpid import netns
-from sockpid.deaf import drop_everything
-from sockpid.netns import Namespace
+from sockpid.host import netns
+from sockpid.host.netns import Namespace
+from sockpid.subjects.deaf import drop_everything
 from tests import namespaces
 from tests.kernel.test_run import Probe
 

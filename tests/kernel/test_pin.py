@@ -19,13 +19,18 @@ from typing import Any
 
 import pytest
 
-from sockpid import image, kernel, link, lookup, pin, pinned, prog, socket_owner, socket_tuple, syscall, uapi
-from sockpid.collection import Options
-from sockpid.deaf import FAMILIES, Pair
+from sockpid import syscall, uapi
+from sockpid.bpf import link, prog
+from sockpid.bpf.map import Map
 from sockpid.errors import CapabilityError, PinError, SyscallError, UsageError
-from sockpid.map import Map
-from sockpid.socket_tuple import SocketTuple
-from sockpid.tracer import Tracer
+from sockpid.event import socket_owner, socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel
+from sockpid.image import image
+from sockpid.pins import lookup, pin, pinned
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+from sockpid.subjects.deaf import FAMILIES, Pair
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid
 
@@ -190,7 +195,8 @@ def test_an_end_in_good_order_leaves_nothing_that_could_mislead(bpffs: Path, cre
 def test_what_a_killed_instance_leaves_is_refused_and_replaced(bpffs: Path, created: Map) -> None:
     directory = str(bpffs / "killed")
     code = (
-        "from sockpid import image, pin; from sockpid.map import Map; import os, signal\n"
+        "from sockpid.bpf.map import Map; from sockpid.image import image; from sockpid.pins import pin\n"
+        "import os, signal\n"
         f"made = Map.create(image.Map{tuple(SPEC)!r})\n"
         f"made.update(bytes({KEY_SIZE}), b'1' * {VALUE_SIZE})\n"
         "pins = pin.Pins(sys.argv[1]); pins.pin(made)\n"
@@ -301,7 +307,8 @@ def test_not_on_a_bpf_file_system(tmp_path: Path, bpffs: Path) -> None:
 
 def test_no_bpf_file_system_at_all(tmp_path: Path) -> None:
     code = (
-        "from sockpid import pin, errors\ntry: pin.Pins(sys.argv[1])\nexcept errors.UsageError as error: print(error)"
+        "from sockpid.pins import pin; from sockpid import errors\n"
+        "try: pin.Pins(sys.argv[1])\nexcept errors.UsageError as error: print(error)"
     )
     shell = 'umount -a -t bpf; exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", shell, "sh", *PYTHON[:-1], PYTHON[-1] + code, str(tmp_path / "pins")]
@@ -311,7 +318,7 @@ def test_no_bpf_file_system_at_all(tmp_path: Path) -> None:
 
 def test_not_root(running: str) -> None:
     code = (
-        "from sockpid import errors, lookup\n"
+        "from sockpid import errors; from sockpid.pins import lookup\n"
         "try: lookup.lookup(None, None, None, sys.argv[1], True, True)\n"
         "except errors.CapabilityError as error: print(error); sys.exit(error.exit_code)"
     )

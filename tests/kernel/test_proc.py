@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import cgroup, kernel, proc, syscall
+from sockpid import syscall
 from sockpid.errors import SyscallError
+from sockpid.host import cgroup, kernel, proc
 
 # The first thread ends by itself (SYS_exit of this architecture), the second holds a socket until its input ends.
 LEADERLESS = """
@@ -123,7 +124,7 @@ def test_a_thread_with_a_table_of_its_own(compares: bool, monkeypatch: pytest.Mo
 
 
 def test_another_pid_namespace_cannot_be_told() -> None:
-    code = "import os; from sockpid import proc; print(proc.in_initial_pid_namespace(), proc.is_exited(1, 0))"
+    code = "import os; from sockpid.host import proc; print(proc.in_initial_pid_namespace(), proc.is_exited(1, 0))"
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(Path(proc.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
@@ -144,7 +145,7 @@ def test_namespace_pid() -> None:
 def test_start_in_a_time_namespace() -> None:
     """There /proc adds an offset to each start, which the kernel's own number does not have."""
     ours = start_ns(os.getpid())
-    code = f"from sockpid import proc; print(proc.ns_of(proc.start_ticks({os.getpid()})))"
+    code = f"from sockpid.host import proc; print(proc.ns_of(proc.start_ticks({os.getpid()})))"
     command = ["unshare", "--time", "--boottime", "1000", "--fork", sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(Path(proc.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30, env=environment)

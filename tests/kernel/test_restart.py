@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from sockpid.deaf import Pair
 from sockpid.errors import PinError
+from sockpid.subjects.deaf import Pair
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, attached, sockpid
 

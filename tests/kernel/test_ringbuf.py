@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid import image
-from sockpid.map import Map
-from sockpid.ringbuf import WINDOW, RingBuffer
+from sockpid.bpf.map import Map
+from sockpid.bpf.ringbuf import WINDOW, RingBuffer
+from sockpid.image import image
 
 pytestmark = pytest.mark.kernel
 

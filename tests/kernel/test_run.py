@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from sockpid import kernel
-from sockpid import tracer as tracer_module
-from sockpid.collection import Options
-from sockpid.deaf import Pair, drop_everything
-from sockpid.socket_tuple import SocketTuple, unpack
-from sockpid.tracer import Tracer
+from sockpid.event.socket_tuple import SocketTuple, unpack
+from sockpid.host import kernel
+from sockpid.probe import tracer as tracer_module
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+from sockpid.subjects.deaf import Pair, drop_everything
 from tests import truth
 from tests.kernel.conftest import ROOT, RUNTIME, sockpid, trace
 
@@ -273,7 +273,7 @@ def test_count_names_the_owner_of_an_older_socket() -> None:
 def test_an_exited_owner_is_named_as_such() -> None:
     probe = Probe("--json")
     script = (
-        "import sys, os; sys.path.insert(0, sys.argv[1]); from sockpid.deaf import Pair; p = Pair('inet'); "
+        "import sys, os; sys.path.insert(0, sys.argv[1]); from sockpid.subjects.deaf import Pair; p = Pair('inet'); "
         "p.send(); print(os.getpid(), *p.tuple, flush=True); os._exit(0)"
     )
     # The receiver dies too, and its reset would end it all: keep that end open in a child that does nothing.

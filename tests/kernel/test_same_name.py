@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import kernel
-from sockpid.deaf import drop_everything
 from sockpid.errors import PinError
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel
+from sockpid.subjects.deaf import drop_everything
 from tests import truth
 from tests.kernel.conftest import sockpid
 from tests.kernel.test_run import Probe

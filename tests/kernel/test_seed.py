@@ -16,21 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import (
-    kernel,
-    netns,
-    proc,
-    proc_net,
-    seed,
-    sock_diag,
-    socket_owner,
-    socket_tuple,
-    syscall,
-    uapi,
-)  # fmt: skip
+from sockpid import syscall, uapi  # fmt: skip
 from sockpid.errors import SyscallError
-from sockpid.inet_sock import TCP_LISTEN, InetSock
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import socket_owner, socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel, netns, proc, proc_net, sock_diag
+from sockpid.host.inet_sock import TCP_LISTEN, InetSock
+from sockpid.probe import seed
 from tests import namespaces
 
 Sockets = dict[str, list[socket.socket]]
@@ -325,7 +317,7 @@ def pidfd_getfd_works() -> bool:
 HIDDEN = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from sockpid import netns, proc, seed
+from sockpid.host import netns, proc; from sockpid.probe import seed
 found = {each.inode: each.file for each in netns.find()}
 print(found.get(int(sys.argv[2])), seed.seed(None, lambda _key: None, 1).warnings, proc.hides_others())
 """

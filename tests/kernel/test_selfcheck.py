@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from sockpid import deaf, errors, event, selfcheck
-from sockpid.collection import Options
-from sockpid.tracer import Tracer
+from sockpid import errors
+from sockpid.event import event
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+from sockpid.selfcheck import selfcheck
+from sockpid.subjects import deaf
 
 
 def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:

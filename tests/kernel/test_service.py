@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import capability, unit
-from sockpid.deaf import Pair
+from sockpid.deploy import unit
 from sockpid.errors import UnknownKernelError
+from sockpid.host import capability
+from sockpid.subjects.deaf import Pair
 from tests import bundles, truth
 from tests.kernel.conftest import attached
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from sockpid import socket_tuple
-from sockpid.collection import Options
-from sockpid.socket_tuple import SocketTuple
-from sockpid.tracer import Tracer
+from sockpid.event import socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
 
 USES = 256  # after so many uses the owner is looked up again (sockpid.bpf.c)
 

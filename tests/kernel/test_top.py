@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 
-from sockpid.deaf import Pair
+from sockpid.subjects.deaf import Pair
 from tests.kernel.conftest import RUNTIME, sockpid
 from tests.terminal import Tmux
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import btf_record, uapi
-from sockpid.btf import Btf
+from sockpid import uapi
+from sockpid.btf import record
+from sockpid.btf.btf import Btf
 
 BTF = Path("/sys/kernel/btf/vmlinux")
 ENUMS = {
@@ -27,7 +28,7 @@ def values() -> dict[str, dict[str, int]]:
     if not BTF.exists():
         pytest.skip("this kernel has no BTF")
     btf = Btf(BTF.read_bytes())
-    kinds = frozenset((btf_record.BTF_KIND_ENUM, btf_record.BTF_KIND_ENUM64))
+    kinds = frozenset((record.BTF_KIND_ENUM, record.BTF_KIND_ENUM64))
     found = btf.find([*ENUMS, "bpf_func_id"], kinds)
     return {name: dict(btf.type(ids[0]).values) for name, ids in found.items()}
 

@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 import pytest
 
-from sockpid import layout, named
+from sockpid import namedtuple
+from sockpid.table import layout
 
 
 def classes(base: Any) -> Any:
@@ -32,7 +33,7 @@ def classes(base: Any) -> Any:
 
 @pytest.mark.parametrize("make", [lambda c: c(1), lambda c: c(20, "a"), lambda c: c(x=0, z=[1])._replace(y="b")])
 def test_values_are_the_same(make: Any) -> None:
-    ours, theirs = make(classes(named.NamedTuple)), make(classes(typing.NamedTuple))
+    ours, theirs = make(classes(namedtuple.NamedTuple)), make(classes(typing.NamedTuple))
     assert ours == theirs
     assert (repr(ours), ours._asdict(), ours.far, bool(ours)) == (
         repr(theirs),
@@ -43,7 +44,7 @@ def test_values_are_the_same(make: Any) -> None:
 
 
 def test_classes_are_the_same() -> None:
-    ours, theirs = classes(named.NamedTuple), classes(typing.NamedTuple)
+    ours, theirs = classes(namedtuple.NamedTuple), classes(typing.NamedTuple)
     for what in ("__doc__", "__name__", "__module__", "_fields", "_field_defaults", "__match_args__"):
         assert getattr(ours, what) == getattr(theirs, what), what
     wrongs: tuple[Callable[[Any], object], ...] = (

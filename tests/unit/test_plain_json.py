@@ -74,7 +74,7 @@ def test_what_is_rare_is_as_in_json(ours: str) -> None:
 
 def test_the_files_that_travel_along_are_read_without_json() -> None:
     script = (
-        "import sys; sys.path.insert(0, 'runtime'); from sockpid import image, table\n"
+        "import sys; sys.path.insert(0, 'runtime'); from sockpid.image import image; from sockpid.table import table\n"
         "image.parse_image(open('bpf_bytecode/sockpid.bpfel.json', 'rb').read(), '')\n"
         "shard = table.parse_shard(open('offsets/x86_64/6.1.json', 'rb').read(), '')\n"
         "shard.layout(shard.entries[0])\n"

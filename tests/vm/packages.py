@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sockpid.errors import SourceError
-from sockpid_gen import apt
+from sockpid_gen.crawl import apt
 
 from . import cache
 

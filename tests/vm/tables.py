@@ -12,11 +12,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sockpid import table
 from sockpid.errors import NoTypesError
-from sockpid.layout import Layout
-from sockpid_gen import shard as shards
-from sockpid_gen.entry import extract
+from sockpid.table import table
+from sockpid.table.layout import Layout
+from sockpid_gen.extraction.entry import extract
+from sockpid_gen.table import shard as shards
 from tests import generator
 
 from . import cache, packages

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sockpid import request, table
 from sockpid.errors import SourceError
-from sockpid_gen import shard as shards
-from sockpid_gen.cli import load
-from sockpid_gen.entry import KernelEntry, extract
+from sockpid.request import request
+from sockpid.table import table
+from sockpid_gen.cli.cli import load
+from sockpid_gen.extraction.entry import KernelEntry, extract
+from sockpid_gen.table import shard as shards
 
 from .kernels import Guest
 

@@ -5,7 +5,8 @@ process's: the connection behind a network block device, and one below the multi
 peer that knows no more.
 
 ESP in TCP (espintcp) takes a kernel that was built for it (CONFIG_INET_ESPINTCP), which Debian's are not: what it sends
-in softirq teaches nothing, for want of the socket's lock, and tests/unit/test_programs.py runs the programs without it.
+in softirq teaches nothing, for want of the socket's lock, and tests/unit/image/test_programs.py runs the programs
+without it.
 kTLS offload needs a network card, and comes by the same way.
 """
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from sockpid import errors, table, table_writer
-from sockpid.calibration import BESIDE
-from sockpid.layout import Field, Struct
-from sockpid_gen import shard as shards
-from sockpid_gen.fulfil import DEBIAN
+from sockpid import errors
+from sockpid.offsets.calibration import BESIDE
+from sockpid.table import table, writer
+from sockpid.table.layout import Field, Struct
+from sockpid_gen.crawl.fulfil import DEBIAN
+from sockpid_gen.table import shard as shards
 from tests import bundles
 from tests.calibrated import differences
 
@@ -37,7 +38,7 @@ def series_path(guest: Guest) -> str:
 def without(guest: Guest, *builds: dict[str, Any]) -> dict[str, bytes]:
     """The guest's shard, as if its kernel had never been seen; with other builds in it."""
     name = series_path(guest)
-    document = table_writer.empty(name.split("/")[1], Path(name).stem, "sockpid-gen 0")
+    document = writer.empty(name.split("/")[1], Path(name).stem, "sockpid-gen 0")
     layout = tables.layout(guest.kernel)
     for number, build in enumerate(builds or [{}], 1):
         release = f"{Path(name).stem}.0-{number}-other"
@@ -49,8 +50,8 @@ def without(guest: Guest, *builds: dict[str, Any]) -> dict[str, bytes]:
             "btf_ids": None,
             "provenance": {"kind": "btf"},
         }
-        table_writer.add(document, entry, {**layout, **build})
-    return {f"/sockpid/{name}": table_writer.encode(document)}
+        writer.add(document, entry, {**layout, **build})
+    return {f"/sockpid/{name}": writer.encode(document)}
 
 
 def run(guest: Guest, files: dict[str, bytes], *arguments: str) -> Result:

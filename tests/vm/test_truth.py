@@ -12,13 +12,15 @@ from typing import Iterator
 
 import pytest
 
-from sockpid.btf import Btf
-from sockpid.layout import Enum, Struct
-from sockpid_gen import btf_finder, drgn_layout, verify
-from sockpid_gen.difference import compare
-from sockpid_gen.entry import entry_of
-from sockpid_gen.extraction import extract
-from sockpid_gen.source import KernelSource, open_source
+from sockpid.btf.btf import Btf
+from sockpid.table.layout import Enum, Struct
+from sockpid_gen.btf import finder
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.difference import compare
+from sockpid_gen.extraction.entry import entry_of
+from sockpid_gen.extraction.extraction import extract
+from sockpid_gen.kernel.source import KernelSource, open_source
+from sockpid_gen.verify import verify
 from tests.kernel_wanted import wanted
 
 from . import catalogue, packages, unpack
@@ -74,7 +76,7 @@ def test_btf_and_dwarf_agree_in_every_field(image: KernelSource, debug: KernelSo
     assert dwarf.kind == "dwarf"
     btf = Btf(bytes(image.btf))
     by_sockpid = btf.extract(fields, image.arch.pointer_size)
-    by_drgn = drgn_layout.extract(btf_finder.BtfTypes(btf.data, image.arch).prog, fields)
+    by_drgn = drgn_layout.extract(finder.BtfTypes(btf.data, image.arch).prog, fields)
     assert compare(by_sockpid, dwarf.layout) == []
     assert compare(by_drgn, dwarf.layout) == []
     rows = [row for row in dwarf.layout.values() if row is not None]

@@ -13,13 +13,13 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from sockpid.arch import of_machine
 from sockpid.errors import SchemaError, TableError
-from sockpid.table import row_id, series_of
+from sockpid.table.table import row_id, series_of
+from sockpid_gen.extraction import wanted
+from sockpid_gen.extraction.difference import compare, words
+from sockpid_gen.table.shard import write
 
-from . import wanted
-from .archive_names import FUNCTIONS
-from .archive_rows import Archived, Rows
-from .difference import compare, words
-from .shard import write
+from .names import FUNCTIONS
+from .rows import Archived, Rows
 
 SCHEMA = "1.0"
 

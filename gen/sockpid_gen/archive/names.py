@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Tuple
 
-from sockpid import hooks
+from sockpid.image import hooks
 
 ROOTS: Tuple[str, ...] = (
     # What a socket is made of, in each of its lives: who owns it, where it goes, what state it is in.

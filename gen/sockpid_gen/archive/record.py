@@ -8,18 +8,19 @@ import drgn
 
 import sockpid
 from sockpid.arch import Arch
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, SourceError
+from sockpid_gen.btf import finder
+from sockpid_gen.dwarf import dwarf, names
+from sockpid_gen.extraction.extraction import ALWAYS, dwarf_program
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.kernel.nameless import Nameless
+from sockpid_gen.kernel.source import KernelSource
 
-from . import btf_finder, dwarf, dwarf_names
 from .archive import Kernel
-from .archive_names import FUNCTIONS, ROOTS
-from .archive_rows import Rows
-from .archive_types import describe_btf, describe_dwarf
-from .extraction import ALWAYS, dwarf_program
-from .nameless import Nameless
-from .source import KernelSource
-from .wanted import wanted_fields
+from .names import FUNCTIONS, ROOTS
+from .rows import Rows
+from .types import describe_btf, describe_dwarf
 
 
 def record_of(kernel: KernelSource) -> Kernel:
@@ -42,7 +43,7 @@ def record_of(kernel: KernelSource) -> Kernel:
         if dwarf.is_split(kernel.dwarf):
             raise SourceError("its DWARF is split, so types may be missing from it unnoticed")
         prog = dwarf_program(kernel)
-        rows = describe_dwarf(prog, dwarf_names.Definitions(prog, kernel.dwarf), wanted_fields(kernel.arch))
+        rows = describe_dwarf(prog, names.Definitions(prog, kernel.dwarf), wanted_fields(kernel.arch))
         missing = [name for name, row in rows.items() if row is None]
         for name in dwarf.doubts(kernel.dwarf, missing) if missing else ():
             del rows[name]  # not looked for, as far as anybody can tell
@@ -69,7 +70,7 @@ def record_of_nameless(kernel: Nameless, file: str, sha256: str) -> Kernel:
 def _of_btf(identity: Mapping[str, Any], arch: Arch, content: bytes, file: str) -> Kernel:
     try:
         btf = Btf(content)
-        rows = describe_btf(btf_finder.BtfTypes(content, arch).prog, btf, arch.pointer_size)
+        rows = describe_btf(finder.BtfTypes(content, arch).prog, btf, arch.pointer_size)
         _demand_always(rows)
         functions = btf.func_ids(FUNCTIONS)
     except (BtfError, SourceError) as error:

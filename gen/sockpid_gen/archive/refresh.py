@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, Iterable, List, NamedTuple, Tuple
 
-from sockpid import hooks, table, table_writer
-from sockpid.layout import Layout
+from sockpid.image import hooks
+from sockpid.table import table, writer
+from sockpid.table.layout import Layout
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.table import shard
 
-from . import archive, shard
-from .entry import KernelEntry
+from . import archive
 
 
 class Refreshed(NamedTuple):
@@ -97,7 +99,7 @@ def _layouts(arch: str, kernels: List[archive.Kernel]) -> Iterable[Tuple[Layout,
         yield known[id(types)]
 
 
-def _put(document: table_writer.Document, entry: KernelEntry) -> None:
+def _put(document: writer.Document, entry: KernelEntry) -> None:
     fields = entry._asdict()
     del fields["arch"], fields["layout"]
-    table_writer.add(document, fields, entry.layout)
+    writer.add(document, fields, entry.layout)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 from sockpid.errors import TableError
-from sockpid.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
+from sockpid.table.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
 
 Row = Dict[str, Any]
 Rows = Dict[str, Optional[Row]]

@@ -6,12 +6,12 @@ from typing import Any, Collection, Container, FrozenSet, Iterable, List
 
 import drgn
 
-from sockpid.btf import KEYWORDS, Btf
+from sockpid.btf.btf import KEYWORDS, Btf
 from sockpid.errors import BtfError, SourceError
+from sockpid_gen.extraction.drgn_layout import Namesakes, demand_whole
 
-from .archive_names import ROOTS
-from .archive_rows import Archived, Row, Rows, members
-from .drgn_layout import Namesakes, demand_whole
+from .names import ROOTS
+from .rows import Archived, Row, Rows, members
 
 _PREFIX = {drgn.TypeKind.STRUCT: "struct", drgn.TypeKind.UNION: "union"}
 

@@ -10,7 +10,7 @@ import drgn
 from sockpid.arch import Arch
 from sockpid.errors import BtfError
 
-from .btf_stream import Member, Record, Stream
+from .stream import Member, Record, Stream
 
 _ARCHITECTURES = {
     "x86_64": drgn.Architecture.X86_64,

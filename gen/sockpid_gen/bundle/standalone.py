@@ -42,7 +42,7 @@ else:
 _GLIBC = re.compile(r"(lib(c|dl|m|pthread|rt|util|resolv)|ld[-a-z0-9_]*)\.so\.[0-9]+")
 _SPEC = """\
 import os, PyInstaller
-from sockpid_gen import standalone
+from sockpid_gen.bundle import standalone
 
 found = Analysis(["program.py"], hiddenimports={modules!r}, excludes=["sockpid", "sockpid_gen", "pyroute2"])
 loader = os.path.join(os.path.dirname(PyInstaller.__file__), "bootloader")

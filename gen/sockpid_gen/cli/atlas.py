@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
+from .shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
 
 
 @app.command()
@@ -28,8 +28,9 @@ def atlas(
 
       sockpid-gen atlas -o mine.html --offsets my-offsets
     """
-    from . import Table, shard
-    from . import atlas as drawing
+    from sockpid_gen import Table
+    from sockpid_gen.insight import atlas as drawing
+    from sockpid_gen.table import shard
 
     table = Table.load(offsets)
     content = drawing.page(table)

@@ -11,13 +11,13 @@ from typing import Annotated, List, Optional, Tuple
 import typer
 from rich.markup import escape
 
-from sockpid import signature
 from sockpid.arch import of_machine
-from sockpid.bundle import unpack
+from sockpid.deploy import signature
+from sockpid.deploy.bundle import unpack
 from sockpid.errors import UsageError
-from sockpid.words import printable
+from sockpid.event.text import printable
 
-from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
+from .shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, out
 
 
 @app.command()
@@ -76,8 +76,8 @@ def bundle(
 
       sockpid-gen bundle -o sockpid --standalone   [dim]# `./sockpid --version` says which C library it takes[/dim]
     """
-    from . import bundle as bundles
-    from . import shard
+    from sockpid_gen.bundle import bundle as bundles
+    from sockpid_gen.table import shard
 
     if standalone:
         arch = [_demand_here(arch or [])]
@@ -85,7 +85,7 @@ def bundle(
     built = bundles.build(offsets, choice, not without_pyroute2, precompile)
     content, about = built.content, None
     if standalone:
-        from . import standalone as programs
+        from sockpid_gen.bundle import standalone as programs
 
         content, about = programs.build(unpack(content, str(output))[1], content)
     shard.write(output, content, 0o755)
@@ -116,7 +116,7 @@ def bundle(
 
 def _demand_here(archs: List[str]) -> str:
     """The one architecture that a standalone program can be for."""
-    from .standalone import architecture
+    from sockpid_gen.bundle.standalone import architecture
 
     here = architecture()
     others = [name for name in archs if of_machine(name).name != here]
@@ -144,7 +144,7 @@ def verify_bundle(
 
       sockpid-gen verify-bundle sockpid.pyz --keyring allowed_signers
     """
-    from . import bundle as bundles
+    from sockpid_gen.bundle import bundle as bundles
 
     # Once: what is said is said of these bytes, whatever becomes of the file.
     content, shown = bundles.read(path), printable(str(path))
@@ -161,7 +161,7 @@ def verify_bundle(
 
 
 def _run(command: List[str], stdin: Optional[bytes]) -> Tuple[int, str]:
-    """How `sockpid.signature` runs ssh-keygen here."""
+    """How `sockpid.deploy.signature` runs ssh-keygen here."""
     try:
         done = subprocess.run(command, input=stdin or b"", capture_output=True, check=False)
     except FileNotFoundError as error:

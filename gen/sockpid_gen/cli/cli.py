@@ -1,4 +1,4 @@
-"""The command line of the generator. Its commands are in modules cli_*, by what they are about."""
+"""The command line of the generator. Its commands are in the modules beside it, by what they are about."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from rich.markup import escape
 from sockpid import __version__
 from sockpid.errors import SockpidError
 
-from .cli_shared import app, err
+from .shared import app, err
 
 HOMES: Dict[str, str] = {
-    "bundle": "cli_bundle",
-    "verify-bundle": "cli_bundle",
-    "crawl": "cli_crawl",
-    "refresh": "cli_crawl",
-    "fulfil": "cli_fulfil",
-    "diff": "cli_diff",
-    "cover": "cli_cover",
-    "explain": "cli_explain",
-    "atlas": "cli_atlas",
-    "add": "cli_table",
-    "list": "cli_table",
-    "show": "cli_table",
-    "check": "cli_table",
-    "verify": "cli_verify",
-    "image": "cli_image",
+    "bundle": "bundle",
+    "verify-bundle": "bundle",
+    "crawl": "crawl",
+    "refresh": "crawl",
+    "fulfil": "fulfil",
+    "diff": "diff",
+    "cover": "cover",
+    "explain": "explain",
+    "atlas": "atlas",
+    "add": "table",
+    "list": "table",
+    "show": "table",
+    "check": "table",
+    "verify": "verify",
+    "image": "image",
 }
 """The module that registers a command as it is imported. All of them are more than half of what a start costs."""
 

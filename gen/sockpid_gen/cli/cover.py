@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List
 from rich.markup import escape
 from rich.table import Table as View
 
-from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, identity, out
+from .shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, identity, out
 
 if TYPE_CHECKING:
-    from .cover import Cover, FieldRow, Shard
+    from sockpid_gen.insight.cover import Cover, FieldRow, Shard
 
 _SHOWN = 6
 
@@ -30,8 +30,8 @@ def cover(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None
 
       sockpid-gen cover --json | jq '.fields[].steps[] | select(.within_series)'
     """
-    from . import Table
-    from . import cover as covering
+    from sockpid_gen import Table
+    from sockpid_gen.insight import cover as covering
 
     found = covering.cover(Table.load(offsets))
     if as_json:
@@ -41,7 +41,7 @@ def cover(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None
 
 
 def _document(found: Cover) -> Dict[str, Any]:
-    from .cover import plain
+    from sockpid_gen.insight.cover import plain
 
     return {
         "kernels": found.kernels,
@@ -97,7 +97,7 @@ def _tell(found: Cover) -> None:
 
 
 def _moving(fields: Iterable[FieldRow]) -> View:
-    from .difference import words
+    from sockpid_gen.extraction.difference import words
 
     view = View("field that moves", "values", "steps", "of them in updates of a series", box=None, pad_edge=False)
     for field in fields:

@@ -14,11 +14,11 @@ from rich.markup import escape
 
 from sockpid.errors import ConflictError, SourceError, TableError, UsageError
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out
-from .cli_verify import print_verdict, verdict_json, verify_some
+from .shared import DEFAULT_OFFSETS, Json, Offsets, app, err, out
+from .verify import print_verdict, verdict_json, verify_some
 
 if TYPE_CHECKING:
-    from .verify import Verdict
+    from sockpid_gen.verify.verify import Verdict
 
 ARCHITECTURES = ("amd64", "arm64", "armhf", "ppc64el", "riscv64", "s390x")
 """As Debian spells those that sockpid knows."""
@@ -82,9 +82,10 @@ def crawl(
 
       sockpid-gen crawl --suite sid --scheduler tcp://10.0.0.1:8786
     """
-    from . import archive, crawl_plan
-    from . import crawl as crawler
-    from . import refresh as refresher
+    from sockpid_gen.archive import archive
+    from sockpid_gen.archive import refresh as refresher
+    from sockpid_gen.crawl import crawl as crawler
+    from sockpid_gen.crawl import plan
 
     if not places and not suites:
         raise UsageError("give a PLACE or a --suite to read from (`sockpid-gen crawl --help` has examples)")
@@ -93,10 +94,10 @@ def crawl(
             raise UsageError(f"--arch {arch}: this is not one of {', '.join(ARCHITECTURES)}")
     state = crawler.State(state_directory)
     with state.locked():
-        lists = [crawl_plan.of_places(places or [])]
+        lists = [plan.of_places(places or [])]
         for arch in arches or (ARCHITECTURES if suites else ()):
-            lists.append(crawl_plan.of_suites(suites or [], arch, state_directory / "apt", err.print))
-        planned = list(crawl_plan.interleave(lists))
+            lists.append(plan.of_suites(suites or [], arch, state_directory / "apt", err.print))
+        planned = list(plan.interleave(lists))
         tasks = crawler.todo(planned, state.done() | set(archive.sources_of(archived)))
         tasks = list(itertools.islice(tasks, limit))
         kept = None if keep is None else str(keep)
@@ -146,7 +147,7 @@ def refresh(offsets: Offsets = DEFAULT_OFFSETS, archived: Archive = DEFAULT_ARCH
     After a change of the bytecode: fields that it reads now, and the tables do
     not have, come out of the archive. No package is read.
     """
-    from . import refresh as refresher
+    from sockpid_gen.archive import refresh as refresher
 
     refreshed = refresher.refresh(archived, offsets)
     if not refreshed:
@@ -168,7 +169,8 @@ def _checked(
     """Verdicts on some of the kernels that this crawl has read, by the names of their files."""
     if not count:
         return []
-    from . import Table, sampling
+    from sockpid_gen import Table
+    from sockpid_gen.verify import sampling
 
     kernels = [kernel for kernel in Table.load(offsets) if kernel.provenance["source"] in new]
     files = [file for place in places for file in (Path(place), *sorted(Path(place).rglob("*.deb")))]

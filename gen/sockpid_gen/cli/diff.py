@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table as View
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Kernel, ReadOffsets, app, identity, out
+from .shared import DEFAULT_OFFSETS, Json, Kernel, ReadOffsets, app, identity, out
 
 if TYPE_CHECKING:
-    from .diff import Diff, Patched
+    from sockpid_gen.insight.diff import Diff, Patched
 
 
 @app.command()
@@ -36,8 +36,8 @@ def diff(
 
       sockpid-gen diff 3b43fad5 eeee0422   [dim]# by build-id; across architectures too[/dim]
     """
-    from . import Table
-    from . import diff as differ
+    from sockpid_gen import Table
+    from sockpid_gen.insight import diff as differ
 
     table = Table.load(offsets)
     found = differ.diff(table.find(one), table.find(other))
@@ -79,14 +79,14 @@ def _document(found: Diff, patched: Optional[List[Patched]]) -> Dict[str, Any]:
 
 def _side(value: Any) -> Any:
     """A side of a difference: a whole type stands for that it is there."""
-    from .cover import plain
+    from sockpid_gen.insight.cover import plain
 
     return {"size": value.size} if hasattr(value, "fields") or hasattr(value, "values") else plain(value)
 
 
 def _tell(found: Diff, one: str, other: str) -> None:
     """one, other: what the user called them."""
-    from .difference import words
+    from sockpid_gen.extraction.difference import words
 
     out.print(f"[bold]one[/bold]    {escape(found.one.identity)}\n[bold]other[/bold]  {escape(found.other.identity)}\n")
     view = View("field", "one", "other", "relocations", "programs", box=None, pad_edge=False)

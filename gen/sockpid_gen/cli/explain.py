@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Dict, List
 import typer
 from rich.markup import escape
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Kernel, ReadOffsets, app, identity, out
+from .shared import DEFAULT_OFFSETS, Json, Kernel, ReadOffsets, app, identity, out
 
 if TYPE_CHECKING:
-    from .explain import Explanation
+    from sockpid_gen.insight.explain import Explanation
 
 
 @app.command()
@@ -31,8 +31,8 @@ def explain(
 
       sockpid-gen explain 3b43fad5 "struct net.ns.inum" --json
     """
-    from . import Table
-    from . import explain as explaining
+    from sockpid_gen import Table
+    from sockpid_gen.insight import explain as explaining
 
     table = Table.load(offsets)
     found = explaining.explain(table, table.find(kernel), field)
@@ -43,7 +43,7 @@ def explain(
 
 
 def _document(e: Explanation) -> Dict[str, Any]:
-    from .cover import plain
+    from sockpid_gen.insight.cover import plain
 
     return {
         "kernel": identity(e.kernel),
@@ -61,7 +61,7 @@ def _document(e: Explanation) -> Dict[str, Any]:
 
 
 def _tell(e: Explanation) -> None:
-    from .difference import words
+    from sockpid_gen.extraction.difference import words
 
     p = e.kernel.provenance
     tools = ", ".join(f"{name} {version}" for name, version in sorted(p.get("tools", {}).items()))

@@ -10,10 +10,10 @@ from typing import Annotated, List, Optional
 import typer
 from rich.markup import escape
 
-from sockpid import request, scanned
 from sockpid.errors import UsageError
+from sockpid.request import codes, request
 
-from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
+from .shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
 
 
 @app.command()
@@ -65,13 +65,13 @@ def fulfil(
 
       sockpid run --offsets host.json   [dim]# or put it into /etc/sockpid/offsets.d/[/dim]
     """
-    from . import fulfil as fulfilment
-    from . import shard
-    from .apt import SUITES
+    from sockpid_gen.crawl import fulfil as fulfilment
+    from sockpid_gen.crawl.apt import SUITES
+    from sockpid_gen.table import shard
 
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
-        asked = request.parse(scanned.join(text, str(file)) if scanned.is_scanned(text) else text, str(file))
+        asked = request.parse(codes.join(text, str(file)) if codes.is_scanned(text) else text, str(file))
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from None
     state = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sockpid-gen"

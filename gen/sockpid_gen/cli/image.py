@@ -9,7 +9,7 @@ import typer
 
 from sockpid.errors import UsageError
 
-from .cli_shared import app
+from .shared import app
 
 
 @app.command()
@@ -24,8 +24,8 @@ def image(
 
       sockpid-gen image sockpid.bpf.o -o sockpid.bpfel.json --source sockpid.bpf.c --source kernel.h
     """
-    from . import image as linker
-    from . import shard
+    from sockpid_gen.image import image as linker
+    from sockpid_gen.table import shard
 
     try:
         content = linker.build(object_file, source)

@@ -1,4 +1,4 @@
-"""Manual pages of both programs from what their --help says: `python -m sockpid_gen.man DIRECTORY`."""
+"""Manual pages of both programs from what their --help says: `python -m sockpid_gen.cli.man DIRECTORY`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer.main
 from rich.text import Text
 
 from sockpid import __version__
-from sockpid.commands import Command, Option
-from sockpid.manual import page
+from sockpid.deploy.commands import Command, Option
+from sockpid.deploy.manual import page
+from sockpid_gen.table.shard import write
 
 from . import cli
-from .shard import write
 
 SUMMARY = "makes the offset tables and bundles that sockpid needs on hosts without BTF"
 

@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 import sockpid
-
-from .stream import Tick
+from sockpid_gen.files.stream import Tick
 
 if TYPE_CHECKING:
-    from .entry import KernelEntry
+    from sockpid_gen.extraction.entry import KernelEntry
 
 app = typer.Typer(
     name="sockpid-gen",

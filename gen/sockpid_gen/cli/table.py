@@ -10,11 +10,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table as View
 
-from sockpid import table
 from sockpid.errors import TableError, UsageError
-from sockpid.layout import Field, Struct
+from sockpid.table import table
+from sockpid.table.layout import Field, Struct
 
-from .cli_shared import DEFAULT_OFFSETS, Json, Offsets, ReadOffsets, app, out, progress_of
+from .shared import DEFAULT_OFFSETS, Json, Offsets, ReadOffsets, app, out, progress_of
 
 
 @app.command()
@@ -72,7 +72,8 @@ def add(
 
       sockpid-gen add kernel.btf --arch x86_64 --banner "$(cat version)" --build-id 3b43fad503487449
     """
-    from . import Table, extract_all, source
+    from sockpid_gen import Table, extract_all
+    from sockpid_gen.kernel import source
 
     given = source.Given(arch, release, banner, build_id, distribution)
     if any(given) and (len(sources) > 1 or sources[0].is_dir()):
@@ -105,7 +106,7 @@ def add(
 @app.command("list")
 def list_kernels(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """List the kernels that the tables have."""
-    from . import Table
+    from sockpid_gen import Table
 
     rows = [(shard, entry) for shard in Table.load(offsets).shards() for entry in shard.entries]
     if as_json:
@@ -132,7 +133,7 @@ def show(
 
       sockpid-gen show 3b43fad5   [dim]# by build-id[/dim]
     """
-    from . import Table
+    from sockpid_gen import Table
 
     known = Table.load(offsets)
     shard, entry = known.locate(known.find(kernel))
@@ -162,7 +163,7 @@ def show(
 @app.command()
 def check(offsets: ReadOffsets = DEFAULT_OFFSETS, as_json: Json = False) -> None:
     """Check the tables: schema, canonical form byte for byte, ids, and that the bytecode finds every field it reads."""
-    from . import check as checks
+    from sockpid_gen.table import check as checks
 
     checked = list(checks.check(offsets))
     if as_json:

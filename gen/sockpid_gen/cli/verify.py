@@ -11,15 +11,15 @@ import typer
 from rich.markup import escape
 
 from sockpid.errors import ConflictError, SourceError, UsageError
+from sockpid_gen.extraction.difference import words
 
-from .cli_shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
-from .difference import words
+from .shared import DEFAULT_OFFSETS, Json, ReadOffsets, app, err, out, progress_of
 
 if TYPE_CHECKING:
-    from .entry import KernelEntry
-    from .sampling import Fetch, Sampled
-    from .table import Table
-    from .verify import Verdict, Witness
+    from sockpid_gen.extraction.entry import KernelEntry
+    from sockpid_gen.table.table import Table
+    from sockpid_gen.verify.sampling import Fetch, Sampled
+    from sockpid_gen.verify.verify import Verdict, Witness
 
 DEFAULT_STATE = Path(".cache/apt")
 
@@ -68,9 +68,9 @@ def verify(
 
       sockpid-gen verify --sample 20 --seed 1 --report verify.md
     """
-    from . import Table
-    from . import verify as verifying
-    from .source import NOTHING_GIVEN
+    from sockpid_gen import Table
+    from sockpid_gen.kernel.source import NOTHING_GIVEN
+    from sockpid_gen.verify import verify as verifying
 
     if not sources and selftest is None and sample is None:
         raise UsageError("give a SOURCE, --selftest FILE or --sample N")
@@ -98,7 +98,8 @@ def verify(
 
 def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[Path], quiet: bool) -> List[Verdict]:
     """Verdicts on a sample. Raises SourceError if there are not as many as asked for."""
-    from . import sampling, verify_report
+    from sockpid_gen.verify import report as verify_report
+    from sockpid_gen.verify import sampling
 
     fetcher = sampling.Fetcher(state)
     available = list(fetcher.available(table))
@@ -119,7 +120,7 @@ def _sampled(table: Table, count: int, seed: int, state: Path, report: Optional[
 
 def verify_some(kernels: List[KernelEntry], count: int, seed: int, fetch: Fetch, quiet: bool) -> Iterator[Sampled]:
     """What comes of `count` of the kernels, fewer if debug packages fail; those that do are told on stderr."""
-    from . import sampling
+    from sockpid_gen.verify import sampling
 
     with err.status("") if err.is_terminal and not quiet else contextlib.nullcontext() as status:
         for sampled in sampling.verify_sample(sampling.sample(kernels, seed), count, fetch):

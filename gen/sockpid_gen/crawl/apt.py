@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid.errors import SourceError
-
-from .shard import write
+from sockpid_gen.table.shard import write
 
 SUITES = (
     "bullseye", "bullseye-security", "bookworm", "bookworm-security", "bookworm-backports", "trixie", "trixie-security",

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from sockpid.errors import SockpidError, UsageError
+from sockpid_gen.archive import archive
+from sockpid_gen.table.shard import write
 
-from . import archive, crawl_task
-from .crawl_plan import Task
-from .crawl_task import Outcome
-from .shard import write
+from . import task as crawl_task
+from .plan import Task
+from .task import Outcome
 
 CLUSTER_TIMEOUT = 10
 """Seconds in which a cluster's scheduler has to answer."""

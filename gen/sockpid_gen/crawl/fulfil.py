@@ -18,16 +18,17 @@ import urllib.request
 from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from sockpid import table
 from sockpid.arch import of_machine
 from sockpid.errors import RequestError, SockpidError, SourceError
-from sockpid.request import Request
+from sockpid.request.request import Request
+from sockpid.table import table
+from sockpid_gen.extraction.difference import compare
+from sockpid_gen.extraction.entry import KernelEntry, extract
+from sockpid_gen.files.stream import Tick
+from sockpid_gen.table import shard
 
-from . import apt, shard
+from . import apt
 from .apt import SUITES
-from .difference import compare
-from .entry import KernelEntry, extract
-from .stream import Tick
 
 Say = Callable[[str], None]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from sockpid.errors import SourceError, TableError, UsageError
-from sockpid.table import series_of
+from sockpid.table.table import series_of
+from sockpid_gen.files.stream import sha256_of
+from sockpid_gen.kernel.release import flavour, sort_key
 
 from .apt import Package, Repository
-from .release import flavour, sort_key
-from .stream import sha256_of
 
 _KERNEL = re.compile(r"linux-(?:image|binary)-(?:unsigned-)?([0-9].*?)(?:-unsigned)?\Z")
 _NO_KERNEL = re.compile(r"-(dbg|signed-template)\Z")

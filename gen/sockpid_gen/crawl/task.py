@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Dict, NamedTuple, Optional
 
 from sockpid.errors import NoTypesError, SockpidError, SourceError
+from sockpid_gen.archive import record
+from sockpid_gen.kernel import nameless
+from sockpid_gen.kernel.source import open_source
 
-from . import apt, archive_record, nameless
-from .crawl_plan import File, Task, sum_of
-from .source import open_source
+from . import apt
+from .plan import File, Task, sum_of
 
 
 class Outcome(NamedTuple):
@@ -70,6 +72,6 @@ def _record(path: Path, file: File, known: Optional[str]) -> Dict[str, Any]:
     if file.sha256 not in (None, sha256):
         raise SourceError(f"{file.name}: its SHA-256 is {sha256}, not {file.sha256}")
     if nameless.is_nameless(path):
-        return archive_record.record_of_nameless(nameless.read(path), path.name, sha256)
+        return record.record_of_nameless(nameless.read(path), path.name, sha256)
     with open_source(path, sha256=sha256) as kernel:
-        return archive_record.record_of(kernel)
+        return record.record_of(kernel)

@@ -22,7 +22,7 @@ def find(build_id: str, arch: Arch, finders: Sequence[str]) -> Optional[BinaryIO
     """
     import drgn
 
-    from .btf_finder import platform
+    from sockpid_gen.btf.finder import platform
 
     prog = drgn.Program(platform(arch))
     unknown = set(finders) - set(prog.registered_debug_info_finders()) or set(finders) - set(FINDERS)

@@ -13,10 +13,10 @@ import zlib
 from typing import IO, TYPE_CHECKING, Any, Collection, Dict, Iterator, List
 
 from sockpid.errors import SourceError
+from sockpid_gen.files.sections import content, mapped, opened
 
-from .dwarf_units import DW_UT_SKELETON, Part, is_bare, units
 from .line_tables import FileNames
-from .sections import content, mapped, opened
+from .units import DW_UT_SKELETON, Part, is_bare, units
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from sockpid import btf_record
-from sockpid.btf import Btf
+from sockpid.btf import record as btf_record
+from sockpid.btf.btf import Btf
 from sockpid.errors import ImageError
 
 # enum bpf_core_relo_kind (include/uapi/linux/bpf.h), with the names that libbpf prints.

@@ -1,11 +1,11 @@
-"""Writes runtime/sockpid/image_digests.py: which images belong to this code. Run by `make image`."""
+"""Writes runtime/sockpid/image/digests.py: which images belong to this code. Run by `make image`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from sockpid.image import content_digest, file_name
+from sockpid.image.image import content_digest, file_name
 
 _MODULE = '''"""The images that this code was made with: `content` of each (docs/image-format.md), by byte order.
 

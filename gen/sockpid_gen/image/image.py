@@ -15,10 +15,12 @@ from typing import Any
 from elftools.elf.elffile import ELFFile
 from elftools.elf.relocation import RelocationSection
 
-from sockpid import btf_record, insn, uapi
-from sockpid.btf import Btf
+from sockpid import uapi
+from sockpid.btf import record as btf_record
+from sockpid.btf.btf import Btf
 from sockpid.errors import ImageError
-from sockpid.image import SCHEMA, content_digest
+from sockpid.image import insn
+from sockpid.image.image import SCHEMA, content_digest
 
 from .core_relo import KINDS, CoreRelo, access, core_relocations, is_aggregate, size_of
 

@@ -16,15 +16,15 @@ from typing import Any, Dict, List, Set
 
 import sockpid
 from sockpid.arch import ARCHES
-from sockpid.layout import Field
-from sockpid.table import series_of
+from sockpid.table.layout import Field
+from sockpid.table.table import series_of
+from sockpid_gen.extraction.difference import words
+from sockpid_gen.extraction.wanted import image_for
+from sockpid_gen.kernel.release import flavour
+from sockpid_gen.table.table import Table
 
 from .cover import values
-from .difference import words
-from .release import flavour
-from .table import Table
 from .uses import uses
-from .wanted import image_for
 
 _PAGE = Path(__file__).with_name("atlas.html")
 _MARK = "/*data*/"

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-from sockpid.layout import Enum, Field, Layout
-from sockpid.table import series_of
-
-from .entry import KernelEntry
-from .release import flavour
-from .table import Table
+from sockpid.table.layout import Enum, Field, Layout
+from sockpid.table.table import series_of
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.kernel.release import flavour
+from sockpid_gen.table.table import Table
 
 
 class Shard(NamedTuple):

@@ -6,14 +6,14 @@ from typing import Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from sockpid.arch import ARCHES
 from sockpid.errors import RelocationError, UsageError
-from sockpid.image import Image, Program, context_layout
-from sockpid.relocate import relocate
+from sockpid.image.image import Image, Program, context_layout
+from sockpid.image.relocate import relocate
+from sockpid_gen.extraction.difference import Difference, compare, facts
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.extraction.wanted import image_for
 
 from . import disasm
-from .difference import Difference, compare, facts
-from .entry import KernelEntry
 from .uses import Use, field_of, uses
-from .wanted import image_for
 
 
 class Move(NamedTuple):

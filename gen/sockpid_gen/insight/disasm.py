@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sockpid import insn as bpf
-from sockpid.relocate import POISON
+from sockpid.image import insn as bpf
+from sockpid.image.relocate import POISON
 
 _ALU = ("+=", "-=", "*=", "/=", "|=", "&=", "<<=", ">>=", "neg", "%=", "^=", "=", "s>>=", "endian")
 _JMP = ("goto", "==", ">", ">=", "&", "!=", "s>", "s>=", "call", "exit", "<", "<=", "s<", "s<=")

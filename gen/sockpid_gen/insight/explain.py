@@ -6,12 +6,12 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from sockpid.arch import ARCHES
 from sockpid.errors import UsageError
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.extraction.wanted import image_for
+from sockpid_gen.table.table import Table
 
 from .cover import value_of, values
-from .entry import KernelEntry
-from .table import Table
 from .uses import Use, uses
-from .wanted import image_for
 
 
 class Explanation(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, List, NamedTuple
 
 from sockpid.arch import Arch
-from sockpid.image import PROBE_CTX, PT_REGS, SETTING, Image, Relocation, argument
+from sockpid.image.image import PROBE_CTX, PT_REGS, SETTING, Image, Relocation, argument
 
 
 class Use(NamedTuple):

@@ -12,20 +12,20 @@ import itertools
 import struct
 from typing import IO, BinaryIO, Dict, Iterator, NamedTuple, Optional, Union, cast
 
-from sockpid import notes
 from sockpid.arch import Arch
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, SourceError, UnsupportedArchError
+from sockpid.host import elf_notes
+from sockpid_gen.files.decompress import KERNEL_MAX, Reader
+from sockpid_gen.files.sections import ELF_MAGIC, arch_of
+from sockpid_gen.files.stream import Window
 
 from . import vmlinux, vmlinuz
-from .decompress import KERNEL_MAX, Reader
-from .sections import ELF_MAGIC, arch_of
-from .stream import Window
 
 _STEP = 1 << 16
 """Bytes that are looked at together: so many that the processor's cache holds them."""
 
-_BUILD_ID = (4, 20, notes.NT_GNU_BUILD_ID)
+_BUILD_ID = (4, 20, elf_notes.NT_GNU_BUILD_ID)
 """The header of a note with a build-id (man 5 elf, Nhdr): the sizes of its name, "GNU", and of a SHA-1; its type."""
 
 _NOTE_MAX = 1 << 10
@@ -92,7 +92,7 @@ def _scan(kernel: IO[bytes], arch: Arch) -> Optional[vmlinux.Facts]:
                 window += more
             btf = bytes(window[found.btf : found.btf + found.size])
             Btf(btf)  # checks header and sections, and that all of it is there
-            build_id = notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
+            build_id = elf_notes.build_id(bytes(window[found.note : found.btf]), arch.byte_order)
             return vmlinux.Facts(arch, next(iter(banners)), build_id, btf, False) if len(banners) == 1 else None
         del window[:until]
     return None

@@ -9,11 +9,10 @@ import io
 import re
 from pathlib import Path
 
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import SourceError
-
-from .decompress import KERNEL_MAX, decompress, kind_of
-from .sections import ELF_MAGIC, content, opened
+from sockpid_gen.files.decompress import KERNEL_MAX, decompress, kind_of
+from sockpid_gen.files.sections import ELF_MAGIC, content, opened
 
 _VERMAGIC = re.compile(rb"(?:\A|\0)vermagic=(\S+)")
 

@@ -13,13 +13,14 @@ import re
 from pathlib import Path
 from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple, Union
 
-from sockpid import notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
+from sockpid.host import elf_notes
+from sockpid_gen.dwarf import debuginfo
+from sockpid_gen.files.sections import ELF_MAGIC
+from sockpid_gen.files.stream import Tick, copy, sha256_of
 
-from . import debuginfo, vmlinux
-from .sections import ELF_MAGIC
-from .stream import Tick, copy, sha256_of
+from . import vmlinux
 
 LIVE = Path("/sys/kernel/btf/vmlinux")
 _BTF_MAGICS = (b"\x9f\xeb\x01", b"\xeb\x9f\x01")
@@ -96,7 +97,7 @@ def each_source(
     Each is open until the next is asked for.
     """
     if path.is_dir():
-        from . import package
+        from sockpid_gen.files import package
 
         paths = sorted(file for file in path.rglob("*") if package.SOURCE.fullmatch(file.name) and file.is_file())
         if not paths:
@@ -139,7 +140,9 @@ def _kernels(
         return
     import tempfile
 
-    from . import front, package
+    from sockpid_gen.files import package
+
+    from . import front
 
     what = package.kind(file)
     if what is None:
@@ -193,7 +196,8 @@ def _facts(path: Path, file: BinaryIO, given: Given) -> vmlinux.Facts:
     file.seek(0)
     if start.startswith(ELF_MAGIC):
         return vmlinux.read_elf(file)
-    from .decompress import KERNEL_MAX
+    from sockpid_gen.files.decompress import KERNEL_MAX
+
     from .vmlinuz import Kernel, unpack
 
     if size > KERNEL_MAX:
@@ -211,7 +215,7 @@ def _bare_btf(path: Path, data: bytes, given: Given) -> vmlinux.Facts:
     if path.resolve() == LIVE:
         arch = of_machine(os.uname().machine)
         banner = Path("/proc/version").read_text(encoding="utf-8", errors="replace").rstrip()
-        build_id = notes.build_id(Path("/sys/kernel/notes").read_bytes(), arch.byte_order)
+        build_id = elf_notes.build_id(Path("/sys/kernel/notes").read_bytes(), arch.byte_order)
         return vmlinux.Facts(arch, banner, build_id, data, False)
     missing = [f"--{name}" for name, value in (("arch", given.arch), ("banner", given.banner)) if value is None]
     if given.arch is None or given.banner is None:

@@ -7,12 +7,11 @@ import re
 import struct
 from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Union
 
-from sockpid import notes
 from sockpid.arch import Arch
 from sockpid.errors import SourceError
-
-from . import dwarf
-from .sections import IDENTITY, arch_of, content, mapped, opened
+from sockpid.host import elf_notes
+from sockpid_gen.dwarf import dwarf
+from sockpid_gen.files.sections import IDENTITY, arch_of, content, mapped, opened
 
 # Since Linux 6.1 there is a second string, without a build number; the linker chooses the one that has it.
 _BANNER_START = b"Linux version "
@@ -71,7 +70,7 @@ def read_elf(file: IO[bytes]) -> Facts:
             elif section.name in dwarf.SECTIONS:
                 has_dwarf = True
             elif kind == "SHT_NOTE":
-                build_id = build_id or notes.build_id(content(file, section), arch.byte_order)
+                build_id = build_id or elf_notes.build_id(content(file, section), arch.byte_order)
             elif flags & SH_FLAGS.SHF_ALLOC and not flags & SH_FLAGS.SHF_EXECINSTR:
                 data = content(file, section)
                 banners.update(dict.fromkeys(banners_in(data, len(data))))
@@ -88,12 +87,12 @@ def read_raw(data: bytes, arch: Arch) -> Facts:
     if btf is not None:
         # include/asm-generic/vmlinux.lds.h puts .notes right before .BTF. Notes elsewhere belong to vDSOs.
         start = data.rfind(
-            struct.pack(mark(arch.byte_order) + "III", 4, 20, notes.NT_GNU_BUILD_ID) + b"GNU\0",
+            struct.pack(mark(arch.byte_order) + "III", 4, 20, elf_notes.NT_GNU_BUILD_ID) + b"GNU\0",
             max(0, at - _NOTES_WINDOW),
             at,
         )
         if start >= 0:
-            build_id = notes.build_id(data[start:at], arch.byte_order)
+            build_id = elf_notes.build_id(data[start:at], arch.byte_order)
     return Facts(arch, one_of(dict.fromkeys(banners_in(data, len(data)))), build_id, btf, False)
 
 

@@ -9,9 +9,8 @@ from typing import NamedTuple, Optional
 
 from sockpid.arch import ARCHES, Arch
 from sockpid.errors import SourceError
-
-from .decompress import MAGICS, decompress
-from .sections import ELF_MAGIC
+from sockpid_gen.files.decompress import MAGICS, decompress
+from sockpid_gen.files.sections import ELF_MAGIC
 
 _UIMAGE_MAGIC = b"\x27\x05\x19\x56"
 _UIMAGE_ARCHES = {2: "arm", 22: "aarch64", 26: "riscv64"}

@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Callable, Iterator, List, NamedTuple
 
-from sockpid import table
 from sockpid.arch import of_machine
 from sockpid.errors import SockpidError, TableError
+from sockpid.table import table
+from sockpid_gen.extraction.wanted import image_for
 
 from . import shard
-from .wanted import image_for
 
 
 class Checked(NamedTuple):

@@ -1,4 +1,4 @@
-"""Figures of a published table, as a page: kernels, layouts, bytes. `python -m sockpid_gen.figures > docs/table.md`."""
+"""Figures of a published table, as a page: `python -m sockpid_gen.table.figures > docs/table.md`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import List, Set
 
-from sockpid import table
+from sockpid.table import table
 
 from . import check
 

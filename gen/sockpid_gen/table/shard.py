@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import sockpid
-from sockpid import data, table, table_writer, whole_file
+from sockpid import whole_file
 from sockpid.errors import TableError
-from sockpid.layout import Layout
+from sockpid.offsets import data
+from sockpid.table import table, writer
+from sockpid.table.layout import Layout
+from sockpid_gen.extraction.entry import KernelEntry
 
-from .entry import KernelEntry
-
-Document = table_writer.Document
+Document = writer.Document
 
 _KEPT = ("kind", "note")
 """What of an entry's provenance is in the shard itself."""
@@ -75,7 +76,7 @@ def read_sources(path: Path) -> Dict[str, Any]:
 
 def empty(arch: str, series: str) -> Document:
     """A shard without kernels."""
-    return table_writer.empty(arch, series, _producer())
+    return writer.empty(arch, series, _producer())
 
 
 def save(path: Path, document: Document) -> bool:
@@ -104,7 +105,7 @@ def sources(document: Document) -> bytes:
     lines = [
         f"{json.dumps(source_key(kernel))}: "
         + json.dumps({k: v for k, v in kernel["provenance"].items() if k not in _KEPT}, sort_keys=True)
-        for kernel in sorted(document["kernels"], key=table_writer.order)
+        for kernel in sorted(document["kernels"], key=writer.order)
     ]
     head = f'{{"arch": "{document["arch"]}", "series": "{document["series"]}", "sources": {{\n'
     return (head + ",\n".join(lines) + "\n}}\n").encode("ascii")
@@ -143,7 +144,7 @@ def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
     known: Optional[Document] = None
     if kernels:
         shard = table.parse_shard(canonical(document), name)
-        for one, there in zip(sorted(kernels, key=table_writer.order), shard.entries):
+        for one, there in zip(sorted(kernels, key=writer.order), shard.entries):
             found = kernel_of(shard, there, {})._replace(provenance=one["provenance"])
             if found.key == kernel.key:
                 known = one
@@ -157,7 +158,7 @@ def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
         both = {**(known["btf_ids"] or {}), **(entry["btf_ids"] or {})}
         entry["btf_ids"] = both if both or known["btf_ids"] is not None else entry["btf_ids"]
         kernels.remove(known)
-    complete = table_writer.add(document, entry, kernel.layout)
+    complete = writer.add(document, entry, kernel.layout)
     alike = known is not None and kernel.measured == table.is_measured(known["provenance"])
     if known is not None and alike and {**complete, "provenance": known["provenance"]} == known:
         kernels[-1] = known
@@ -168,7 +169,7 @@ def merge(document: Document, kernel: KernelEntry, name: str) -> bool:
 
 def canonical(document: Document) -> bytes:
     """The one form in which a document is written to a file."""
-    return table_writer.encode(document)
+    return writer.encode(document)
 
 
 def trim(content: bytes, keep: Callable[[table.Entry], bool], name: str) -> bytes:

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Dict, Iterator, List, Tuple, Union
 
-from sockpid import table
 from sockpid.errors import ConflictError, TableError, UsageError
-from sockpid.layout import Layout
+from sockpid.table import table
+from sockpid.table.layout import Layout
+from sockpid_gen.extraction.difference import facts
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.kernel.release import sort_key
 
 from . import shard
-from .difference import facts
-from .entry import KernelEntry
-from .release import sort_key
 
 Key = Tuple[str, str]
 """Architecture and series: what a shard is for."""

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, Sequence
 
 import sockpid
-from sockpid import table_writer
 from sockpid.errors import UsageError
-from sockpid.layout import Layout
-from sockpid.table import series_of
+from sockpid.table import writer
+from sockpid.table.layout import Layout
+from sockpid.table.table import series_of
+from sockpid_gen.btf import pahole
+from sockpid_gen.extraction.entry import KernelEntry
+from sockpid_gen.table import shard
 
-from . import pahole, shard
-from .entry import KernelEntry
 from .sampling import Sampled
 
 Row = Dict[str, Any]
@@ -84,7 +85,7 @@ def kept(path: Path, table: Iterable[KernelEntry]) -> List[Row]:
 
 def layout_id(layout: Layout) -> str:
     """What a layout has as id in a table: two layouts with one id say the same of every field."""
-    return str(table_writer.add({"structs": {}, "layouts": {}, "kernels": []}, {}, layout)["layout"])
+    return str(writer.add({"structs": {}, "layouts": {}, "kernels": []}, {}, layout)["layout"])
 
 
 def _today() -> str:

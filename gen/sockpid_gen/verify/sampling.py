@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from sockpid.errors import SockpidError, SourceError
-from sockpid.table import series_of
+from sockpid.table.table import series_of
+from sockpid_gen.crawl import apt
+from sockpid_gen.crawl.apt import SUITES
+from sockpid_gen.extraction.entry import KernelEntry
 
-from . import apt
-from .apt import SUITES
-from .entry import KernelEntry
 from .verify import Verdict, verify_dwarf
 
 _DEB = re.compile(r"[^_/]+_(?P<version>[^_/]+)_(?P<arch>[^_/]+)\.d?deb")

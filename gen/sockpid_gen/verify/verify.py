@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from sockpid import table as reader
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import SourceError, UsageError
-from sockpid.layout import Enum, Field, Layout, Struct, Wanted
-
-from . import extraction, pahole, source
-from .difference import compare, facts, words
-from .entry import KernelEntry, entry_of
-from .stream import Tick
-from .table import Table
-from .wanted import wanted_fields
+from sockpid.table import table as reader
+from sockpid.table.layout import Enum, Field, Layout, Struct, Wanted
+from sockpid_gen.btf import pahole
+from sockpid_gen.extraction import extraction
+from sockpid_gen.extraction.difference import compare, facts, words
+from sockpid_gen.extraction.entry import KernelEntry, entry_of
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.files.stream import Tick
+from sockpid_gen.kernel import source
+from sockpid_gen.table.table import Table
 
 
 class Witness(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

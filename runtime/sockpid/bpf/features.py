@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import errno
 
-from . import image, kernel, kernel_btf, link, prog, syscall, uapi
+from sockpid import syscall, uapi
+from sockpid.errors import ProgError, SyscallError
+from sockpid.host import kernel
+from sockpid.image import image
+from sockpid.image.insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
+
+from . import kernel_btf, link, prog
 from .deniable import FEATURES
-from .errors import ProgError, SyscallError
-from .insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
 from .map import Map
 
 TYPE_CHECKING = False

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import struct
 
-from . import syscall, uapi
-from .errors import BtfError, SyscallError
+from sockpid import syscall, uapi
+from sockpid.errors import BtfError, SyscallError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Tuple
 
-    from .btf import Btf
+    from sockpid.btf.btf import Btf
 
 PATH = "/sys/kernel/btf/vmlinux"
 
@@ -25,8 +25,8 @@ def demand() -> None:
 
 def read() -> Tuple[Btf, str]:
     """The running kernel's own BTF, and where it was read. Raises SyscallError where there is none, BtfError."""
-    from .btf import Btf
-    from .mapped import content as bytes_of
+    from sockpid.btf.btf import Btf
+    from sockpid.host.mapped import content as bytes_of
 
     try:
         with open(PATH, "rb") as file:

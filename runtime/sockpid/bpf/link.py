@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import struct
 
-from . import syscall, uapi
-from .errors import SyscallError
-from .named import NamedTuple
+from sockpid import syscall, uapi
+from sockpid.errors import SyscallError
+from sockpid.namedtuple import NamedTuple
+
 from .prog import Prog
 
 TYPE_CHECKING = False

@@ -6,8 +6,10 @@ import errno
 import os
 import struct
 
-from . import image, kernel, syscall, uapi
-from .errors import ProgError, SyscallError
+from sockpid import syscall, uapi
+from sockpid.errors import ProgError, SyscallError
+from sockpid.host import kernel
+from sockpid.image import image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

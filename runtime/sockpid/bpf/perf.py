@@ -5,8 +5,8 @@ from __future__ import annotations
 import fcntl
 import struct
 
-from . import syscall, uapi
-from .errors import SyscallError
+from sockpid import syscall, uapi
+from sockpid.errors import SyscallError
 
 KPROBE_PMU = "/sys/bus/event_source/devices/kprobe/type"
 

@@ -16,7 +16,9 @@ import struct
 import time
 from typing import List, Tuple
 
-from . import perf, uapi
+from sockpid import uapi
+
+from . import perf
 from .map import Map, cpus
 from .ringbuf import ULONG_MAX, Barrier
 

@@ -6,9 +6,10 @@ import errno
 import os
 import struct
 
-from . import kernel, syscall, uapi
-from .errors import ProgError, RelocationError, SyscallError, VerifierError
-from .insn import EXIT, LDX_DW, MOV64, Insn
+from sockpid import syscall, uapi
+from sockpid.errors import ProgError, RelocationError, SyscallError, VerifierError
+from sockpid.host import kernel
+from sockpid.image.insn import EXIT, LDX_DW, MOV64, Insn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

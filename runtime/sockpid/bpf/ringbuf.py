@@ -12,7 +12,8 @@ import select
 import struct
 from _thread import allocate_lock
 
-from . import uapi
+from sockpid import uapi
+
 from .map import Map
 
 TYPE_CHECKING = False

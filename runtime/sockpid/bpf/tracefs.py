@@ -6,8 +6,8 @@ import errno
 import itertools
 import os
 
-from .errors import SyscallError
-from .layout import Field
+from sockpid.errors import SyscallError
+from sockpid.table.layout import Field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

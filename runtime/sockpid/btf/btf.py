@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from . import btf_header
-from .btf_fields import Resolver, Types
-from .btf_index import Index
-from .btf_record import (
+from sockpid.errors import BtfError
+
+from . import header
+from .fields import Resolver, Types
+from .index import Index
+from .record import (
     BTF_KIND_ENUM,
     BTF_KIND_ENUM64,
     BTF_KIND_FUNC,
@@ -23,13 +25,12 @@ from .btf_record import (
     decode,
     kind_of,
 )
-from .errors import BtfError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, FrozenSet, Iterable, List, Optional
 
-    from .layout import Layout, Type, Wanted
+    from sockpid.table.layout import Layout, Type, Wanted
 
 KEYWORDS: Dict[str, FrozenSet[int]] = {
     "struct": frozenset((BTF_KIND_STRUCT,)),
@@ -55,7 +56,7 @@ class Btf(Types):
     """
 
     def __init__(self, data: bytes, base: Optional[Btf] = None) -> None:
-        sections = btf_header.split(data)
+        sections = header.split(data)
         self.byte_order = sections.byte_order
         if base is not None and base.byte_order != self.byte_order:
             raise BtfError(f"BTF is {self.byte_order}-endian but its base is {base.byte_order}-endian")

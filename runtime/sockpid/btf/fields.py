@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .btf_record import (
+from sockpid.errors import BtfError
+from sockpid.namedtuple import NamedTuple
+from sockpid.table.layout import Enum, Field, Struct, parse_path
+
+from .record import (
     BTF_INT_SIGNED,
     BTF_KIND_ARRAY,
     BTF_KIND_CONST,
@@ -21,16 +25,14 @@ from .btf_record import (
     kind_of,
     vlen_of,
 )
-from .errors import BtfError
-from .layout import Enum, Field, Struct, parse_path
-from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, FrozenSet, Iterable, List, Optional, Tuple
 
-    from .btf_record import Record
-    from .layout import Type
+    from sockpid.table.layout import Type
+
+    from .record import Record
 
 _MAX_DEPTH = 32
 """How many types may stand between a type and what it is made of; as the kernel's MAX_RESOLVE_DEPTH."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from .btf_record import TAIL_WORDS
-from .errors import BtfError
-from .named import NamedTuple
+from sockpid.errors import BtfError
+from sockpid.namedtuple import NamedTuple
+
+from .record import TAIL_WORDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,14 +11,8 @@ from bisect import bisect_right
 from itertools import accumulate
 from zlib import adler32
 
-from .btf_record import (
-    BTF_KIND_DATASEC,
-    BTF_KIND_FUNC,
-    BTF_KIND_FUNC_PROTO,
-    BTF_KIND_VAR,
-    KIND_FLAG,
-)
-from .btf_section import Section
+from .record import BTF_KIND_DATASEC, BTF_KIND_FUNC, BTF_KIND_FUNC_PROTO, BTF_KIND_VAR, KIND_FLAG
+from .section import Section
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

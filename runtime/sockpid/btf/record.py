@@ -6,7 +6,7 @@ words (name offset, info, size or type id) and a tail whose length follows from 
 
 from __future__ import annotations
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

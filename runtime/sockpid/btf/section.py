@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import sys
 
-from .btf_record import (
+from sockpid.errors import BtfError
+
+from .record import (
     BTF_KIND_ARRAY,
     BTF_KIND_DATASEC,
     BTF_KIND_DECL_TAG,
@@ -30,7 +32,6 @@ from .btf_record import (
     TAIL_WORDS,
     kind_of,
 )
-from .errors import BtfError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

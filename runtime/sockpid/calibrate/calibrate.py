@@ -13,17 +13,23 @@ import json
 import sys
 from typing import Any, Callable, Dict, List, Optional
 
-from . import __version__, calibration, kernel, offsets, proc, selfcheck, table, table_writer, whole_file, workers
-from .calibrate_kern import find_kern
-from .calibrate_sock import Sockets
-from .calibrate_task import find_task
-from .calibrate_tcp import find_retransmitting, find_segment
-from .collection import Options
-from .errors import CalibrationError, UsageError
+from sockpid import __version__, whole_file
+from sockpid.errors import CalibrationError, UsageError
+from sockpid.host import kernel, proc
+from sockpid.offsets import calibration, offsets
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer, load_image
+from sockpid.selfcheck import selfcheck
+from sockpid.subjects import workers
+from sockpid.subjects.peek import Peek
+from sockpid.table import table, writer
+from sockpid.table.layout import Layout
+
 from .findings import Findings
-from .layout import Layout
-from .peek import Peek
-from .tracer import Tracer, load_image
+from .kern import find_kern
+from .sock import Sockets
+from .task import find_task
+from .tcp import find_retransmitting, find_segment
 
 
 def calibrate(options: Options, output: Optional[str], as_json: bool) -> int:
@@ -107,9 +113,9 @@ def encode(identity: kernel.Identity, layout: Layout) -> bytes:
             "tools": {"sockpid": __version__},
         },
     }
-    document = table_writer.empty(identity.arch.name, table.series_of(identity.release), f"sockpid {__version__}")
-    table_writer.add(document, entry, layout)
-    return table_writer.encode(document)
+    document = writer.empty(identity.arch.name, table.series_of(identity.release), f"sockpid {__version__}")
+    writer.add(document, entry, layout)
+    return writer.encode(document)
 
 
 def write(path: str, content: bytes) -> None:

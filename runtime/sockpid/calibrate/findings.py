@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from .arch import Arch
-from .calibration import VARIETY, Found, Sample, pt_regs, search, search_bits
-from .layout import Field, Layout, Struct, Type
+from sockpid.arch import Arch
+from sockpid.offsets.calibration import VARIETY, Found, Sample, pt_regs, search, search_bits
+from sockpid.table.layout import Field, Layout, Struct, Type
 
 COMMON = "struct sock.__sk_common."
 

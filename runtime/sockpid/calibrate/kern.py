@@ -7,12 +7,14 @@ import errno
 import socket
 from typing import List, NamedTuple, Optional, Set, Tuple
 
-from . import subjects, uapi, workers
-from .calibrate_sock import SOCK, SOCK_COMMON, Sockets
-from .calibration import ULP, Sample
+from sockpid import uapi
+from sockpid.offsets.calibration import ULP, Sample
+from sockpid.subjects import subjects, workers
+from sockpid.subjects.subjects import Connection
+from sockpid.table.layout import Field
+
 from .findings import COMMON, Findings
-from .layout import Field
-from .subjects import Connection
+from .sock import SOCK, SOCK_COMMON, Sockets
 
 KERN, BESIDE = "struct sock.sk_kern_sock", "struct sock.sk_no_check_tx"
 NAMESPACE = 8192  # bytes of struct net; it has had 3200 to 5200

@@ -9,13 +9,15 @@ import socket
 import time
 from typing import List, NamedTuple
 
-from . import provoke, subjects, uapi, workers
-from .calibration import Sample, places, search_bits
-from .errors import CalibrationError, SockpidError
+from sockpid import uapi
+from sockpid.errors import CalibrationError, SockpidError
+from sockpid.offsets.calibration import Sample, places, search_bits
+from sockpid.subjects import provoke, subjects, workers
+from sockpid.subjects.peek import RAW, Peek
+from sockpid.subjects.subjects import Connection
+from sockpid.table.layout import Field
+
 from .findings import COMMON, Findings
-from .layout import Field
-from .peek import RAW, Peek
-from .subjects import Connection
 
 SOCK_COMMON = range(160)
 """Where members of struct sock_common can be: it has 136 bytes on 64-bit machines and less on others (4.9 to 7.3)."""

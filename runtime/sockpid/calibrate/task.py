@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Callable, List, Tuple
 
-from . import workers
-from .calibration import Sample, places
-from .errors import CalibrationError
+from sockpid.errors import CalibrationError
+from sockpid.offsets.calibration import Sample, places
+from sockpid.subjects import workers
+from sockpid.subjects.peek import Peek, pass_state
+
 from .findings import Findings
-from .peek import Peek, pass_state
 
 SIZE = 16384
 COMM, FLAGS, LEADER, START = (f"struct task_struct.{n}" for n in ("comm", "flags", "group_leader", "start_boottime"))

@@ -7,13 +7,14 @@ import socket
 import time
 from typing import Callable, List, Tuple
 
-from . import provoke
-from .calibration import Sample, bits, search
-from .errors import SockpidError
+from sockpid.errors import SockpidError
+from sockpid.offsets.calibration import Sample, bits, search
+from sockpid.subjects import provoke
+from sockpid.subjects.peek import Peek
+from sockpid.subjects.peek_prog import SIZE
+from sockpid.subjects.subjects import Connection
+
 from .findings import Findings
-from .peek import Peek
-from .peek_prog import SIZE
-from .subjects import Connection
 
 Connect = Callable[[Connection], int]
 """Connects the client, and returns the address of its struct sock."""

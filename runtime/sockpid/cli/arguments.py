@@ -6,7 +6,7 @@ its options declared, and argparse is asked only for what `read` does not unders
 
 from __future__ import annotations
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ def main() -> int:
     path = os.path.dirname(os.path.abspath(__file__))
     shown = path if path.isprintable() else ascii(path)
     try:
-        from sockpid.bundle import LIMIT, verified
+        from sockpid.deploy.bundle import LIMIT, verified
+        from sockpid.deploy.memory import Finder
         from sockpid.errors import BundleError
-        from sockpid.memory import Finder
     except Exception as error:  # whatever a damaged module raises
         print(f"sockpid: {shown}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
         return 16
@@ -55,10 +55,10 @@ def main() -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] == "sockpid"]:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
-    from sockpid.cli import main as run
+    from sockpid.cli.cli import main as run
 
     return run()
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+# Whatever this is called: a byte changed in that name must not make it a program that does nothing, and says so.
+sys.exit(main())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from . import cli_run
+from sockpid.errors import BundleError, SockpidError, UsageError
+
+from . import run as cli_run
 from .arguments import Namespace
-from .errors import BundleError, SockpidError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def _demand_signature(keyring: str) -> None:
-    from . import data, signature
-    from .process import run
+    from sockpid.deploy import signature
+    from sockpid.host.process import run
+    from sockpid.offsets import data
 
     archive, content = data.archive(), data.content()
     if _standalone():
@@ -34,9 +36,10 @@ def _standalone() -> bool:
 
 
 def _install(arguments: Namespace) -> int:
-    from . import install
-    from .cli_parser import parser
-    from .commands import commands
+    from sockpid.deploy import install
+    from sockpid.deploy.commands import commands
+
+    from .parser import parser
 
     if _standalone():
         raise UsageError(
@@ -53,7 +56,7 @@ def _install(arguments: Namespace) -> int:
 
 
 def _request(as_codes: bool) -> int:
-    from .survey import survey
+    from sockpid.request.survey import survey
 
     text = survey().text
     if not as_codes:
@@ -61,7 +64,7 @@ def _request(as_codes: bool) -> int:
         return 0
     import shutil
 
-    from .scanned import codes
+    from sockpid.request.codes import codes
 
     if "utf" not in (sys.stdout.encoding or "").lower():
         raise UsageError(f"--qr: QR codes take a UTF-8 terminal, and this one is {sys.stdout.encoding} (see LC_ALL)")
@@ -83,7 +86,7 @@ def _arguments(words: List[str]) -> Namespace:
     found = cli_run.read(words[1:]) if words[:1] == ["run"] else None
     if found is not None:
         return found
-    from .cli_parser import parser
+    from .parser import parser
 
     return parser().parse_args(words)
 
@@ -98,17 +101,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         if arguments.command in ("install", "uninstall"):
             return _install(arguments)
         if arguments.command == "lookup":
-            from .lookup import lookup
-            from .pin import DIRECTORY
+            from sockpid.pins.lookup import lookup
+            from sockpid.pins.pin import DIRECTORY
 
             ends = arguments.source, arguments.destination
             return lookup(*ends, arguments.netns, arguments.pin or DIRECTORY, arguments.all, arguments.json)
         if arguments.command == "status":
-            from . import status
+            from sockpid.pins import status
 
             return status.execute(arguments)
         if arguments.command == "graph":
-            from .graph.command import graph
+            from .graph import graph
 
             if arguments.max_edges < 1:
                 raise UsageError("--max-edges must be at least 1")
@@ -116,18 +119,18 @@ def main(argv: Optional[List[str]] = None) -> int:
         if arguments.command == "run":
             return cli_run.execute(arguments, words[_command_at(words) + 1 :])
         if arguments.command == "top":
-            from .top import command as top
+            from . import top
 
             return top.execute(arguments)
-        from . import cli_shared
+        from . import shared
 
-        options = cli_shared.options(arguments)
+        options = shared.options(arguments)
         if arguments.command == "calibrate":
-            from .calibrate import calibrate
+            from sockpid.calibrate.calibrate import calibrate
 
             return calibrate(options, arguments.output, arguments.json)
         if arguments.command == "selftest":
-            from .selftest import selftest
+            from sockpid.selfcheck.selftest import selftest
 
             return selftest(options, arguments.offsets, arguments.json)
         if arguments.qr and not arguments.request:

@@ -6,11 +6,14 @@ import contextlib
 import json
 from typing import Any, Dict, List, Optional
 
-from . import capability, kernel, observed, offsets, selfcheck, uapi
-from .collection import Collection, Options
-from .errors import CapabilityError, SockpidError, UnsupportedArchError
-from .features import Features
-from .tracer import Tracer, load_image
+from sockpid import uapi
+from sockpid.bpf.features import Features
+from sockpid.errors import CapabilityError, SockpidError, UnsupportedArchError
+from sockpid.host import capability, kernel
+from sockpid.offsets import offsets
+from sockpid.probe.collection import Collection, Options
+from sockpid.probe.tracer import Tracer, load_image
+from sockpid.selfcheck import observed, selfcheck
 
 CAPABILITIES = {
     "CAP_SYS_ADMIN": uapi.CAP_SYS_ADMIN,

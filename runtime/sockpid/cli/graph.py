@@ -14,11 +14,10 @@ from typing import Any, BinaryIO, Dict, Generator, Iterator, List, Optional, cas
 
 from sockpid import whole_file
 from sockpid.errors import SockpidError, UsageError
-from sockpid.words import printable
-
-from .export import FORMATS
-from .transport import TransportGraph
-from .view import View
+from sockpid.event.text import printable
+from sockpid.graph.export import FORMATS
+from sockpid.graph.transport import TransportGraph
+from sockpid.graph.view import View
 
 Event = Dict[str, Any]
 

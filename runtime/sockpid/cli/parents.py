@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 
-from . import arguments, cli_shared
+from . import arguments, shared
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -42,10 +42,10 @@ def _columns() -> int:
 def common() -> argparse.ArgumentParser:
     """Of every command that attaches the probe; a parent for its parser."""
     parent = argparse.ArgumentParser(add_help=False, formatter_class=Help)
-    arguments.add(parent, cli_shared.COMMON)
+    arguments.add(parent, shared.COMMON)
     return parent
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Adds the group of options that choose events."""
-    arguments.add(parser.add_argument_group("filters", "only events that meet all of them"), cli_shared.FILTERS)
+    arguments.add(parser.add_argument_group("filters", "only events that meet all of them"), shared.FILTERS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from . import __version__, cli_run, status
+from sockpid import __version__
+from sockpid.pins import status
+
+from . import run, top
 from .parents import Help, common
-from .top import command as top
 
 DESCRIPTION = """\
 Says which process really owns a TCP socket when the kernel retransmits for it.
@@ -57,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     parent = common()
-    cli_run.add(commands, parent)
+    run.add(commands, parent)
     top.add(commands, parent)
     status.add(commands, raw)
     commands.add_parser(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import gc
 
+from sockpid.errors import UsageError
+
 from . import arguments
 from .arguments import Namespace, argument
-from .cli_shared import COMMON, FILTERS, LABELLING, filter_of, labels_of, options
-from .errors import UsageError
+from .shared import COMMON, FILTERS, LABELLING, filter_of, labels_of, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any, Optional, Sequence
 
-    from .run_options import RunOptions
+    from sockpid.run.options import RunOptions
 
 RUN = (
     argument(
@@ -99,7 +100,7 @@ def execute(arguments: Namespace, words: Sequence[str]) -> int:
     # What a start makes stays. To look again and again for cycles in it takes as long as to load a program.
     gc.disable()
     try:
-        from .run import run
+        from sockpid.run.run import run
 
         if arguments.config is None:
             return run(options(arguments), arguments.offsets, wishes(arguments))
@@ -114,7 +115,8 @@ def _with_file(path: str, words: Sequence[str]) -> Namespace:
     """The arguments with those that the file has; "": the one that is in /etc/sockpid, if there is one."""
     import argparse
 
-    from . import config
+    from sockpid.run import config
+
     from .parents import common
 
     scratch = argparse.ArgumentParser(prog="sockpid")
@@ -130,7 +132,7 @@ def _with_file(path: str, words: Sequence[str]) -> Namespace:
 
 def wishes(arguments: Namespace) -> RunOptions:
     """What is asked for, but for how to attach the probe. Raises UsageError."""
-    from .run_options import RunOptions
+    from sockpid.run.options import RunOptions
 
     if arguments.count is not None and arguments.count <= 0:
         raise UsageError("--count must be more than 0 seconds")

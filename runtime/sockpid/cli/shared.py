@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from sockpid.bpf.deniable import FEATURES
+from sockpid.errors import UsageError
+
 from .arguments import Namespace, argument
-from .deniable import FEATURES
-from .errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .collection import Options
-    from .filters import Filter
-    from .labels import Wanted
+    from sockpid.event.filters import Filter
+    from sockpid.owner.labels import Wanted
+    from sockpid.probe.collection import Options
 
 LABELS = ("cmdline", "container", "unit")
 
@@ -70,8 +71,8 @@ FILTERS = (
 
 def options(arguments: Namespace) -> Options:
     """How to attach the probe. Raises UsageError."""
-    from .collection import Options
-    from .signals import unwind
+    from sockpid.probe.collection import Options
+    from sockpid.run.signals import unwind
 
     deny = frozenset(name for name in arguments.deny.split(",") if name)
     if not deny <= FEATURES.keys():
@@ -86,16 +87,16 @@ def options(arguments: Namespace) -> Options:
 
 def filter_of(arguments: Namespace) -> Filter:
     """Raises UsageError."""
-    from .filters import Filter, network
+    from sockpid.event.filters import Filter, network
 
     netns = None
     if arguments.netns is not None:
-        from .lookup import netns_inode
+        from sockpid.pins.lookup import netns_inode
 
         netns = netns_inode(arguments.netns)
         _hold(netns)
     if arguments.pid is not None:
-        from . import proc
+        from sockpid.host import proc
 
         if not proc.in_initial_pid_namespace():
             _say(
@@ -108,7 +109,7 @@ def filter_of(arguments: Namespace) -> Filter:
 
 def _hold(inode: int) -> None:
     """A number is given out again once its namespace is gone: so it must not go."""
-    from . import netns
+    from sockpid.host import netns
 
     if not netns.hold(inode):
         _say(
@@ -118,14 +119,14 @@ def _hold(inode: int) -> None:
 
 
 def _say(line: str) -> None:
-    from .start import say
+    from sockpid.run.start import say
 
     say(line)
 
 
 def labels_of(arguments: Namespace) -> Wanted:
     """Raises UsageError."""
-    from .labels import KINDS, Wanted
+    from sockpid.owner.labels import KINDS, Wanted
 
     kinds, env = (
         tuple(word for word in (text or "").split(",") if word) for text in (arguments.labels, arguments.label_env)

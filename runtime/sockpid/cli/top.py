@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from sockpid.cli_shared import LABELLING, filter_of, labels_of, options
 from sockpid.errors import UsageError
+
+from .shared import LABELLING, filter_of, labels_of, options
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +32,8 @@ p pauses; s c t b n l i a sort; ? explains; q quits."""
 
 def add(commands: Any, common: argparse.ArgumentParser) -> None:
     """Adds the command to the parser of all."""
-    from sockpid import arguments
-    from sockpid.parents import Help, add_filters
+    from . import arguments
+    from .parents import Help, add_filters
 
     top = commands.add_parser(
         "top",
@@ -67,8 +68,8 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UsageError("--rows must be at least 1, and --speed not negative")
     if arguments.events is None and arguments.speed is not None:
         raise UsageError("--speed is for --events")
-    from .loop import STDOUT, Top
-    from .source import Live, Recorded, keyboard
+    from sockpid.top.loop import STDOUT, Top
+    from sockpid.top.source import Live, Recorded, keyboard
 
     keys = keyboard() if os.isatty(STDOUT) and not arguments.json and os.environ.get("TERM") != "dumb" else None
     if arguments.events is not None:
@@ -77,10 +78,11 @@ def execute(arguments: argparse.Namespace) -> int:
             raise UsageError("the filters are for live events; with --events use --filter")
         speed = (1.0 if keys is not None else 0.0) if arguments.speed is None else arguments.speed
         return Top(arguments, Recorded(arguments.events, speed)).show(keys)
-    from sockpid import start, witness
-    from sockpid.certainty import Certainty
-    from sockpid.describe import Describer
-    from sockpid.tracer import Tracer
+    from sockpid.owner import witness
+    from sockpid.owner.certainty import Certainty
+    from sockpid.owner.describe import Describer
+    from sockpid.probe.tracer import Tracer
+    from sockpid.run import start
 
     wanted, labels = filter_of(arguments), labels_of(arguments)
     with Tracer.open(options(arguments), arguments.offsets) as tracer:

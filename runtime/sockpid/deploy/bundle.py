@@ -3,7 +3,7 @@
 A bundle is a first line for the kernel, a second one for a Python that finds no archive's end (`SHEBANG`), and a zip
 archive in one canonical form: the manifest first, then all members in the order of their names, without gaps, extra
 fields, comments or times. So nothing can be changed, added or hidden anywhere in it that `unpack` would not see; what
-it cannot see is somebody who writes a whole new bundle. That is what signatures are for (`sockpid.signature`).
+it cannot see is somebody who writes a whole new bundle. That is what signatures are for (`sockpid.deploy.signature`).
 
 MANIFEST.json: `schema` ("1.0"), `producer`, `version` (of sockpid), `kernels` (how many the tables have), `packages`
 (what travels along: name -> version, licence, Python it needs), `members` (name -> SHA-256 of the content, hex).
@@ -14,10 +14,10 @@ from __future__ import annotations
 import struct
 import zlib
 
-from . import plain_json
-from .errors import BundleError
-from .named import NamedTuple
-from .sha256 import sha256
+from sockpid import plain_json
+from sockpid.errors import BundleError
+from sockpid.namedtuple import NamedTuple
+from sockpid.sha256 import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

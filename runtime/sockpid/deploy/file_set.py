@@ -12,8 +12,8 @@ import json
 import os
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
-from . import __version__
-from .errors import InstallError
+from sockpid import __version__
+from sockpid.errors import InstallError
 
 _NEW = ".sockpid-new"
 

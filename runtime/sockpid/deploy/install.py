@@ -7,14 +7,19 @@ import os
 import sys
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from . import __version__, data, kernel, pin, unit
+from sockpid import __version__
+from sockpid.errors import InstallError, UsageError
+from sockpid.host import kernel
+from sockpid.host.process import run
+from sockpid.offsets import data
+from sockpid.pins import pin
+from sockpid.uapi import CAP_BPF
+
+from . import unit
 from .commands import Command
 from .completion import scripts
-from .errors import InstallError, UsageError
+from .file_set import Placed
 from .manual import page
-from .placed import Placed
-from .process import run
-from .uapi import CAP_BPF
 
 SUMMARY = "says which process owns a TCP socket when the kernel retransmits for it"
 FILES = """

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Callable, List, Optional, Tuple
 
-from .errors import BundleError
-from .words import printable
+from sockpid.errors import BundleError
+from sockpid.event.text import printable
 
 NAMESPACE = "sockpid"
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 
-from . import uapi
-from .named import NamedTuple
+from sockpid import uapi
+from sockpid.namedtuple import NamedTuple
+
 from .socket_tuple import TUPLE, SocketTuple, of_fields
 
 TYPE_CHECKING = False

@@ -4,8 +4,8 @@ settings.
 
 from __future__ import annotations
 
-from .errors import UsageError
-from .named import NamedTuple
+from sockpid.errors import UsageError
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import struct
 import time
 
+from sockpid.namedtuple import NamedTuple
+
 from . import socket_tuple
 from .event import EVENT_SIZE, HOW, Event
-from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import struct
 
+from sockpid.namedtuple import NamedTuple
+
 from . import event
-from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

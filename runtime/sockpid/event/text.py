@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple
 
-from sockpid.words import printable
+from sockpid.event.text import printable
 
 from .model import KINDS, Edge, Node, Traffic
 from .suspects import Suspect, suspects

@@ -10,10 +10,12 @@ import errno
 import os
 import struct
 
-from . import kernel, proc, syscall
-from .errors import SyscallError
-from .named import NamedTuple
-from .uapi import CAP_BPF, CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
+from sockpid import syscall
+from sockpid.errors import SyscallError
+from sockpid.namedtuple import NamedTuple
+from sockpid.uapi import CAP_BPF, CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN, CAP_SYS_PTRACE
+
+from . import kernel, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 
+from sockpid.namedtuple import NamedTuple
+from sockpid.uapi import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
+
 from . import kernel, netns, proc
-from .named import NamedTuple
-from .uapi import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import struct
 
-from . import socket_tuple
-from .named import NamedTuple
-from .socket_tuple import SocketTuple
+from sockpid.event import socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ import os
 import struct
 import time
 
-from . import notes, syscall
-from .arch import Arch
-from .errors import CapabilityError, SockpidError, SyscallError, UnknownKernelError
-from .named import NamedTuple
-from .uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
+from sockpid import syscall
+from sockpid.arch import Arch
+from sockpid.errors import CapabilityError, SockpidError, SyscallError, UnknownKernelError
+from sockpid.namedtuple import NamedTuple
+from sockpid.uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
+
+from . import elf_notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def identify() -> Identity:
     build_id = None
     try:
         with open(NOTES, "rb") as file:
-            build_id = notes.build_id(file.read(), arch.byte_order)
+            build_id = elf_notes.build_id(file.read(), arch.byte_order)
     except OSError:  # no sysfs: release and banner have to do
         pass
     try:
@@ -100,7 +102,7 @@ def _read_version_code() -> int:
             continue
         layout = mark + ("8xQ16xQ" if arch.pointer_size == 8 else "4xI8xI")
         offset, size = struct.unpack_from(layout, image, header)
-        for name, note_type, desc in notes.parse_notes(image[offset : offset + size], arch.byte_order):
+        for name, note_type, desc in elf_notes.parse_notes(image[offset : offset + size], arch.byte_order):
             if name == "Linux" and note_type == 0 and len(desc) == 4:
                 return int(struct.unpack(mark + "I", desc)[0])
     return 0

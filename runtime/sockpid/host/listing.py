@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 
+from sockpid.errors import SyscallError
+
 from . import netns, proc_net, sock_diag
-from .errors import SyscallError
 from .inet_sock import TCP_SYN_RECV, InetSock
 
 TYPE_CHECKING = False

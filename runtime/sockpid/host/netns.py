@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import threading
 
-from . import kernel, proc, syscall
-from .named import NamedTuple
-from .uapi import CLONE_NEWNET, SIOCGSKNS
+from sockpid import syscall
+from sockpid.namedtuple import NamedTuple
+from sockpid.uapi import CLONE_NEWNET, SIOCGSKNS
+
+from . import kernel, proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

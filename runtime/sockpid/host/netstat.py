@@ -31,8 +31,9 @@ kernel counted, if it was read before the probe attached and again after the las
 
 from __future__ import annotations
 
+from sockpid.namedtuple import NamedTuple
+
 from . import netns
-from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 
-from . import kernel, syscall, uapi
-from .errors import SockpidError
-from .named import NamedTuple
+from sockpid import syscall, uapi
+from sockpid.errors import SockpidError
+from sockpid.namedtuple import NamedTuple
+
+from . import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

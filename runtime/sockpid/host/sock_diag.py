@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import struct
 
+from sockpid.errors import SyscallError
+
 from . import netns
-from .errors import SyscallError
 from .inet_sock import AF_INET, AF_INET6, TCP_TIME_WAIT, InetSock, inet_sock
 
 TYPE_CHECKING = False

@@ -8,8 +8,8 @@ no place to learn an owner from.
 
 from __future__ import annotations
 
-from .named import NamedTuple
-from .uapi import TCP_LISTEN, TCP_SYN_SENT
+from sockpid.namedtuple import NamedTuple
+from sockpid.uapi import TCP_LISTEN, TCP_SYN_SENT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ against the compiler's own BTF when it was linked; here it is checked again for 
 
 from __future__ import annotations
 
-from . import plain_json
-from .arch import Arch, register
-from .errors import ImageError, RelocationError, SchemaError
-from .layout import Field, Layout, Struct, Wanted
-from .named import NamedTuple
-from .sha256 import sha256
+from sockpid import plain_json
+from sockpid.arch import Arch, register
+from sockpid.errors import ImageError, RelocationError, SchemaError
+from sockpid.namedtuple import NamedTuple
+from sockpid.sha256 import sha256
+from sockpid.table.layout import Field, Layout, Struct, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

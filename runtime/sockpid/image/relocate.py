@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import struct
 
+from sockpid.errors import ImageError, RelocationError
+from sockpid.namedtuple import NamedTuple
+from sockpid.table.layout import Enum, Field, Layout, Struct
+
 from . import insn as bpf
-from .errors import ImageError, RelocationError
 from .image import PROBE_CTX, SETTING, Program, Relocation, argument
-from .layout import Enum, Field, Layout, Struct
-from .named import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

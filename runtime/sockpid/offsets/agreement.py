@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .errors import ConflictError, TableError
-from .layout import Field, Layout, Struct, Wanted
+from sockpid.errors import ConflictError, TableError
+from sockpid.table.layout import Field, Layout, Struct, Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

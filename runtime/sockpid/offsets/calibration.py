@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Collection, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
+from sockpid.arch import Arch, register
+from sockpid.errors import CalibrationError
+from sockpid.image.image import Image
+from sockpid.table.layout import Field, Layout, Struct, Type
+
 from . import agreement
-from .arch import Arch, register
-from .errors import CalibrationError
-from .image import Image
-from .layout import Field, Layout, Struct, Type
 
 Known = Collection[int]
 """The values that a field may have: one, a range, or several. Anything with `in`."""

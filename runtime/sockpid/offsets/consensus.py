@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from typing import Dict, List, Mapping, Optional, Set, Tuple, Union
 
-from .arch import Arch
-from .errors import ConsensusError
-from .image import Image
-from .layout import Field, Layout, Struct, Wanted
-from .table import Entry, Shard, is_measured
+from sockpid.arch import Arch
+from sockpid.errors import ConsensusError
+from sockpid.image.image import Image
+from sockpid.table.layout import Field, Layout, Struct, Wanted
+from sockpid.table.table import Entry, Shard, is_measured
 
 MINIMUM = 2
 """Builds that must agree: one alone says nothing about what changes from build to build."""

@@ -6,19 +6,23 @@ import errno
 import os
 import stat
 
-from . import agreement, data, hooks, kernel_btf, table
-from .arch import Arch
-from .errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
-from .image import Image
-from .kernel import Identity
-from .layout import Layout
-from .named import NamedTuple
+from sockpid.arch import Arch
+from sockpid.bpf import kernel_btf
+from sockpid.errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
+from sockpid.host.kernel import Identity
+from sockpid.image import hooks
+from sockpid.image.image import Image
+from sockpid.namedtuple import NamedTuple
+from sockpid.table import table
+from sockpid.table.layout import Layout
+
+from . import agreement, data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, FrozenSet, List, Mapping, Optional
 
-    from .btf import Btf
+    from sockpid.btf.btf import Btf
 
 MPTCP = "/proc/sys/net/mptcp"
 """There in kernels with MPTCP."""

@@ -6,7 +6,7 @@ import functools
 import struct
 from typing import Any, Deque, Dict, List, Tuple
 
-from sockpid.words import Shape, flat, sentence, shape
+from sockpid.event.text import Shape, flat, sentence, shape
 
 from .arguments import Arguments
 from .base import Output, Record

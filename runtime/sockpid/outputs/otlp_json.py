@@ -10,7 +10,7 @@ import json
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Dict, List, Mapping, Sequence
 
-from sockpid.words import Shape, flat, sentence, shape
+from sockpid.event.text import Shape, flat, sentence, shape
 
 from .metrics import RTT_BOUNDS, Snapshot
 

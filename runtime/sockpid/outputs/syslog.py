@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any, Deque, Dict
 
-from sockpid.words import Shape, flat, printable, sentence, shape
+from sockpid.event.text import Shape, flat, printable, sentence, shape
 
 from .arguments import Arguments
 from .base import Output, Record

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from sockpid.named import NamedTuple
-from sockpid.words import end, printable
+from sockpid.event.text import end, printable
+from sockpid.namedtuple import NamedTuple
 
 from .arguments import Arguments
 from .base import Output, Record
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Deque, Dict, List, Optional, Sequence, Tuple
 
-    from sockpid.count import Count
+    from sockpid.event.count import Count
 
     Widths = Tuple[int, ...]
     """Cells per column; 0: it is left out."""

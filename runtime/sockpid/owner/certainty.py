@@ -16,15 +16,17 @@ used the socket in between may have closed it since.
 
 from __future__ import annotations
 
-from . import event, proc
-from .named import NamedTuple
+from sockpid.event import event
+from sockpid.host import proc
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Tuple
 
+    from sockpid.probe.tracer import Tracer
+
     from .describe import Describer
-    from .tracer import Tracer
     from .witness import Witness
 
 

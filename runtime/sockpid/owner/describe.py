@@ -7,10 +7,12 @@ from __future__ import annotations
 import collections
 import time
 
-from . import cgroup, descriptors, kernel, labels, proc
-from .event import Event, Executed
-from .named import NamedTuple
-from .tracer import Tracer
+from sockpid.event.event import Event, Executed
+from sockpid.host import cgroup, descriptors, kernel, proc
+from sockpid.namedtuple import NamedTuple
+from sockpid.probe.tracer import Tracer
+
+from . import labels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class Describer:
     def _labels(self, found: Optional[Dict[str, Any]], path: Optional[str]) -> Optional[Dict[str, Any]]:
         """Of a process that is gone, the event's control group still tells where it ran."""
         if found is not None and found["reason"] == "exited" and path is not None:
-            from . import container
+            from sockpid.host import container
 
             found = dict(found)
             labels.place(found, container.place(path))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, Optional, Tuple
 
-    from . import container
+    from sockpid.host import container
 
 KINDS = ("cmdline", "container", "unit")
 MAX_BYTES = 4096
@@ -46,7 +46,7 @@ def read(wanted: Wanted, pid: int, start_ns: int, has_ended: bool = False) -> Di
     An id may be given to another process at any time, so nothing is believed unless the process is still the one that
     started then after all has been read.
     """
-    from . import proc
+    from sockpid.host import proc
 
     found = empty(wanted, None)
     exited = proc.is_exited(pid, start_ns, has_ended)
@@ -55,7 +55,7 @@ def read(wanted: Wanted, pid: int, start_ns: int, has_ended: bool = False) -> Di
             if "cmdline" in wanted.kinds:
                 found["cmdline"] = _cmdline(proc.read(pid, "cmdline"))
             if "container" in wanted.kinds or "unit" in wanted.kinds:
-                from . import container
+                from sockpid.host import container
 
                 place(found, container.of_process(proc.read(pid, "cgroup").decode("utf-8", "replace")))
             if wanted.env:

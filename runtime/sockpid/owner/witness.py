@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import time
 
-from . import descriptors, kernel, proc
-from .named import NamedTuple
+from sockpid.host import descriptors, kernel, proc
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

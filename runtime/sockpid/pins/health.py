@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 
-from . import __version__, kernel
+from sockpid import __version__
+from sockpid.host import kernel
+from sockpid.probe.tracer import Tracer
+
 from .instance import Instance
 from .keep import Gap, Keeper
-from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ import struct
 import time
 import zlib
 
-from . import image, pinned
-from .errors import PinError
-from .map import Map
+from sockpid.bpf.map import Map
+from sockpid.errors import PinError
+from sockpid.image import image
+
+from . import pinned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,14 +15,16 @@ import contextlib
 import hashlib
 import os
 
-from . import instance, kernel, netstat, pin, pinned
-from .collection import Collection, Options
-from .errors import PinError, SyscallError
-from .image import Image
-from .layout import Layout, Struct
-from .map import Map
-from .named import NamedTuple
-from .offsets import Offsets
+from sockpid.bpf.map import Map
+from sockpid.errors import PinError, SyscallError
+from sockpid.host import kernel, netstat
+from sockpid.image.image import Image
+from sockpid.namedtuple import NamedTuple
+from sockpid.offsets.offsets import Offsets
+from sockpid.probe.collection import Collection, Options
+from sockpid.table.layout import Layout, Struct
+
+from . import instance, pin, pinned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,12 +13,15 @@ import sys
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
-from . import event, kernel, pin, proc, socket_owner, socket_tuple
-from .errors import UsageError
-from .map import Map
+from sockpid.bpf.map import Map
+from sockpid.errors import UsageError
+from sockpid.event import event, socket_owner, socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.event.text import end, printable
+from sockpid.host import kernel, proc
+
+from . import pin
 from .present import Entry, Present
-from .socket_tuple import SocketTuple
-from .words import end, printable
 
 NAME = "socket_to_pid"
 KEY = "=" + socket_tuple.TUPLE

@@ -16,8 +16,9 @@ import os
 import stat
 import time
 
-from .errors import PinError, UsageError
-from .map import Map
+from sockpid.bpf.map import Map
+from sockpid.errors import PinError, UsageError
+
 from .pinned import ABI, OWN, open_any, open_map, open_pinned, pin_fd, refused
 
 TYPE_CHECKING = False

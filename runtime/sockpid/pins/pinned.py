@@ -11,9 +11,11 @@ import errno
 import os
 import struct
 
-from . import image, kernel, syscall, uapi
-from .errors import PinError, SockpidError, SyscallError
-from .map import Map, percpu_size
+from sockpid import syscall, uapi
+from sockpid.bpf.map import Map, percpu_size
+from sockpid.errors import PinError, SockpidError, SyscallError
+from sockpid.host import kernel
+from sockpid.image import image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
-from . import descriptors, event, kernel, proc, seed
-from .sight import Sight
-from .socket_owner import SocketOwner
-from .socket_tuple import SocketTuple
+from sockpid.event import event
+from sockpid.event.socket_owner import SocketOwner
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import descriptors, kernel, proc
+from sockpid.host.sight import Sight
+from sockpid.probe import seed
 
 
 class Entry(NamedTuple):

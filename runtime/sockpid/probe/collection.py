@@ -9,25 +9,28 @@ from __future__ import annotations
 import errno
 import os
 
-from . import image, kernel, prog
-from .errors import AttachError, ProgError, SockpidError, SyscallError, VerifierError
+from sockpid.bpf import prog
+from sockpid.bpf.features import Features, read_argument
+from sockpid.bpf.link import MECHANISMS, OF_TARGET, Link
+from sockpid.bpf.map import Map, cpus, lru_entries
+from sockpid.bpf.ringbuf import RingBuffer
+from sockpid.errors import AttachError, ProgError, SockpidError, SyscallError, VerifierError
+from sockpid.host import kernel
+from sockpid.image import image
+from sockpid.image.hooks import HOOKS, Hook, Target, numbers
+from sockpid.image.image import Image
+from sockpid.namedtuple import NamedTuple
+from sockpid.offsets.offsets import Offsets
+
 from .exercise import Exercise, switched_off
-from .features import Features, read_argument
-from .hooks import HOOKS, Hook, Target, numbers
-from .image import Image
-from .link import MECHANISMS, OF_TARGET, Link
 from .loader import Loader
-from .map import Map, cpus, lru_entries
-from .named import NamedTuple
-from .offsets import Offsets
-from .ringbuf import RingBuffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Tuple, Union
 
-    from .perfbuf import PerfBuffer
-    from .prog import Prog
+    from sockpid.bpf.perfbuf import PerfBuffer
+    from sockpid.bpf.prog import Prog
 
 
 # enum counter (bpf_bytecode/sockpid.h)
@@ -168,7 +171,7 @@ class Collection:
         if array.spec.type == "BPF_MAP_TYPE_RINGBUF":
             self._reader = RingBuffer(array)
         else:
-            from .perfbuf import PerfBuffer
+            from sockpid.bpf.perfbuf import PerfBuffer
 
             self._reader = PerfBuffer(array, self.image.abi["struct event"]["size"])
 

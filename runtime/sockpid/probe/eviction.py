@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 import time
 
-from . import kernel
-from .map import LOCAL_FREE_TARGET, cpus
+from sockpid.bpf.map import LOCAL_FREE_TARGET, cpus
+from sockpid.host import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import _socket as socket  # all that is needed; what socket.py adds takes as lon
 import os
 import struct
 
-from . import syscall
+from sockpid import syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import time
 
-from .deaf import Pair
-from .errors import SockpidError
+from sockpid.errors import SockpidError
+from sockpid.subjects.deaf import Pair
+
 from .exercise import Exercise, switched_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Optional
 
-    from . import event
+    from sockpid.event import event
+
     from .collection import Attached
     from .tracer import Tracer
 

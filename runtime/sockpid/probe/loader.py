@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 
-from . import kernel, prog, syscall, uapi
-from .errors import ProgError, RelocationError, SyscallError, VerifierError
-from .features import Features
-from .hooks import Hook, Target, numbers
-from .image import Image, context_layout, record_context
-from .insn import BPF_PSEUDO_MAP_FD, unpack
-from .layout import Struct
-from .link import MECHANISMS, Mechanism
-from .map import Map
-from .offsets import Offsets
-from .relocate import Relocated, Resolved, place, replace_calls, resolve
+from sockpid import syscall, uapi
+from sockpid.bpf import prog
+from sockpid.bpf.features import Features
+from sockpid.bpf.link import MECHANISMS, Mechanism
+from sockpid.bpf.map import Map
+from sockpid.errors import ProgError, RelocationError, SyscallError, VerifierError
+from sockpid.host import kernel
+from sockpid.image.hooks import Hook, Target, numbers
+from sockpid.image.image import Image, context_layout, record_context
+from sockpid.image.insn import BPF_PSEUDO_MAP_FD, unpack
+from sockpid.image.relocate import Relocated, Resolved, place, replace_calls, resolve
+from sockpid.offsets.offsets import Offsets
+from sockpid.table.layout import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Loader:
             btf_id = self._btf_id(target.name, how)
         arch = syscall.machine()
         if how.context == "record":
-            from . import tracefs
+            from sockpid.bpf import tracefs
 
             where = target.name
             try:
@@ -136,7 +138,7 @@ class Loader:
             except (VerifierError, RelocationError):
                 if how.by_btf_id:
                     raise
-        from .prune import prune  # for old kernels alone
+        from sockpid.image.prune import prune  # for old kernels alone
 
         pruned = load(prune(ready.insns, self._image.byte_order))
         self._prunes = True

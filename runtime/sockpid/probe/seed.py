@@ -11,18 +11,19 @@ may have at the same time (SO_REUSEPORT; another device) or later.
 
 from __future__ import annotations
 
-from . import descriptors, event, proc, socket_owner, socket_tuple
-from .inet_sock import TCP_LISTEN, InetSock, is_link_local
-from .named import NamedTuple
-from .sight import Sight
-from .socket_owner import SocketOwner
+from sockpid.event import event, socket_owner, socket_tuple
+from sockpid.event.socket_owner import SocketOwner
+from sockpid.host import descriptors, proc
+from sockpid.host.inet_sock import TCP_LISTEN, InetSock, is_link_local
+from sockpid.host.sight import Sight
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import AbstractSet, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
-    from .descriptors import Holders
-    from .socket_tuple import SocketTuple
+    from sockpid.event.socket_tuple import SocketTuple
+    from sockpid.host.descriptors import Holders
 
     Update = Callable[[bytes, bytes], bool]
     """Inserts key and value into socket_to_pid with BPF_NOEXIST; False if the key is there already."""

@@ -6,15 +6,20 @@ import errno
 import os
 import struct
 
-from . import data, event, image, kernel, offsets, socket_owner, socket_tuple, uapi
+from sockpid import uapi
+from sockpid.bpf.map import Map
+from sockpid.errors import ImageError, SyscallError
+from sockpid.event import event, socket_owner, socket_tuple
+from sockpid.event.socket_owner import SocketOwner
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel
+from sockpid.host.wall_clock import WallClock
+from sockpid.image import image
+from sockpid.image.digests import CONTENT
+from sockpid.offsets import data, offsets
+
 from .collection import Collection, Options
-from .errors import ImageError, SyscallError
-from .image_digests import CONTENT
-from .map import Map
-from .room import Room
-from .socket_owner import SocketOwner
-from .socket_tuple import SocketTuple
-from .wall_clock import WallClock
+from .eviction import Room
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ import re
 import zlib
 from typing import Dict, List, Tuple
 
+from sockpid.errors import RequestError
+
 from . import qr
-from .errors import RequestError
 
 LARGEST = 22
 """Version of the largest code that is made: 105 modules. Cameras have trouble with more of them on a screen."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
-from .errors import UsageError
+from sockpid.errors import UsageError
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
 QUIET = 4

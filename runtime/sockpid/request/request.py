@@ -12,7 +12,7 @@ import re
 import textwrap
 from typing import Dict, List, Match, NamedTuple, Optional, Tuple
 
-from .errors import RequestError
+from sockpid.errors import RequestError
 
 VERSION = 1
 WIDTH = 100

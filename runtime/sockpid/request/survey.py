@@ -7,7 +7,11 @@ import re
 import zlib
 from typing import Dict, FrozenSet, Iterable, Tuple
 
-from . import hooks, kernel, kernel_btf, request, tracefs
+from sockpid.bpf import kernel_btf, tracefs
+from sockpid.host import kernel
+from sockpid.image import hooks
+
+from . import request
 
 CONFIG = (
     "NET_NS", "IPV6", "MPTCP", "TLS", "SMP", "PREEMPT_RT", "SECURITY_NETWORK", "TIME_NS", "RANDSTRUCT",

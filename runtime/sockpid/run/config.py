@@ -11,7 +11,7 @@ import json
 import os
 from typing import Any, Dict, List, Optional, Sequence
 
-from .errors import UsageError
+from sockpid.errors import UsageError
 
 DIRECTORY = "/etc/sockpid"
 NAMES = ("config.toml", "config.json")

@@ -6,15 +6,16 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
-from . import proc
-from .count import Count, decoded, document
-from .map import Map
+from sockpid.bpf.map import Map
+from sockpid.event.count import Count, decoded, document
+from sockpid.host import proc
+from sockpid.probe.tracer import Tracer
+
 from .signals import Signals
 from .start import say
-from .tracer import Tracer
 
 if TYPE_CHECKING:
-    from .run_options import RunOptions
+    from .options import RunOptions
 
 
 def read(counts: Map) -> List[Count]:
@@ -92,7 +93,7 @@ def count(tracer: Tracer, what: RunOptions, signals: Signals) -> int:
         if what.json:
             print(json.dumps({"schema": 1, "counts": [document(row) for row in rows]}), flush=True)
         else:
-            from .outputs import table
+            from sockpid.outputs import table
 
             print("\n".join([table.COUNT_HEADER, *map(table.count_row, rows)]), flush=True)
     say(f"{tracer.raised() - raised} retransmits, {tracer.lost() - lost} not counted for want of room")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .filters import Filter
-from .labels import Wanted
-from .named import NamedTuple
+from sockpid.event.filters import Filter
+from sockpid.namedtuple import NamedTuple
+from sockpid.owner.labels import Wanted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from . import kernel
-from .collection import Options
-from .health import Health
-from .image import Image
-from .instance import Instance
-from .keep import Gap, Keeper
-from .map import Map
-from .offsets import Offsets
-from .pin import Pins
+from sockpid.bpf.map import Map
+from sockpid.host import kernel
+from sockpid.image.image import Image
+from sockpid.offsets.offsets import Offsets
+from sockpid.pins.health import Health
+from sockpid.pins.instance import Instance
+from sockpid.pins.keep import Gap, Keeper
+from sockpid.pins.pin import Pins
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+
 from .start import say
-from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

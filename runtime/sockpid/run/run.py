@@ -5,17 +5,18 @@ from __future__ import annotations
 import gc
 import os
 
-from .collection import Options
-from .errors import UsageError
+from sockpid.errors import UsageError
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+
 from .signals import Signals
-from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional, Tuple
 
+    from .options import RunOptions
     from .pinning import Pinning
-    from .run_options import RunOptions
 
 
 def run(
@@ -60,7 +61,7 @@ def _tell(
     notifier = Notifier.from_environ(os.environ)
     outputs = None
     if not what.every:
-        from .outputs import Outputs
+        from sockpid.outputs import Outputs
 
         outputs = Outputs.open(what.outputs, start.say)
     try:
@@ -72,7 +73,7 @@ def _tell(
             pins.pin(tracer)
         start.give_up_rights(tracer, what.sharers or what.witness, bool(what.labels.env), what.summary)
         start.tell(tracer)
-        gc.enable()  # see cli_run
+        gc.enable()  # see cli/run.py
         if outputs is None:
             from .counting import count
 
@@ -91,7 +92,7 @@ def _directory(what: RunOptions) -> Optional[str]:
     """Where to pin. Keeping is no reason not to run: without a bpf file system it is said, and left out."""
     if what.pin or (what.pin is None and not what.keep):
         return what.pin
-    from .pin import DIRECTORY, bpffs
+    from sockpid.pins.pin import DIRECTORY, bpffs
 
     if what.pin is not None:
         return DIRECTORY

@@ -6,25 +6,28 @@ import collections
 import os
 import time
 
-from . import kernel, uapi, witness
-from .certainty import Certainty
-from .describe import Describer
-from .errors import SockpidError
-from .event import Event
-from .event_lines import EventLines
-from .filters import Filter
-from .hook_watch import HookWatch
+from sockpid import uapi
+from sockpid.errors import SockpidError
+from sockpid.event.event import Event
+from sockpid.event.filters import Filter
+from sockpid.event.lines import EventLines
+from sockpid.host import kernel
+from sockpid.outputs import Gone, Outputs
+from sockpid.owner import witness
+from sockpid.owner.certainty import Certainty
+from sockpid.owner.describe import Describer
+from sockpid.probe.hook_watch import HookWatch
+from sockpid.probe.tracer import Tracer
+
 from .notify import Notifier
-from .outputs import Gone, Outputs
 from .signals import Signals
 from .start import say
-from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Callable, Counter, Dict, List, Optional
 
-    from .run_options import RunOptions
+    from .options import RunOptions
 
 POLL_SECONDS = 0.5
 WATCH_SECONDS = 10.0
@@ -245,7 +248,7 @@ class Session:
     def _kernel_counters(self) -> Dict[int, Any]:
         if not self._what.summary:
             return {}
-        from . import netstat
+        from sockpid.host import netstat
 
         counters = dict(netstat.read())
         self._since = kernel.monotonic_ns()
@@ -260,7 +263,7 @@ class Session:
                 say(f"output {row['output']}: {row['dropped']} of {row['offered']} events dropped")
         if not self._what.summary:
             return
-        from . import netstat
+        from sockpid.host import netstat
 
         lines = netstat.reconcile(self._kinds, netstat.difference(netstat.read(), before), lost)
         totals = {**self._totals(), "lost": lost}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from . import capability, selfcheck
-from .event import Event
-from .tracer import Tracer
+from sockpid.event.event import Event
+from sockpid.host import capability
+from sockpid.probe.tracer import Tracer
+from sockpid.selfcheck import selfcheck
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 
-from . import event, kernel, proc, uapi
-from .deaf import MPTCP, Info, Pair
-from .socket_tuple import SocketTuple
+from sockpid import uapi
+from sockpid.event import event
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel, proc
+from sockpid.subjects.deaf import MPTCP, Info, Pair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, Optional, Sequence, Set, Tuple
 
-from .arch import Arch
-from .deaf import FAMILIES, MPTCP
-from .image import PT_REGS
-from .layout import Layout, Struct
+from sockpid.arch import Arch
+from sockpid.image.image import PT_REGS
+from sockpid.subjects.deaf import FAMILIES, MPTCP
+from sockpid.table.layout import Layout, Struct
+
 from .selfcheck import SYNACK, Result
 
 _LEARNT = ("owner", "pid", "opener")

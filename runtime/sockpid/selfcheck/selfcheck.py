@@ -9,22 +9,25 @@ import errno
 import os
 import time
 
-from . import event, kernel, uapi
-from .collection import NOT_RUNNING
+from sockpid import uapi
+from sockpid.errors import CapabilityError, SelfCheckError
+from sockpid.event import event
+from sockpid.host import kernel
+from sockpid.namedtuple import NamedTuple
+from sockpid.probe.collection import NOT_RUNNING
+from sockpid.probe.exercise import switched_off
+from sockpid.probe.tracer import Tracer
+from sockpid.subjects.deaf import FAMILIES, MPTCP, Pair
+from sockpid.subjects.half_open import Request
+from sockpid.table.layout import Struct
+
 from .compare import compare, expected
-from .deaf import FAMILIES, MPTCP, Pair
-from .errors import CapabilityError, SelfCheckError
-from .exercise import switched_off
-from .half_open import Request
-from .layout import Struct
-from .named import NamedTuple
-from .tracer import Tracer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Optional
 
-    from .socket_owner import SocketOwner
+    from sockpid.event.socket_owner import SocketOwner
 
 TIMEOUT = 3.0
 PATIENCE = 5  # so many times as long, while all that was seen is right

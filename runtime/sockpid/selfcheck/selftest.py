@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from . import deaf, observed, offsets, selfcheck
-from .collection import Options
-from .tracer import Tracer
+from sockpid.offsets import offsets
+from sockpid.probe.collection import Options
+from sockpid.probe.tracer import Tracer
+from sockpid.subjects import deaf
+
+from . import observed, selfcheck
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,15 +12,17 @@ import os
 import socket
 import struct
 
-from . import event, kernel, syscall, uapi
-from .named import NamedTuple
-from .socket_tuple import SocketTuple
+from sockpid import syscall, uapi
+from sockpid.event import event
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import List, Optional, Union
 
-    from .socket_owner import SocketOwner
+    from sockpid.event.socket_owner import SocketOwner
 
 FAMILIES = ("inet", "inet6", "mapped")
 """What a pair can be of: IPv4, IPv6, or IPv4 through IPv6 sockets."""

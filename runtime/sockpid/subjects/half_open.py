@@ -11,8 +11,10 @@ import os
 import socket
 import struct
 
-from . import event, kernel, syscall, uapi
-from .socket_tuple import SocketTuple
+from sockpid import syscall, uapi
+from sockpid.event import event
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,12 +12,15 @@ import socket
 import struct
 from typing import Callable, FrozenSet, List, NamedTuple, Optional, Tuple
 
-from . import image, prog, syscall, uapi
-from .calibration import pt_regs
-from .errors import AttachError, ProgError, SyscallError
-from .hooks import Target
-from .link import MECHANISMS, OF_TARGET, Link
-from .map import Map
+from sockpid import syscall, uapi
+from sockpid.bpf import prog
+from sockpid.bpf.link import MECHANISMS, OF_TARGET, Link
+from sockpid.bpf.map import Map
+from sockpid.errors import AttachError, ProgError, SyscallError
+from sockpid.image import image
+from sockpid.image.hooks import Target
+from sockpid.offsets.calibration import pt_regs
+
 from .peek_prog import ARG0, ARG1, CONFIG, HEADER, SIZE, assemble
 
 SLOTS = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import List, Sequence, Tuple
 
-from . import uapi
-from .insn import BPF_ALU64, BPF_LDX, BPF_PSEUDO_MAP_FD, BPF_STX, BPF_X, CALL, LD_IMM64, SIZE_CODES, Insn
+from sockpid import uapi
+from sockpid.image.insn import BPF_ALU64, BPF_LDX, BPF_PSEUDO_MAP_FD, BPF_STX, BPF_X, CALL, LD_IMM64, SIZE_CODES, Insn
 
 CONFIG = "=QQQQ"
 """What the program is told: pid_tgid to look at (0: all), address, argument 0 to look at (0: any), records so far."""

@@ -10,10 +10,11 @@ import struct
 import time
 from typing import Callable, Dict, NamedTuple, Sequence, Set, Tuple
 
-from . import syscall, uapi
-from .calibration import Known, Sample
+from sockpid import syscall, uapi
+from sockpid.errors import CalibrationError
+from sockpid.offsets.calibration import Known, Sample
+
 from .deaf import drop_everything
-from .errors import CalibrationError
 from .peek import RETRANSMIT, Peek
 from .peek_prog import ARG1
 from .subjects import Connection

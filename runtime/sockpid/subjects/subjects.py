@@ -11,7 +11,7 @@ import socket
 import struct
 from typing import Dict, List, NamedTuple, Set, Tuple
 
-from .inet_sock import V4_MAPPED
+from sockpid.host.inet_sock import V4_MAPPED
 
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_ULP = 19, 20, 21, 31  # include/uapi/linux/tcp.h
 TCP_SEND_QUEUE = 2

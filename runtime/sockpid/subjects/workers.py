@@ -8,7 +8,9 @@ import signal
 import threading
 from typing import NamedTuple
 
-from . import kernel, syscall, uapi
+from sockpid import syscall, uapi
+from sockpid.host import kernel
+
 from .peek import pass_state, self_id
 
 

@@ -6,7 +6,7 @@ it, with anonymous members skipped and array elements indexed: "__sk_common.skc_
 
 from __future__ import annotations
 
-from .named import NamedTuple
+from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import plain_json
-from .errors import TableError
+from sockpid import plain_json
+from sockpid.errors import TableError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ The generator reads every line in this way, and holds every shard against the JS
 
 from __future__ import annotations
 
-from . import plain_json
-from .errors import SchemaError, TableError
+from sockpid import plain_json
+from sockpid.errors import SchemaError, TableError
+from sockpid.namedtuple import NamedTuple
+from sockpid.sha256 import sha256
+
 from .layout import Layout, Type
-from .named import NamedTuple
 from .rows import Object, Rows, ids_or_nulls, mapping, optional, parse, sorted_names, string
-from .sha256 import sha256
-from .table_types import type_of
+from .types import type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

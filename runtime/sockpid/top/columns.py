@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
+from sockpid.event.text import end
 from sockpid.graph.model import KINDS
-from sockpid.words import end
 
 from .model import Row
 from .state import FAST, RTO, TLP

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
+from sockpid.event.text import end, printable
 from sockpid.graph.model import KINDS, Starts, Traffic
-from sockpid.words import end, printable
 
 SCHEMA = 1
 NUMBER_OF_KIND = {kind: number for number, kind in enumerate(KINDS)}

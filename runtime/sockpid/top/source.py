@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 from sockpid.errors import UsageError
 
 if TYPE_CHECKING:
-    from sockpid.certainty import Certainty
-    from sockpid.describe import Describer
-    from sockpid.event import Event
-    from sockpid.filters import Filter
-    from sockpid.tracer import Tracer
+    from sockpid.event.event import Event
+    from sockpid.event.filters import Filter
+    from sockpid.owner.certainty import Certainty
+    from sockpid.owner.describe import Describer
+    from sockpid.probe.tracer import Tracer
 
 Document = Dict[str, Any]
 

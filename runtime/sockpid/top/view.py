@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
+from sockpid.event.text import end, owner, printable
 from sockpid.graph.model import KINDS
-from sockpid.words import end, owner, printable
 
 from .columns import COLUMNS, OF_OWNER, ago, cells, cut, fit, number, rtt, size
 from .model import LEVELS, Model, Row

@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Sequence
 
-from sockpid import kernel, offsets, table, tracer
+from sockpid.host import kernel
+from sockpid.offsets import offsets
+from sockpid.probe import tracer
+from sockpid.table import table
 
 PUBLISHED = "/sockpid/offsets/{}/{}.json"
 BIG = "/run/big-table.json"

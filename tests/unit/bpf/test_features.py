@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import features, kernel, syscall, uapi
-from sockpid.deniable import FEATURES
+from sockpid import syscall, uapi
+from sockpid.bpf import features
+from sockpid.bpf.deniable import FEATURES
+from sockpid.bpf.features import Features
 from sockpid.errors import CapabilityError, SyscallError
-from sockpid.features import Features
+from sockpid.host import kernel
 
 
 class Kernel:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sockpid import perfbuf
-from sockpid.perfbuf import ROUND, PerfBuffer
+from sockpid.bpf import perfbuf
+from sockpid.bpf.perfbuf import ROUND, PerfBuffer
 
 
 class Ring:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from sockpid import ringbuf, uapi
-from sockpid.ringbuf import RingBuffer
+from sockpid import uapi
+from sockpid.bpf import ringbuf
+from sockpid.bpf.ringbuf import RingBuffer
 
 PAGE = mmap.PAGESIZE
 SIZE = 4 * PAGE

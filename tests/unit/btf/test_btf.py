@@ -8,10 +8,10 @@ from typing import Optional
 
 import pytest
 
-from sockpid.btf import Btf
-from sockpid.btf_record import BTF_KIND_FUNC, BTF_KIND_STRUCT
+from sockpid.btf.btf import Btf
+from sockpid.btf.record import BTF_KIND_FUNC, BTF_KIND_STRUCT
 from sockpid.errors import BtfError
-from sockpid.layout import Enum, Field, Struct
+from sockpid.table.layout import Enum, Field, Struct
 from tests.btf_builder import BtfBuilder
 
 ORDERS = pytest.mark.parametrize("byte_order", ["little", "big"])

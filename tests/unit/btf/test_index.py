@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sockpid.btf_index import Index
-from sockpid.btf_record import BTF_KIND_FUNC, BTF_KIND_STRUCT, BTF_KIND_VAR, TAIL_WORDS
+from sockpid.btf.index import Index
+from sockpid.btf.record import BTF_KIND_FUNC, BTF_KIND_STRUCT, BTF_KIND_VAR, TAIL_WORDS
 from tests.btf_builder import BtfBuilder
 
 FIRST_ID = 7
@@ -58,7 +58,7 @@ CHUNKS = pytest.mark.parametrize("chunk", [8, 64, 1 << 16])
 
 @contextlib.contextmanager
 def chunks_of(chunk: int) -> Generator[None, None, None]:
-    with patch("sockpid.btf_section._CHUNK", chunk), patch("sockpid.btf_index._BLOCK", min(chunk, 16)):
+    with patch("sockpid.btf.section._CHUNK", chunk), patch("sockpid.btf.index._BLOCK", min(chunk, 16)):
         yield
 
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sockpid import arguments, cli, cli_parser, cli_run, parents
-from sockpid.arguments import argument
-from sockpid.cli_shared import COMMON, FILTERS
+from sockpid.cli import arguments, cli, parents, run
+from sockpid.cli import parser as cli_parser
+from sockpid.cli.arguments import argument
+from sockpid.cli.shared import COMMON, FILTERS
 
-FLAGS = [one.flag for one in (*COMMON, *cli_run.RUN, *FILTERS)]
+FLAGS = [one.flag for one in (*COMMON, *run.RUN, *FILTERS)]
 VALUES = [
     "1",
     "0",
@@ -53,7 +54,7 @@ def by_argparse(words: list[str]) -> dict[str, object] | None:
 @example(["--count", "--pid", "7"])
 @example(["--count", "2", "--pin", "--output", "table", "--output=json"])
 def test_what_is_read_is_what_argparse_reads(words: list[str]) -> None:
-    found = cli_run.read(words)
+    found = run.read(words)
     if found is not None:
         theirs = by_argparse(words)
         assert theirs is not None
@@ -73,7 +74,7 @@ def test_what_is_read_is_what_argparse_reads(words: list[str]) -> None:
     ],
 )
 def test_plain_words_take_no_argparse(words: list[str]) -> None:
-    assert cli_run.read(words) is not None
+    assert run.read(words) is not None
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_plain_words_take_no_argparse(words: list[str]) -> None:
     [["--help"], ["--js"], ["--pid", "-1"], ["--pid", "x"], ["--attach", "x"], ["--duration"], ["--json=1"], ["x"]],
 )
 def test_the_rest_is_left_to_argparse(words: list[str]) -> None:
-    assert cli_run.read(words) is None
+    assert run.read(words) is None
 
 
 def test_mistakes_are_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,7 @@ def test_mistakes_are_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_what_read_understands_is_declared() -> None:
     """A way of add_argument() that `read` does not know must not be told to it in silence."""
     known = {"action", "nargs", "const", "type", "choices", "default", "metavar", "help"}
-    for one in (*COMMON, *cli_run.RUN, *FILTERS):
+    for one in (*COMMON, *run.RUN, *FILTERS):
         assert one.told.keys() <= known, one.flag
         assert one.told.get("action") in (None, "store_true", "append")
         assert one.told.get("nargs") in (None, "?")

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import bundle, table
 from sockpid.arch import ARCHES
+from sockpid.deploy import bundle
 from sockpid.errors import BundleError
-from sockpid.image import file_name
-from sockpid_gen import standalone
+from sockpid.image.image import file_name
+from sockpid.table import table
+from sockpid_gen.bundle import standalone
 from tests import bundles
 
 ROOT = bundles.ROOT
@@ -91,7 +92,7 @@ def test_every_python_packs_alike_and_runs_it(full: Path, small: Path, version: 
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid import bundle\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid.deploy import bundle\n"
         "data = open(sys.argv[1], 'rb').read()\n"
         "about, files = bundle.unpack(data, ''); del about['schema'], about['members']\n"
         "assert bundle.pack(files, about) == data; print('alike')"
@@ -107,7 +108,7 @@ def test_every_python_packs_alike_and_runs_it(full: Path, small: Path, version: 
 def test_a_bundle_for_one_kernel_is_small_and_has_that_kernel_alone(small: Path, full: Path) -> None:
     assert small.stat().st_size < 500 * 1024
     manifest, files = bundle.unpack(small.read_bytes(), "")
-    (shard,) = (name for name in files if "/offsets/" in name)
+    (shard,) = (name for name in files if "_data/offsets/" in name)
     (entry,) = table.parse_shard(files[shard], shard).entries
     assert table.parse_shard(files[shard], shard).layout(entry)
     assert (manifest["kernels"], entry.release) == (1, newest("x86_64", "6.1"))
@@ -117,7 +118,7 @@ def test_a_bundle_for_one_kernel_is_small_and_has_that_kernel_alone(small: Path,
     _, whole = bundle.unpack(full.read_bytes(), "")
     assert [name for name in whole if "pyroute2" in name and "LICENSE" in name]
     assert "pyroute2/netlink/diag/__init__.py" in whole
-    assert {name.split("_data/")[1] for name in whole if "/offsets/" in name} == {
+    assert {name.split("_data/")[1] for name in whole if "_data/offsets/" in name} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "offsets").glob("*/*.json")
     }
 
@@ -130,7 +131,7 @@ def test_bytecode_serves_its_python_and_the_others_take_the_source(small: Path, 
     _, files = bundle.unpack(made[0].read_bytes(), "")
     added = {name: content for name, content in files.items() if name not in plain}
     assert {name[:-1] for name in added} == {name for name in plain if name.endswith(".py")}
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import sockpid.cli; print(sockpid.cli.__file__[-6:])"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sockpid.cli.cli; print(sockpid.cli.cli.__file__[-6:])"
     used = set()
     for version in bundles.PYTHONS:
         python = bundles.interpreter(version)
@@ -144,9 +145,9 @@ def test_bytecode_serves_its_python_and_the_others_take_the_source(small: Path, 
     assert done.stdout == "li.pyc\n"
     assert used <= {"li.pyc\n", "cli.py\n"}
     damaged = tmp_path / "damaged.pyz"
-    damaged.write_bytes(repacked(made[0], {"sockpid/tracer.pyc": b"\0" + added["sockpid/tracer.pyc"][1:]}))
+    damaged.write_bytes(repacked(made[0], {"sockpid/probe/tracer.pyc": b"\0" + added["sockpid/probe/tracer.pyc"][1:]}))
     done = start(damaged, "run")
-    assert (done.returncode, "sockpid/tracer.pyc is not what the manifest says" in done.stderr) == (16, True)
+    assert (done.returncode, "sockpid/probe/tracer.pyc is not what the manifest says" in done.stderr) == (16, True)
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python3", "false"])
@@ -198,7 +199,7 @@ def test_a_bundle_has_the_kernels_that_were_asked_for_and_no_others(
     assert 0 < len(wanted) < len(published())
     path = bundles.make(tmp_path / "some.pyz", "--without-pyroute2", *arguments)
     manifest, files = bundle.unpack(path.read_bytes(), "")
-    shards = [table.parse_shard(content, name) for name, content in files.items() if "/offsets/" in name]
+    shards = [table.parse_shard(content, name) for name, content in files.items() if "_data/offsets/" in name]
     found = {(shard.arch, shard.series, e.release, e.build_id or "") for shard in shards for e in shard.entries}
     assert found == wanted
     assert manifest["kernels"] == len(wanted)
@@ -235,7 +236,7 @@ def test_it_runs_without_home_and_tmp_from_a_file_system_that_cannot_be_written(
     [
         ({SHARD: b"{}"}, f"{SHARD} is not what the manifest says"),
         ({IMAGE: b"{}"}, f"{IMAGE} is not what the manifest says"),
-        ({"sockpid/run.py": b"print('mine')"}, "sockpid/run.py is not what the manifest says"),
+        ({"sockpid/run/run.py": b"print('mine')"}, "sockpid/run/run.py is not what the manifest says"),
         ({"sockpid/extra.py": b""}, "sockpid/extra.py is not in the manifest"),
         ({"json.py": b""}, "json.py is not in the manifest"),
         ({SHARD: None}, f"{SHARD} of the manifest is not there"),
@@ -257,14 +258,14 @@ def test_what_is_put_before_behind_or_between_is_refused(small: Path, tmp_path: 
     twice = tmp_path / "twice.pyz"
     shutil.copyfile(small, twice)
     with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
-        archive.writestr("sockpid/run.py", "print('mine')")
+        archive.writestr("sockpid/run/run.py", "print('mine')")
     for content, message in (
         (b"#!/bin/sh\nexit 0\n" + data, "something was put before it"),
         (data + b"\0", "something was put after it"),
         (data[:-1], "it was cut off"),
         (data[: len(data) // 2], "it was cut off"),
         (data[:directory] + b"hidden" + data[directory:], "the end of the archive was altered"),
-        (twice.read_bytes(), "sockpid/run.py"),
+        (twice.read_bytes(), "sockpid/run/run.py"),
     ):
         with pytest.raises(BundleError, match=message):
             bundle.unpack(content, "x.pyz")
@@ -358,7 +359,10 @@ def test_flips_in_the_code_that_looks_are_refused_or_harmless(small: Path, tmp_p
     data = small.read_bytes()
     version = start(small, "--version").stdout
     random.seed(4711)
-    early = ("__main__.py", "sockpid/__init__.py", "sockpid/bundle.py", "sockpid/errors.py")
+    early = (
+        "__main__.py",
+        *(f"sockpid/{name}.py" for name in ("__init__", "deploy/__init__", "deploy/bundle", "errors")),
+    )
     spans = [
         (m.offset, m.offset + 30 + len(m.name) + len(m.packed)) for m in bundle._members(data, "") if m.name in early
     ]

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import bundle, table
+from sockpid.deploy import bundle
 from sockpid.errors import BundleError
 from sockpid.sha256 import sha256
+from sockpid.table import table
 from tests import bundles
 
 ROOT = bundles.ROOT

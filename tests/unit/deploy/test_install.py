@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import cli_parser, commands, completion, unit
+from sockpid.cli import parser
+from sockpid.deploy import commands, completion, unit
 from sockpid.errors import InstallError, UsageError
 from tests import bundles
 
@@ -132,7 +133,7 @@ def test_every_option_is_in_the_manual_which_groff_likes(bundle: Path, tmp_path:
     assert sockpid(bundle, "install", "--root", str(tmp_path)).returncode == 0
     manual = tmp_path / "usr/local/share/man/man8/sockpid.8"
     text = manual.read_text().replace("\\-", "-")
-    for command in commands.commands(cli_parser.parser()):
+    for command in commands.commands(parser.parser()):
         assert not command.name or f".SS sockpid {command.name}" in text
         for option in command.options:
             assert all(f"\\fB{flag}\\fR" in text for flag in option.flags)
@@ -155,7 +156,7 @@ def test_every_option_is_in_the_manual_which_groff_likes(bundle: Path, tmp_path:
     ],
 )
 def test_bash_completes(line: str, expected: set[str]) -> None:
-    scripts = completion.scripts("sockpid", commands.commands(cli_parser.parser()))
+    scripts = completion.scripts("sockpid", commands.commands(parser.parser()))
     words = line.split(" ")
     script = scripts["bash"] + (
         f"COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _sockpid; printf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
@@ -169,7 +170,7 @@ def test_shells_can_parse_their_completion(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed here")
     path = tmp_path / "completion"
-    path.write_text(completion.scripts("sockpid", commands.commands(cli_parser.parser()))[shell])
+    path.write_text(completion.scripts("sockpid", commands.commands(parser.parser()))[shell])
     done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -209,7 +210,7 @@ def test_pypy_may_write_what_it_executes() -> None:
 
 
 def test_every_option_of_the_generator_is_in_its_manual(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "sockpid_gen.man", str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-m", "sockpid_gen.cli.man", str(tmp_path)], check=True)
     text = (tmp_path / "sockpid-gen.1").read_text().replace("\\-", "-")
     for name in ("add", "bundle", "verify-bundle", "check"):
         assert f".SS sockpid-gen {name}\n" in text

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import count, event, hooks, socket_tuple, uapi
-from tests.unit.test_relocate import images
+from sockpid import uapi
+from sockpid.event import count, event, socket_tuple
+from sockpid.image import hooks
+from tests.unit.image.test_relocate import images
 
 MEMBERS = {
     "struct socket_tuple": (
@@ -59,7 +61,7 @@ def test_event_has_the_compilers_layout() -> None:
 
 
 def test_what_hooks_call_a_use_is_what_events_call_it() -> None:
-    header = (Path(__file__).parents[2] / "bpf_bytecode/sockpid.h").read_text()
+    header = (Path(__file__).parents[3] / "bpf_bytecode/sockpid.h").read_text()
     numbers = {int(number): name.lower() for name, number in re.findall(r"HOW_(\w+) = (\d+)", header)}
     assert numbers == {number: name or "unknown" for number, name in event.HOW.items()}
     told = {hook.name: dict(hook.settings) for hook in hooks.HOOKS if hook.learns}

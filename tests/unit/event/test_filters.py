@@ -7,10 +7,11 @@ from argparse import Namespace
 
 import pytest
 
-from sockpid import cli_shared, kernel, netns, proc
-from sockpid.event import decode
-from sockpid.filters import Filter, network
-from tests.unit.test_event import owner, record
+from sockpid.cli import shared
+from sockpid.event.event import decode
+from sockpid.event.filters import Filter, network
+from sockpid.host import kernel, netns, proc
+from tests.unit.event.test_event import owner, record
 
 
 def asked(**values: object) -> Namespace:
@@ -22,23 +23,23 @@ def test_a_process_id_means_the_hosts(
     initial: bool, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(proc, "in_initial_pid_namespace", lambda: initial)
-    assert cli_shared.filter_of(asked(pid=17)) == Filter(pid=17)
+    assert shared.filter_of(asked(pid=17)) == Filter(pid=17)
     stderr = capsys.readouterr().err
     assert said in stderr
     assert bool(stderr) == bool(said)
-    cli_shared.filter_of(asked(port=17))
+    shared.filter_of(asked(port=17))
     assert capsys.readouterr().err == ""
 
 
 def test_a_namespace_that_is_filtered_for_is_held(capsys: pytest.CaptureFixture[str]) -> None:
     own = kernel.netns_inode()
-    assert cli_shared.filter_of(asked(netns=str(own))) == Filter(netns=own)
+    assert shared.filter_of(asked(netns=str(own))) == Filter(netns=own)
     assert os.fstat(netns._held[0]).st_ino == own
     before = len(os.listdir("/proc/self/fd"))
-    assert cli_shared.filter_of(asked(netns=f"pid:{os.getpid()}")) == Filter(netns=own)
+    assert shared.filter_of(asked(netns=f"pid:{os.getpid()}")) == Filter(netns=own)
     assert len(os.listdir("/proc/self/fd")) == before, "one at a time"
     assert capsys.readouterr().err == ""
-    assert cli_shared.filter_of(asked(netns="1")) == Filter(netns=1)
+    assert shared.filter_of(asked(netns="1")) == Filter(netns=1)
     assert "--netns 1: nothing in sight refers to this namespace" in capsys.readouterr().err
     assert netns._held == [netns._NONE]
     assert len(os.listdir("/proc/self/fd")) == before - 1

@@ -8,9 +8,9 @@ import struct
 import time
 from typing import Any
 
-from sockpid import event
-from sockpid.event_lines import EventLines
-from tests.unit.test_event import NOBODY, owner, record
+from sockpid.event import event
+from sockpid.event.lines import EventLines
+from tests.unit.event.test_event import NOBODY, owner, record
 
 OFFSET = 1_700_000_000_000_000_000
 

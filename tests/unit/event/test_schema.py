@@ -10,11 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sockpid import event, labels
+from sockpid.event import event
 from sockpid.outputs.base import gap
+from sockpid.owner import labels
 from tests.streams import document, unknown
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "events.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 

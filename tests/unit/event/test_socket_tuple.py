@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from sockpid import socket_tuple
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -19,9 +19,9 @@ from typing import Any
 import networkx
 import pytest
 
+from sockpid.cli.graph import graph as command
 from sockpid.errors import UsageError
 from sockpid.graph import TransportGraph, View, suspects
-from sockpid.graph.command import graph as command
 from sockpid.graph.export import to_dot, to_graphml, to_html, to_json
 from sockpid.graph.model import Node, Traffic
 from sockpid.outputs.base import gap

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid import kernel
 from sockpid.errors import UnknownKernelError
+from sockpid.host import kernel
 
 BANNER = "Linux version 5.15.0-91-generic (buildd@host) (gcc 11) #101-Ubuntu SMP"
 

@@ -9,8 +9,8 @@ from unittest.mock import patch
 
 import pytest
 
-from sockpid import mapped
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
+from sockpid.host import mapped
 from tests import kernel_files as make
 
 WANTED = {"struct sock": frozenset(("sk_protocol", "state", "gone")), "struct absent": frozenset(("x",))}

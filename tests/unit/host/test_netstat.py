@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid import netstat
+from sockpid.host import netstat
 
 SNMP = """Ip: Forwarding DefaultTTL
 Ip: 2 64

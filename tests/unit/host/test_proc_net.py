@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid import proc_net, socket_tuple
-from sockpid.inet_sock import TCP_LISTEN, InetSock, inet_sock
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import proc_net
+from sockpid.host.inet_sock import TCP_LISTEN, InetSock, inet_sock
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 TAIL = "00000000:00000000 00:00000000 00000000     0        0"

@@ -7,10 +7,11 @@ import struct
 
 import pytest
 
-from sockpid import sock_diag, socket_tuple
-from sockpid.inet_sock import InetSock
-from sockpid.sock_diag import Answer
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import sock_diag
+from sockpid.host.inet_sock import InetSock
+from sockpid.host.sock_diag import Answer
 
 
 def sock(tuple_: SocketTuple, state: int, inode: int) -> InetSock:

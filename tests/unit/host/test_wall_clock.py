@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from sockpid.wall_clock import TOLERANCE, WallClock
+from sockpid.host.wall_clock import TOLERANCE, WallClock
 
 
 def test_the_offset_is_the_same_until_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import data, tracer
 from sockpid.errors import ImageError
-from sockpid.image import content_digest, file_name, parse_image
-from sockpid_gen import image_digests
+from sockpid.image.image import content_digest, file_name, parse_image
+from sockpid.offsets import data
+from sockpid.probe import tracer
+from sockpid_gen.image import digests
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMAGES = ("sockpid.bpfel.json", "sockpid.bpfeb.json")
 
 
@@ -71,4 +72,4 @@ def test_no_image_but_those_of_this_code_is_loaded(order: str, monkeypatch: pyte
 
 
 def test_the_digests_in_the_code_are_made_anew_with_the_images() -> None:
-    assert (ROOT / "runtime/sockpid/image_digests.py").read_text() == image_digests.module(ROOT / "bpf_bytecode")
+    assert (ROOT / "runtime/sockpid/image/digests.py").read_text() == digests.module(ROOT / "bpf_bytecode")

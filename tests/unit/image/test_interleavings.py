@@ -18,7 +18,7 @@ from tests.bpf.programs import Programs
 from tests.bpf.schedule import at_random, nested, one_after_the_other, pairs
 from tests.bpf.translate import Run
 from tests.bpf.world import World, finish, programs_of
-from tests.unit.test_relocate import images
+from tests.unit.image.test_relocate import images
 
 STRIDE = int(os.environ.get("SOCKPID_TEST_STRIDE", "5"))
 """1: every order of two programs. By default one of so many, squared: all of them take a quarter of an hour."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid import insn, uapi
-from sockpid.image import Image, Program
-from tests.unit.test_relocate import images
+from sockpid import uapi
+from sockpid.image import insn
+from sockpid.image.image import Image, Program
+from tests.unit.image.test_relocate import images
 
 BPF_MAXINSNS = 4096
 """Linux 4.9 to 5.1 refuse longer programs (include/uapi/linux/bpf_common.h)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sockpid.hooks import numbers
+from sockpid.image.hooks import numbers
 from tests.bpf.kernel import (
     AF_INET6,
     AF_NETLINK,
@@ -29,7 +29,7 @@ from tests.bpf.layouts import NEW_ABSENT, OLD_ABSENT, layout
 from tests.bpf.memory import Fault
 from tests.bpf.programs import OLD_CALLS, Programs
 from tests.bpf.world import Event, World, finish, programs_of
-from tests.unit.test_relocate import images
+from tests.unit.image.test_relocate import images
 
 KERNELS = ["x86_64", "x86_64-old", "arm", "s390x", "aarch64-no-netns"]
 OWNER_LATE, OWNER_SHARED, OWNER_LENT = 1, 2, 4

@@ -8,13 +8,13 @@ from typing import Literal
 
 import pytest
 
-from sockpid import insn as bpf
+from sockpid.bpf.prog import Prog
 from sockpid.errors import VerifierError
-from sockpid.hooks import HOOKS, Hook, Target
-from sockpid.image import Map
-from sockpid.loader import Loader
-from sockpid.prog import Prog
-from sockpid.prune import prune
+from sockpid.image import insn as bpf
+from sockpid.image.hooks import HOOKS, Hook, Target
+from sockpid.image.image import Map
+from sockpid.image.prune import prune
+from sockpid.probe.loader import Loader
 from tests.bpf.layouts import NEW_ABSENT, OLD_ABSENT
 from tests.bpf.machine import Cpu, Machine, finish
 from tests.bpf.memory import Memory
@@ -22,7 +22,7 @@ from tests.bpf.programs import KINDS, OLD_CALLS, Programs
 from tests.bpf.translate import translate
 from tests.bpf.verifier import Refused, verify
 from tests.bpf.world import programs_of
-from tests.unit.test_relocate import images
+from tests.unit.image.test_relocate import images
 
 ORDERS = ("little", "big")
 MAPS = dict(enumerate(images()["little"].maps[name] for name in sorted(images()["little"].maps)))
@@ -98,7 +98,7 @@ def test_the_loader_does_so_once_a_kernel_has_refused_a_program(monkeypatch: pyt
             raise VerifierError(f"program {name} was refused", str(error)) from None
         return Prog(name, prog_type, -1)
 
-    monkeypatch.setattr("sockpid.prog.load", load)
+    monkeypatch.setattr("sockpid.bpf.prog.load", load)
     monkeypatch.setattr("sockpid.syscall.machine", lambda: programs.arch)
     lacking = {"task_btf", "probe_read_kernel", "cgroup_id", "obj_name"}
     features = SimpleNamespace(

@@ -9,12 +9,13 @@ from typing import Literal
 
 import pytest
 
-from sockpid import calibration, insn
 from sockpid.arch import ARCHES
 from sockpid.errors import ImageError, RelocationError
-from sockpid.image import PROBE_CTX, Image, Program, Relocation, context_layout, parse_image, record_context
-from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid.relocate import POISON, relocate, replace_calls, resolve, unit
+from sockpid.image import insn
+from sockpid.image.image import PROBE_CTX, Image, Program, Relocation, context_layout, parse_image, record_context
+from sockpid.image.relocate import POISON, relocate, replace_calls, resolve, unit
+from sockpid.offsets import calibration
+from sockpid.table.layout import Enum, Field, Layout, Struct
 
 ORDERS = ("little", "big")
 MOV = insn.BPF_ALU64 | 0xB0
@@ -222,7 +223,8 @@ def test_settings_are_the_loaders_to_give() -> None:
 
 
 def images() -> Mapping[str, Image]:
-    from sockpid import data, image
+    from sockpid.image import image
+    from sockpid.offsets import data
 
     found = {}
     for order in ORDERS:

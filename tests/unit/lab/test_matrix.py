@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sockpid import table
+from sockpid.table import table
 from tests.vm import cell, matrix, packages, report, smallest, tables
 from tests.vm.cell import Way
 from tests.vm.kernels import Kernel

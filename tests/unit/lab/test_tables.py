@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import table
-from sockpid_gen import shard as shards
-from sockpid_gen.entry import KernelEntry, extract
+from sockpid.table import table
+from sockpid_gen.extraction.entry import KernelEntry, extract
+from sockpid_gen.table import shard as shards
 from tests import generator
 from tests import kernel_files as make
 from tests.vm import catalogue, packages, tables

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from sockpid import agreement
 from sockpid.errors import ConflictError, TableError
-from sockpid.layout import Field, Layout, Struct, Type
+from sockpid.offsets import agreement
+from sockpid.table.layout import Field, Layout, Struct, Type
 
 WANTED = {"struct s": frozenset(("a", "b")), "struct t": frozenset(("c",))}
 

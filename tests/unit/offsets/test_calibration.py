@@ -6,14 +6,16 @@ import struct
 
 import pytest
 
-from sockpid import calibrate_kern, calibration, findings, peek, peek_prog
 from sockpid.arch import ARCHES
-from sockpid.calibration import Sample, complete, search, search_bits
+from sockpid.calibrate import findings, kern
 from sockpid.errors import CalibrationError
-from sockpid.image import Image
-from sockpid.insn import unpack
-from sockpid.layout import Field, Layout, Struct
-from sockpid_gen.wanted import image_for
+from sockpid.image.image import Image
+from sockpid.image.insn import unpack
+from sockpid.offsets import calibration
+from sockpid.offsets.calibration import Sample, complete, search, search_bits
+from sockpid.subjects import peek, peek_prog
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen.extraction.wanted import image_for
 
 ORDERS = ("little", "big")
 
@@ -197,7 +199,7 @@ def test_what_the_next_socket_in_memory_has_is_not_taken_for_ours(neighbour: str
 
     plain = Kernel()
     plain.peek = plain
-    calibrate_kern._ulp_ops(looked, plain, [calibrate_kern.Named(bytes(one + other), "mptcp")])  # type: ignore[arg-type] # all it asks
+    kern._ulp_ops(looked, plain, [kern.Named(bytes(one + other), "mptcp")])  # type: ignore[arg-type] # all it asks
     if neighbour == "a socket of another namespace":
         assert "2 places fit all 1 sockets: [(992, 32), (2976, 32)]" in looked.problems[calibration.ULP[0]]
     else:

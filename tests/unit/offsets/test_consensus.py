@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from sockpid import offsets, table, table_writer
 from sockpid.arch import ARCHES
-from sockpid.consensus import agree
 from sockpid.errors import ConsensusError, UnknownKernelError
-from sockpid.layout import Field, Layout, Struct
-from sockpid_gen.wanted import image_for
+from sockpid.offsets import offsets
+from sockpid.offsets.consensus import agree
+from sockpid.table import table, writer
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen.extraction.wanted import image_for
 
 ARCH = ARCHES["x86_64"]
 IMAGE = image_for(ARCH)
@@ -37,7 +38,7 @@ def moved(name: str, path: str) -> Layout:
 
 def shard(*builds: tuple[Layout, str, str], **changes: Any) -> table.Shard:
     """changes: of the entry with this number, "e51"."""
-    document = table_writer.empty("x86_64", "6.1", "sockpid-gen 0")
+    document = writer.empty("x86_64", "6.1", "sockpid-gen 0")
     for number, (rows, banner, kind) in enumerate(builds, 50):
         entry: dict[str, Any] = {
             "build_id": f"{number:040x}",
@@ -47,8 +48,8 @@ def shard(*builds: tuple[Layout, str, str], **changes: Any) -> table.Shard:
             "btf_ids": None,
             "provenance": {"kind": kind, "source": "x.deb", "sha256": "0" * 64, "tools": {}},
         }
-        table_writer.add(document, {**entry, **changes.get(f"e{number}", {})}, rows)
-    return table.parse_shard(table_writer.encode(document), "offsets/x86_64/6.1.json")
+        writer.add(document, {**entry, **changes.get(f"e{number}", {})}, rows)
+    return table.parse_shard(writer.encode(document), "offsets/x86_64/6.1.json")
 
 
 def test_two_builds_that_agree() -> None:

@@ -505,7 +505,7 @@ for _ in range(600):
 
 def test_table_on_a_real_terminal() -> None:
     """Coloured, unless NO_COLOR is set, and fitted to the window, also once that is narrower."""
-    program = [sys.executable, "-c", TABLE.format(root=str(Path(__file__).parents[2]))]
+    program = [sys.executable, "-c", TABLE.format(root=str(Path(__file__).parents[3]))]
 
     def narrow(text: str) -> bool:
         rows = [line for line in text.splitlines() if "python3" in line]

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, proc
-from sockpid.certainty import Certainty
-from tests.unit.test_event import NOBODY, owner, record
+from sockpid.event import event
+from sockpid.host import proc
+from sockpid.owner.certainty import Certainty
+from tests.unit.event.test_event import NOBODY, owner, record
 
 NAMED, NAMED_TICKS = 94, proc.ticks_of(1111)
 OTHER = proc.Holder(50, "child", 7)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from sockpid import cgroup, describe, descriptors, event, kernel, proc
-from sockpid.labels import Wanted
-from tests.unit.test_event import owner, record
+from sockpid.event import event
+from sockpid.host import cgroup, descriptors, kernel, proc
+from sockpid.owner import describe
+from sockpid.owner.labels import Wanted
+from tests.unit.event.test_event import owner, record
 
 PID = 94
 SEEN_NS = 2_000

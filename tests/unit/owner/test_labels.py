@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import container, labels, proc
-from sockpid.container import Place
-from sockpid.labels import Wanted
+from sockpid.host import container, proc
+from sockpid.host.container import Place
+from sockpid.owner import labels
+from sockpid.owner.labels import Wanted
 
 A, B = "0123456789abcdef" * 4, "fedcba9876543210" * 4
 UID = "6a6fb2a6-1b8f-4a62-9a2c-0b1f5f6d7e80"
@@ -162,9 +163,9 @@ class NoTracer:
 
 @pytest.mark.usefixtures("initial_namespace")
 def test_labels_are_remembered_by_process_and_not_by_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sockpid import describe
-    from sockpid.event import decode
-    from tests.unit.test_event import owner, record
+    from sockpid.event.event import decode
+    from sockpid.owner import describe
+    from tests.unit.event.test_event import owner, record
 
     describer = describe.Describer(NoTracer(), False, Wanted((), ("RANK",)))  # type: ignore[arg-type] # all it needs
     seen = decode(record(owner()))
@@ -189,9 +190,9 @@ def test_labels_are_remembered_by_process_and_not_by_id(monkeypatch: pytest.Monk
 
 @pytest.mark.usefixtures("initial_namespace")
 def test_of_a_process_that_is_gone_the_control_group_still_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sockpid import describe
-    from sockpid.event import decode
-    from tests.unit.test_event import owner, record
+    from sockpid.event.event import decode
+    from sockpid.owner import describe
+    from tests.unit.event.test_event import owner, record
 
     describer = describe.Describer(NoTracer(), False, Wanted(("container", "cmdline")))  # type: ignore[arg-type] # as above
     monkeypatch.setattr(describer._cgroups, "path", lambda _id: f"/system.slice/docker-{A}.scope")
@@ -201,9 +202,9 @@ def test_of_a_process_that_is_gone_the_control_group_still_tells(monkeypatch: py
 
 
 def test_processes_are_forgotten_in_time_and_beyond_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sockpid import describe
-    from sockpid.event import decode
-    from tests.unit.test_event import owner, record
+    from sockpid.event.event import decode
+    from sockpid.owner import describe
+    from tests.unit.event.test_event import owner, record
 
     clock = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
@@ -231,7 +232,7 @@ def test_processes_are_forgotten_in_time_and_beyond_a_number(monkeypatch: pytest
 def test_control_groups_that_are_gone_are_remembered_but_not_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sockpid import cgroup
+    from sockpid.host import cgroup
 
     monkeypatch.setattr(cgroup, "KEEP_GONE", 10)
     paths = cgroup.CgroupPaths(str(tmp_path))

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sockpid import descriptors, kernel, proc, witness
-from sockpid.witness import Witness
+from sockpid.host import descriptors, kernel, proc
+from sockpid.owner import witness
+from sockpid.owner.witness import Witness
 
 CHILD = """
 import socket, sys

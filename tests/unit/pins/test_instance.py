@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sockpid import instance
+from sockpid.pins import instance
 
 
 def test_what_is_written_is_read() -> None:

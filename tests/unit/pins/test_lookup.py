@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import event, kernel, lookup, pin, pinned, present, proc, socket_owner, socket_tuple
 from sockpid.errors import UsageError
-from sockpid.present import Present
-from sockpid.socket_owner import SocketOwner
-from sockpid.socket_tuple import SocketTuple
-from tests.unit.test_relocate import images
+from sockpid.event import event, socket_owner, socket_tuple
+from sockpid.event.socket_owner import SocketOwner
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel, proc
+from sockpid.pins import lookup, pin, pinned, present
+from sockpid.pins.present import Present
+from tests.unit.image.test_relocate import images
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RUST = {
     "struct socket_tuple": "SocketTuple",
     "struct process": "Process",

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sockpid import kernel
-from sockpid.room import COUNTER_INSERTED, QUICK_SECONDS, Room
+from sockpid.host import kernel
+from sockpid.probe.eviction import COUNTER_INSERTED, QUICK_SECONDS, Room
 
 ENTRIES = 1024
 

@@ -11,27 +11,17 @@ from typing import Any
 
 import pytest
 
-from sockpid import (
-    descriptors,
-    event,
-    kernel,
-    listing,
-    netns,
-    proc,
-    proc_net,
-    seed,
-    sock_diag,
-    socket_owner,
-    socket_tuple,
-    uapi,
-)
+from sockpid import uapi
 from sockpid.errors import SyscallError
-from sockpid.inet_sock import InetSock, is_link_local
-from sockpid.seed import Seeds
-from sockpid.socket_owner import SocketOwner
-from sockpid.socket_tuple import SocketTuple
+from sockpid.event import event, socket_owner, socket_tuple
+from sockpid.event.socket_owner import SocketOwner
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import descriptors, kernel, listing, netns, proc, proc_net, sock_diag
+from sockpid.host.inet_sock import InetSock, is_link_local
+from sockpid.probe import seed
+from sockpid.probe.seed import Seeds
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def sock(tuple_: SocketTuple, state: int, inode: int, device_told: bool = True) -> InetSock:
@@ -339,7 +329,7 @@ def test_a_namespace_that_may_not_be_entered_costs_no_source(monkeypatch: pytest
 NAMESPACES = """
 import sys
 sys.path.insert(0, "runtime")
-from sockpid import listing, netns, proc_net
+from sockpid.host import listing, netns, proc_net
 proc_net.tcp = lambda _namespace: iter([])
 listing.SLOW_SECONDS = float(sys.argv[1])
 made = listing.Listing()
@@ -371,5 +361,5 @@ def test_a_namespace_that_ends_meanwhile_had_nothing_to_tell(monkeypatch: pytest
 
 
 def test_pyroute2_is_not_imported_before_it_is_needed() -> None:
-    code = "import sys; sys.path.insert(0, 'runtime'); import sockpid.seed; assert 'pyroute2' not in sys.modules"
+    code = "import sys; sys.path.insert(0, 'runtime'); import sockpid.probe.seed; assert 'pyroute2' not in sys.modules"
     subprocess.run([sys.executable, "-I", "-c", code], check=True, timeout=30, cwd=ROOT)

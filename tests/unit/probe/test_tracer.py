@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sockpid import event, proc, socket_tuple
-from sockpid.inet_sock import InetSock
-from sockpid.seed import Seeds
-from sockpid.socket_tuple import SocketTuple
-from sockpid.tracer import Tracer
+from sockpid.event import event, socket_tuple
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import proc
+from sockpid.host.inet_sock import InetSock
+from sockpid.probe.seed import Seeds
+from sockpid.probe.tracer import Tracer
 
 NAME = SocketTuple(77, "inet", 40034, 9000, "10.0.0.1", "10.0.0.2")
 UNKNOWN = event.decode(bytes(event.EVENT_SIZE))._replace(tuple=NAME, inode=4711)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import zxingcpp
 
-from sockpid import qr, request, scanned
 from sockpid.errors import RequestError, UsageError
-from tests.unit.test_request import ASKED
+from sockpid.request import codes as scanned
+from sockpid.request import qr, request
+from tests.unit.request.test_request import ASKED
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCALE = 3
 GLYPHS = {"█": "00", "▀": "01", "▄": "10", " ": "11"}
 

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from sockpid import request, survey
 from sockpid.errors import RequestError
-from sockpid.request import Request, digest, parse, without_builder
+from sockpid.request import request, survey
+from sockpid.request.request import Request, digest, parse, without_builder
 
 BANNER = (
     "Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, "

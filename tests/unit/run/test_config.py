@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from sockpid import cli, cli_run, config
+from sockpid.cli import cli, run
 from sockpid.errors import UsageError
-from sockpid.run_options import RunOptions
+from sockpid.run import config
+from sockpid.run.options import RunOptions
 
 TOML = """
 output = ["journald", "file:/var/log/sockpid.jsonl,keep=7"]
@@ -30,11 +31,11 @@ def write(path: Path, text: str) -> str:
 
 
 def arguments(path: str, *words: str) -> Any:
-    return cli_run._with_file(path, words)
+    return run._with_file(path, words)
 
 
 def wishes(path: str, *words: str) -> RunOptions:
-    return cli_run.wishes(arguments(path, *words))
+    return run.wishes(arguments(path, *words))
 
 
 @pytest.fixture

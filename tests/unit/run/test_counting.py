@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from sockpid import counting, kernel, proc, seed, socket_owner, socket_tuple
-from sockpid.count import Count, decoded, document
-from sockpid.inet_sock import InetSock
+from sockpid.event import socket_owner, socket_tuple
+from sockpid.event.count import Count, decoded, document
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.host import kernel, proc
+from sockpid.host.inet_sock import InetSock
 from sockpid.outputs import table
-from sockpid.seed import Seeds
-from sockpid.socket_tuple import SocketTuple
+from sockpid.probe import seed
+from sockpid.probe.seed import Seeds
+from sockpid.run import counting
 
 NAME = SocketTuple(77, "inet", 80, 9000, "10.0.0.1", "10.0.0.2", 3)
 LISTED = InetSock(NAME, 1, 6, socket_tuple.pack(NAME))

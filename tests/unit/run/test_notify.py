@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sockpid.notify import Notifier
+from sockpid.run.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from sockpid import compare, errors, event, selfcheck
-from sockpid.deaf import Info, Pair
-from sockpid.socket_tuple import SocketTuple
+from sockpid import errors
+from sockpid.event import event
+from sockpid.event.socket_tuple import SocketTuple
+from sockpid.selfcheck import compare, selfcheck
+from sockpid.subjects.deaf import Info, Pair
 
 TUPLE = SocketTuple(1, "inet", 1000, 2000, "127.0.0.1", "127.0.0.2")
 

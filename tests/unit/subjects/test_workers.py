@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from sockpid import workers
+from sockpid.subjects import workers
 
 
 def test_no_signal_is_taken_by_the_second_thread() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import table
 from sockpid.errors import ImageError, TableError
-from sockpid.image import parse_image
+from sockpid.image.image import parse_image
+from sockpid.table import table
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARDS = ("x86_64/6.1", "x86_64/6.12", "aarch64/6.12", "s390x/6.1", "arm/6.12")
 EACH = 60
 """So often is each alteration made, at places drawn by chance, of an entry drawn by chance."""

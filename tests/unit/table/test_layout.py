@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sockpid.layout import parse_path
+from sockpid.table.layout import parse_path
 
 
 def test_steps_of_a_path() -> None:

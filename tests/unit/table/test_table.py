@@ -8,9 +8,9 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from sockpid import table, table_writer
 from sockpid.errors import SchemaError, TableError
-from sockpid.layout import Enum, Field, Struct
+from sockpid.table import table, writer
+from sockpid.table.layout import Enum, Field, Struct
 from tests.shard_lines import digest, render
 
 SOCK: Dict[str, Any] = {
@@ -61,13 +61,13 @@ def parse(value: Dict[str, Any]) -> table.Shard:
 def test_written_form_is_what_the_format_says() -> None:
     value = document(kernel("aa"), kernel("bb", "6.1.0-2"))
     layout = parse(value).layout(parse(value).entries[0])
-    written = table_writer.empty("x86_64", "6.1", "sockpid-gen 0.1.0")
+    written = writer.empty("x86_64", "6.1", "sockpid-gen 0.1.0")
     for build_id, release in (("bb", "6.1.0-2"), ("aa", "6.1.0-1")):
         entry = {**kernel(build_id, release), "btf_ids": {"tcp_connect": 1234}}
-        table_writer.add(written, {k: v for k, v in entry.items() if k != "layout"}, layout)
+        writer.add(written, {k: v for k, v in entry.items() if k != "layout"}, layout)
     for one in value["kernels"]:
         one["btf_ids"] = [1234]
-    content = table_writer.encode(written)
+    content = writer.encode(written)
     value["functions"] = ["tcp_connect"]
     assert content == render(value)
     for one in value["kernels"]:

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from sockpid.top import columns, command, state, view
+from sockpid.cli import top
+from sockpid.top import columns, state, view
 from sockpid.top.model import LEVELS, Model, Owner, document
 from sockpid.top.screen import decode
 from sockpid.top.state import State
 from tests import browser, streams
 from tests.terminal import Tmux
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOP = [sys.executable, "-I", "-S", str(ROOT / "runtime"), "top"]
 NOW = view.Now("12:00:00", streams.START_NS + 10**9, 1.0, "live", "node-1")
 
@@ -120,8 +121,8 @@ def test_every_sort_orders_by_its_column(name: str) -> None:
 
 
 def test_the_lists_of_the_command_line_are_those_of_the_screen() -> None:
-    assert tuple(state.SORTS) == command.SORTS
-    assert command.LEVELS == LEVELS
+    assert tuple(state.SORTS) == top.SORTS
+    assert top.LEVELS == LEVELS
 
 
 def test_down_into_an_owner_and_back_with_the_cursor_where_it_was() -> None:
@@ -275,7 +276,7 @@ def test_without_a_terminal_a_recording_becomes_lines(recorded: Path) -> None:
 
 
 def test_snapshots_as_json(recorded: Path) -> None:
-    for level in command.LEVELS:
+    for level in top.LEVELS:
         shown, _ = run("--events", str(recorded), "--interval", "10", "--json", "--by", level, "--rows", "1000")
         snapshots = [json.loads(line) for line in shown.splitlines()]
         assert [s["schema"] for s in snapshots] == [1, 1, 1]

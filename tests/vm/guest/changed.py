@@ -23,16 +23,22 @@ sys.path.insert(0, "/run")
 
 from tests.kernel import mutations
 
-from sockpid import deaf, hooks, kernel, kernel_btf, offsets, selfcheck, table, table_writer
-from sockpid.collection import Options
+from sockpid.bpf import kernel_btf
+from sockpid.bpf.prog import Prog
 from sockpid.errors import SockpidError
-from sockpid.event import Event
-from sockpid.image import Image
-from sockpid.layout import Layout
-from sockpid.loader import Loader
-from sockpid.prog import Prog
-from sockpid.relocate import resolve
-from sockpid.tracer import Tracer, load_image
+from sockpid.event.event import Event
+from sockpid.host import kernel
+from sockpid.image import hooks
+from sockpid.image.image import Image
+from sockpid.image.relocate import resolve
+from sockpid.offsets import offsets
+from sockpid.probe.collection import Options
+from sockpid.probe.loader import Loader
+from sockpid.probe.tracer import Tracer, load_image
+from sockpid.selfcheck import selfcheck
+from sockpid.subjects import deaf
+from sockpid.table import table, writer
+from sockpid.table.layout import Layout
 
 AT_ONCE = 6
 SECONDS = 1.2
@@ -158,11 +164,11 @@ class Lab:
 
     def found(self, change: Change) -> offsets.Offsets:
         """The offsets as `sockpid run --offsets FILE` has them."""
-        document = table_writer.empty(self.kernel.arch.name, table.series_of(self.kernel.release), "a lab")
+        document = writer.empty(self.kernel.arch.name, table.series_of(self.kernel.release), "a lab")
         entry = {key: value for key, value in self.entry._asdict().items() if key != "layout"}
-        table_writer.add(document, {**entry, "btf_ids": change.ids}, change.layout)
+        writer.add(document, {**entry, "btf_ids": change.ids}, change.layout)
         with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            file.write(table_writer.encode(document))
+            file.write(writer.encode(document))
             file.flush()
             return offsets.find(self.image, self.kernel, file.name, self.options.deny)
 

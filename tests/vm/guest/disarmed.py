@@ -12,8 +12,8 @@ import time
 CODE = """
 import sys
 sys.path.insert(0, "/sockpid/runtime")
-from sockpid import hook_watch
-from sockpid.cli import main
+from sockpid.probe import hook_watch
+from sockpid.cli.cli import main
 hook_watch.EVERY_SECONDS = 2.0
 sys.exit(main())
 """

@@ -12,13 +12,16 @@ from typing import Dict
 
 sys.path.insert(0, "/sockpid/runtime")
 
-from sockpid import hooks, kernel, offsets, selfcheck
-from sockpid.collection import Options
+from sockpid.bpf.features import Features
+from sockpid.bpf.link import MECHANISMS
 from sockpid.errors import SyscallError
-from sockpid.features import Features
-from sockpid.link import MECHANISMS
-from sockpid.loader import Loader
-from sockpid.tracer import Tracer, load_image
+from sockpid.host import kernel
+from sockpid.image import hooks
+from sockpid.offsets import offsets
+from sockpid.probe.collection import Options
+from sockpid.probe.loader import Loader
+from sockpid.probe.tracer import Tracer, load_image
+from sockpid.selfcheck import selfcheck
 
 
 def always(number: int, _function: str) -> int:

@@ -16,7 +16,8 @@ import traceback
 sys.path[:0] = ["/sockpid/runtime", "/sockpid/tests"]
 
 # Imported here so that no child has to.
-from sockpid import cli, collection, doctor, perfbuf, run, selfcheck, selftest  # noqa: E402,F401
+from sockpid.cli import cli  # noqa: E402
+from sockpid.selfcheck import selfcheck, selftest  # noqa: E402,F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

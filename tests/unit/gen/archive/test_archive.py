@@ -10,26 +10,23 @@ from typing import Any, Dict, List
 
 import pytest
 
-from sockpid import data, hooks, table
 from sockpid.arch import ARCHES, Arch
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, ConflictError, SchemaError, TableError
-from sockpid.image import Image, Relocation, parse_image
-from sockpid.layout import Wanted
-from sockpid_gen import (
-    Table,
-    archive,
-    archive_names,
-    archive_record,
-    btf_finder,
-    extraction,
-    refresh,
-    shard,
-    source,
-    wanted,
-)
-from sockpid_gen.archive_rows import Archived, members
-from sockpid_gen.archive_types import describe, describe_btf, shared_names
+from sockpid.image import hooks
+from sockpid.image.image import Image, Relocation, parse_image
+from sockpid.offsets import data
+from sockpid.table import table
+from sockpid.table.layout import Wanted
+from sockpid_gen import Table
+from sockpid_gen.archive import archive, record, refresh
+from sockpid_gen.archive import names as archive_names
+from sockpid_gen.archive.rows import Archived, members
+from sockpid_gen.archive.types import describe, describe_btf, shared_names
+from sockpid_gen.btf import finder
+from sockpid_gen.extraction import extraction, wanted
+from sockpid_gen.kernel import source
+from sockpid_gen.table import shard
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 
@@ -103,7 +100,7 @@ def types(byte_order: str = "little") -> Btf:
 @pytest.mark.parametrize("arch", ARCHES.values(), ids=lambda arch: arch.name)
 def test_archived_rows_answer_as_the_kernel_does(arch: Arch) -> None:
     btf, pointer_size = types(arch.byte_order), arch.pointer_size
-    rows = describe_btf(btf_finder.BtfTypes(btf.data, arch).prog, btf, pointer_size, ROOTS)
+    rows = describe_btf(finder.BtfTypes(btf.data, arch).prog, btf, pointer_size, ROOTS)
     assert {"struct sock", "struct sock_common", "struct upid", "enum state"} <= rows.keys()
     assert "struct socket" not in rows  # behind a pointer
     assert rows["struct gone"] is None
@@ -129,9 +126,9 @@ def test_a_name_of_several_types_gets_no_row_but_is_spelled_out() -> None:
     other = b.struct("twin", 8, ("a", u32, 32))
     b.struct("sock", 12, ("first", one, 0), ("second", other, 32))
     btf = Btf(b.build())
-    first_seen = describe(btf_finder.BtfTypes(btf.data, X86_64).prog, ("struct sock", "struct twin"))
+    first_seen = describe(finder.BtfTypes(btf.data, X86_64).prog, ("struct sock", "struct twin"))
     assert shared_names(btf, first_seen, 8) == {"struct twin"}
-    rows = describe_btf(btf_finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock", "struct twin"))
+    rows = describe_btf(finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock", "struct twin"))
     assert rows.keys() == {"struct sock"}
     fields = {"struct sock": frozenset({"first.a", "second.a", "second"})}
     assert Archived(rows).extract(fields, 8) == btf.extract(fields, 8)
@@ -143,7 +140,7 @@ def test_types_that_pahole_did_not_unite_are_one() -> None:
     twins = [b.struct("twin", 4, ("a", u32, 0)) for _ in range(2)]
     b.struct("sock", 8, ("first", twins[0], 0), ("second", twins[1], 32))
     btf = Btf(b.build())
-    rows = describe_btf(btf_finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock", "struct twin"))
+    rows = describe_btf(finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock", "struct twin"))
     assert rows.keys() == {"struct sock", "struct twin"}
 
 
@@ -155,7 +152,7 @@ def test_names_that_the_preprocessor_numbered_make_no_other_type() -> None:
         either = b.struct("", 4, ("new", u32, 0), (f"__UNIQUE_ID_rh_kabi_hide{number}", hidden, 0), kind=5)
         b.struct("task_struct", 8, ("flags", u32, 0), ("", either, 32))
     btf = Btf(b.build())
-    rows = describe_btf(btf_finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct task_struct",))
+    rows = describe_btf(finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct task_struct",))
     assert list(members(rows["struct task_struct"])) == ["flags", "new"]
     fields = {"struct task_struct": frozenset({"flags", "new", "old"})}
     assert Archived(rows).extract(fields, 8) == btf.extract(fields, 8)
@@ -163,13 +160,13 @@ def test_names_that_the_preprocessor_numbered_make_no_other_type() -> None:
 
 def test_two_readers_have_to_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     btf = types()
-    rows = describe(btf_finder.BtfTypes(btf.data, X86_64).prog, ("struct sock",))
+    rows = describe(finder.BtfTypes(btf.data, X86_64).prog, ("struct sock",))
     row: Any = rows["struct sock"]
     assert [name for name in members(row) if "sk_low" in name or "word" in name] == ["sk_word", "sk_low"]
     row["members"][3][1] += 8
-    monkeypatch.setattr("sockpid_gen.archive_types.describe", lambda *_: rows)
+    monkeypatch.setattr("sockpid_gen.archive.types.describe", lambda *_: rows)
     with pytest.raises(BtfError, match="two readers of BTF disagree about struct sock"):
-        describe_btf(btf_finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock",))
+        describe_btf(finder.BtfTypes(btf.data, X86_64).prog, btf, 8, ("struct sock",))
 
 
 @pytest.fixture
@@ -177,7 +174,7 @@ def kernel(tmp_path: Path) -> archive.Kernel:
     path = tmp_path / "vmlinux"
     path.write_bytes(make.elf())
     with source.open_source(path) as opened:
-        return archive_record.record_of(opened)
+        return record.record_of(opened)
 
 
 def test_a_file_gives_back_what_was_put_in(kernel: archive.Kernel, tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from typing import Dict, List, NamedTuple
 
 import pytest
 
-from sockpid.layout import Wanted
-from sockpid_gen import check, cli, wanted
+from sockpid.table.layout import Wanted
+from sockpid_gen.cli import cli
+from sockpid_gen.extraction import wanted
+from sockpid_gen.table import check
 from tests import kernel_files as make
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 WANTED: Wanted = {"struct sock": frozenset(("sk_protocol", "state", "gone"))}
 
 
@@ -175,18 +177,18 @@ def test_version_and_reader_that_leaves() -> None:
 
 IMPORTED = """
 import sys
-from sockpid_gen import cli
+from sockpid_gen.cli import cli
 cli.load(*sys.argv[1:])
 commands = {}
 for command in cli.app.registered_commands:
-    module = command.callback.__module__.partition(".")[2]
+    module = command.callback.__module__.rpartition(".")[2]
     commands[command.name or command.callback.__name__.replace("_", "-")] = module
 import json
 print(json.dumps(commands))
 """
 
 
-@pytest.mark.parametrize(("argument", "commands"), [("image", {"image": "cli_image"}), ("unknown", cli.HOMES)])
+@pytest.mark.parametrize(("argument", "commands"), [("image", {"image": "image"}), ("unknown", cli.HOMES)])
 def test_a_start_imports_the_module_of_its_command_alone(argument: str, commands: Dict[str, str]) -> None:
     program = [sys.executable, "-c", IMPORTED, argument]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -195,7 +197,7 @@ def test_a_start_imports_the_module_of_its_command_alone(argument: str, commands
 
 
 def test_help_tells_of_the_commands_in_one_order_however_they_were_imported() -> None:
-    code = "import sockpid_gen.cli_verify, sockpid_gen.cli_table\nfrom sockpid_gen import cli, man\n"
+    code = "import sockpid_gen.cli.verify, sockpid_gen.cli.table\nfrom sockpid_gen.cli import cli, man\n"
     code += "print(*(command.name for command in man.commands()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.split() == list(cli.HOMES)

@@ -16,12 +16,14 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import pytest
 
 from sockpid.errors import SourceError
-from sockpid_gen import apt, archive, crawl, crawl_plan, crawl_task, refresh
-from sockpid_gen.crawl_plan import File, Task
+from sockpid_gen.archive import archive, refresh
+from sockpid_gen.crawl import apt, crawl, plan
+from sockpid_gen.crawl import task as crawl_task
+from sockpid_gen.crawl.plan import File, Task
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 from tests.dying import Dying
-from tests.unit import test_gen_dwarf
+from tests.unit.gen.dwarf import test_dwarf as test_gen_dwarf
 
 KILLS = int(os.environ.get("SOCKPID_TEST_KILLS", "3"))
 
@@ -91,7 +93,7 @@ def crawled(tasks: List[Task], place: Path) -> Dict[str, bytes]:
 
 
 def test_order_makes_no_difference(mirror: Path, tmp_path: Path) -> None:
-    tasks = crawl_plan.of_places([str(mirror)])
+    tasks = plan.of_places([str(mirror)])
     assert len(tasks) == 15
     first = crawled(tasks, tmp_path / "a")
     assert first.keys() == {
@@ -195,9 +197,9 @@ def test_a_cluster_gives_the_same_bytes(mirror: Path, tmp_path: Path) -> None:
 def test_a_worker_that_dies_costs_its_own_kernel_only(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks = crawl_plan.of_places([str(mirror)])
+    tasks = plan.of_places([str(mirror)])
     deadly = next(task for task in tasks if "6.1.0-4_" in task.file.name)
-    monkeypatch.setattr("sockpid_gen.crawl.crawl_task.run", Dying(deadly.key))
+    monkeypatch.setattr("sockpid_gen.crawl.crawl.crawl_task.run", Dying(deadly.key))
     state = crawl.State(tmp_path)
     crawl.run(tasks, state, 2, None, lambda *_: None)
     assert (deadly.file.name, f"{deadly.file.name}: the process that read it died") in state.failures(tasks)
@@ -218,7 +220,7 @@ def test_two_crawls_do_not_share_a_state(mirror: Path, tmp_path: Path) -> None:
 
 def test_damaged_state_is_as_good_as_none(mirror: Path, tmp_path: Path) -> None:
     state = crawl.State(tmp_path / "state")
-    task = crawl_plan.of_places([str(mirror)])[0]
+    task = plan.of_places([str(mirror)])[0]
     state.save(task, crawl_task.run(task))
     assert crawl.todo([task], state.done()) == []
     (file,) = (tmp_path / "state").rglob("*.json")
@@ -229,24 +231,24 @@ def test_damaged_state_is_as_good_as_none(mirror: Path, tmp_path: Path) -> None:
 def test_the_debug_package_is_read_if_the_image_has_no_types(tmp_path: Path) -> None:
     image = package(tmp_path, "6.1.0-1", 1, types=False)
     debug = package(tmp_path, "6.1.0-1", 1, "-dbg")
-    (task,) = crawl_plan.of_places([str(tmp_path)])
-    assert task == Task(crawl_plan.of_path(image), crawl_plan.of_path(debug))
+    (task,) = plan.of_places([str(tmp_path)])
+    assert task == Task(plan.of_path(image), plan.of_path(debug))
     outcome = crawl_task.run(task)
     assert outcome.kernel is not None
-    assert outcome.kernel["sources"] == [[debug.name, crawl_plan.sum_of(debug)]]
-    assert crawl.todo([task], {crawl_plan.sum_of(debug)}) == []
+    assert outcome.kernel["sources"] == [[debug.name, plan.sum_of(debug)]]
+    assert crawl.todo([task], {plan.sum_of(debug)}) == []
 
 
 def test_content_that_the_index_does_not_name_is_refused(tmp_path: Path) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
     outcome = crawl_task.run(Task(File(str(path), "0" * 64)))
     assert outcome.error is not None
-    assert f"its SHA-256 is {crawl_plan.sum_of(path)}, not 000" in outcome.error
+    assert f"its SHA-256 is {plan.sum_of(path)}, not 000" in outcome.error
 
 
 def test_content_that_changed_since_it_was_planned_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
-    (task,) = crawl_plan.of_places([str(path)])
+    (task,) = plan.of_places([str(path)])
     with monkeypatch.context() as patched:  # once is enough as long as nothing has changed
         patched.setattr(crawl_task, "sum_of", lambda path: pytest.fail(f"{path} is summed up again"))
         assert crawl_task.run(task).kernel is not None
@@ -257,7 +259,7 @@ def test_content_that_changed_since_it_was_planned_is_refused(tmp_path: Path, mo
 def test_apt_refuses_a_file_with_another_sum(tmp_path: Path) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
     fetched = tmp_path / "fetched"
-    apt.download(path.as_uri(), crawl_plan.sum_of(path), fetched)
+    apt.download(path.as_uri(), plan.sum_of(path), fetched)
     assert fetched.read_bytes() == path.read_bytes()
     with pytest.raises(SourceError, match="Hash Sum mismatch"):
         apt.download(path.as_uri(), "0" * 64, tmp_path / "other")
@@ -292,7 +294,7 @@ def test_addresses_are_fetched_and_forgotten_or_kept(
     tmp_path: Path, keep: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = package(tmp_path, "6.1.0-1", 1)
-    task = Task(File(f"https://mirror.invalid/pool/{path.name}", crawl_plan.sum_of(path)))
+    task = Task(File(f"https://mirror.invalid/pool/{path.name}", plan.sum_of(path)))
     kept = tmp_path / "kept"
     fetched = []
 
@@ -332,7 +334,7 @@ def test_an_index_gives_each_kernel_once_newest_first() -> None:
         offered("linux-image-amd64-signed-template"),
         offered("linux-headers-6.1.0-1-amd64"),
     ]
-    tasks = crawl_plan.of_index(index + index[:2], "amd64")
+    tasks = plan.of_index(index + index[:2], "amd64")
     assert [(t.file.name, t.debug and t.debug.name) for t in tasks] == [
         ("linux-binary-7.2.1+deb14-amd64_7.2.1-1.deb", None),
         ("linux-image-6.1.0-10-amd64_6.1.10-1.deb", None),
@@ -344,11 +346,11 @@ def test_an_index_gives_each_kernel_once_newest_first() -> None:
 
 def test_kernels_without_btf_are_read_from_their_debug_packages() -> None:
     index = [offered("linux-image-6.1.0-1-armmp"), offered("linux-image-6.1.0-1-armmp-dbg")]
-    (task,) = crawl_plan.of_index(index, "armhf")
+    (task,) = plan.of_index(index, "armhf")
     assert (task.file.name, task.debug) == ("linux-image-6.1.0-1-armmp-dbg_6.1.1-1.deb", None)
 
 
 def test_lists_are_read_in_turn() -> None:
     one, other = ([Task(File(f"{name}{number}")) for number in range(3)] for name in "ab")
-    found = crawl_plan.interleave([one, other[:1], one])
+    found = plan.interleave([one, other[:1], one])
     assert [task.file.uri for task in found] == ["a0", "b0", "a1", "a2"]

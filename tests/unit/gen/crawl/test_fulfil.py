@@ -11,12 +11,14 @@ from typing import Any, Iterator, NamedTuple
 import pytest
 from typer.testing import CliRunner, Result
 
-from sockpid import request, table
 from sockpid.errors import RequestError, SockpidError, SourceError
-from sockpid.layout import Field, Layout, Struct
-from sockpid_gen import Table, fulfil
-from sockpid_gen.cli import load
-from sockpid_gen.entry import KernelEntry
+from sockpid.request import request
+from sockpid.table import table
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen import Table
+from sockpid_gen.cli.cli import load
+from sockpid_gen.crawl import fulfil
+from sockpid_gen.extraction.entry import KernelEntry
 from tests import kernel_files as make
 
 ASKED = request.Request(

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Dict
 import pytest
 
 from sockpid.errors import SourceError
-from sockpid.layout import Field, Struct
+from sockpid.table.layout import Field, Struct
 from sockpid_gen import Table
-from sockpid_gen.extraction import extract
-from sockpid_gen.source import open_source
+from sockpid_gen.extraction.extraction import extract
+from sockpid_gen.kernel.source import open_source
 from tests import kernel_files as make
 
 WANTED = {"struct sock": frozenset(("state", "next[1]"))}

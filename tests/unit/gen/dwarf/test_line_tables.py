@@ -11,8 +11,8 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from sockpid.errors import SourceError
-from sockpid_gen.dwarf import file_names
-from sockpid_gen.line_tables import FileNames
+from sockpid_gen.dwarf.dwarf import file_names
+from sockpid_gen.dwarf.line_tables import FileNames
 
 COMPILERS = pytest.mark.parametrize("compiler", ["gcc", "clang-14"])
 

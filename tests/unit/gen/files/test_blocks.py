@@ -15,8 +15,8 @@ from unittest.mock import patch
 import pytest
 
 from sockpid.errors import SourceError
-from sockpid_gen import blocks, package
-from sockpid_gen.source import open_source
+from sockpid_gen.files import blocks, package
+from sockpid_gen.kernel.source import open_source
 from tests import kernel_files as make
 
 VMLINUX = "./usr/lib/debug/lib/modules/6.1/vmlinux"
@@ -145,7 +145,7 @@ def test_a_dictionary_of_any_size(tmp_path: Path) -> None:
     path = tmp_path / "k.deb"
     path.write_bytes(make.ar({"debian-binary": b"2.0\n", "data.tar.xz": bytes(packed)}))
     code = (
-        "import re, sys\nfrom sockpid.errors import SourceError\nfrom sockpid_gen import blocks, package\n"
+        "import re, sys\nfrom sockpid.errors import SourceError\nfrom sockpid_gen.files import blocks, package\n"
         "file = open(sys.argv[1], 'rb')\n_, offset, size = package.deb.data(file)\n"
         "rest = blocks.from_last(blocks.Part(file, offset, size, lambda _: None), re.compile('none'), 1 << 30)\n"
         "print(rest, int(re.search('VmHWM:[^0-9]*([0-9]+)', open('/proc/self/status').read())[1]) >> 10)\n"

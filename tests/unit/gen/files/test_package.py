@@ -17,8 +17,9 @@ from typing import Dict, List, Optional
 import pytest
 
 from sockpid.errors import NoTypesError, SockpidError, SourceError
-from sockpid_gen import decompress, package, source, stream
-from sockpid_gen.source import Given, each_source, open_source
+from sockpid_gen.files import decompress, package, stream
+from sockpid_gen.kernel import source
+from sockpid_gen.kernel.source import Given, each_source, open_source
 from tests import kernel_files as make
 
 if sys.version_info >= (3, 14):
@@ -252,7 +253,7 @@ def peak_of(call: str) -> int:
     """
     code = (
         "import re, sys\nfrom pathlib import Path\nfrom sockpid.errors import SourceError\n"
-        "from sockpid_gen import package, decompress, source\n"
+        "from sockpid_gen.files import package, decompress; from sockpid_gen.kernel import source\n"
         "package.TOTAL_MAX = 150 << 20\npackage.FILE_MAX = 50 << 20\n"
         f"try:\n    {call}\nexcept SourceError:\n    pass\nelse:\n    sys.exit('no error')\n"
         "print(int(re.search('VmHWM: *\\t*([0-9 ]+) kB', open('/proc/self/status').read())[1]) >> 10)\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sockpid import kernel
 from sockpid.errors import SourceError, UnsupportedArchError
-from sockpid_gen import sections
+from sockpid.host import kernel
+from sockpid_gen.files import sections
 from tests import kernel_files as make
 
 

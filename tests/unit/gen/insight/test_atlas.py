@@ -10,11 +10,12 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from playwright.sync_api import Browser, Page
 
-from sockpid.layout import Field
-from sockpid_gen import Table, atlas
+from sockpid.table.layout import Field
+from sockpid_gen import Table
+from sockpid_gen.insight import atlas
 from tests.browser import open_page
-from tests.unit.test_gen_cli import Tool
-from tests.unit.test_gen_insight import CLOUD, GONE, NEW, OLD, SAME, UPDATE, kernel
+from tests.unit.gen.cli.test_cli import Tool
+from tests.unit.gen.insight.test_insight import CLOUD, GONE, NEW, OLD, SAME, UPDATE, kernel
 
 PROTOCOL = '[data-arch=x86_64] [data-field="struct sock.sk_protocol"]'
 
@@ -151,7 +152,7 @@ def test_many_kernels_stay_readable(chromium: Browser, tmp_path: Path) -> None:
 def test_the_command_draws_the_published_table(
     chromium: Browser, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[4])
     path = tmp_path / "atlas.html"
     ran = Tool(capfd, monkeypatch)("atlas", "-o", str(path))
     kernels = len(Table.load("offsets"))

@@ -10,14 +10,15 @@ import pytest
 
 from sockpid.arch import ARCHES
 from sockpid.errors import UsageError
-from sockpid.insn import CALL, Insn
-from sockpid.layout import Field, Layout, Struct
-from sockpid.relocate import POISON
-from sockpid_gen import KernelEntry, Table, cover, diff, disasm, explain, uses
-from sockpid_gen.wanted import image_for, wanted_fields
-from tests.unit.test_gen_cli import Tool
+from sockpid.image.insn import CALL, Insn
+from sockpid.image.relocate import POISON
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen import KernelEntry, Table
+from sockpid_gen.extraction.wanted import image_for, wanted_fields
+from sockpid_gen.insight import cover, diff, disasm, explain, uses
+from tests.unit.gen.cli.test_cli import Tool
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 MOVED = "struct sock.sk_protocol"
 AT_540 = Field(540 * 8, 16)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Callable, Optional
 import pytest
 
 from sockpid.arch import ARCHES
-from sockpid_gen import front, vmlinux
-from sockpid_gen.source import open_source
+from sockpid_gen.kernel import front, vmlinux
+from sockpid_gen.kernel.source import open_source
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 

@@ -8,11 +8,11 @@ from typing import Dict
 
 import pytest
 
-from sockpid import btf_header
-from sockpid.btf import Btf
+from sockpid.btf import header
+from sockpid.btf.btf import Btf
 from sockpid.errors import SourceError
-from sockpid.layout import Field, Struct
-from sockpid_gen import module
+from sockpid.table.layout import Field, Struct
+from sockpid_gen.kernel import module
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 
@@ -27,7 +27,7 @@ def base() -> Btf:
 
 def split_btf(base: Btf) -> bytes:
     """struct tls_context { unsigned short a; struct sock in; }, of whose members' types only the kernel knows."""
-    strings = btf_header.split(make.btf()).strings
+    strings = header.split(make.btf()).strings
     b = BtfBuilder(first_id=len(base) + 1, first_string=strings.stop - strings.start)
     (sock,) = base.find(["sock"], frozenset((4,)))["sock"]
     b.struct("tls_context", 8, ("a", 1, 0), ("in", sock, 32))

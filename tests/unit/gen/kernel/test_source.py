@@ -16,9 +16,9 @@ import pytest
 
 from sockpid.arch import of_elf
 from sockpid.errors import SockpidError, SourceError, UnsupportedArchError, UsageError
-from sockpid_gen import vmlinux
-from sockpid_gen.source import Given, KernelSource, open_source
-from sockpid_gen.vmlinuz import unpack
+from sockpid_gen.kernel import vmlinux
+from sockpid_gen.kernel.source import Given, KernelSource, open_source
+from sockpid_gen.kernel.vmlinuz import unpack
 from tests import kernel_files as make
 
 if sys.version_info >= (3, 14):

@@ -11,12 +11,13 @@ from typing import Any, Dict, Mapping, Optional
 
 import pytest
 
-from sockpid import table
 from sockpid.arch import ARCHES
 from sockpid.errors import ConflictError, SchemaError, TableError
-from sockpid.layout import Enum, Field, Layout, Struct
-from sockpid_gen import KernelEntry, check, shard
-from sockpid_gen.wanted import wanted_fields
+from sockpid.table import table
+from sockpid.table.layout import Enum, Field, Layout, Struct
+from sockpid_gen import KernelEntry
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.table import check, shard
 
 NAME = "x86_64/6.1.json"
 

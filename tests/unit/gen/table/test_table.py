@@ -9,8 +9,9 @@ import pytest
 
 import sockpid_gen
 from sockpid.errors import ConflictError, TableError, UsageError
-from sockpid.layout import Field, Layout, Struct
-from sockpid_gen import KernelEntry, Table, release
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen import KernelEntry, Table
+from sockpid_gen.kernel import release
 
 
 def layout(offset: int = 540, **more: Optional[Field]) -> Layout:

@@ -10,10 +10,14 @@ from typing import Any, Iterable, Iterator, List, Sequence
 import pytest
 
 from sockpid.errors import SourceError, UsageError
-from sockpid.layout import Field, Struct
-from sockpid.table import series_of
-from sockpid_gen import KernelEntry, Table, apt, cli_crawl, sampling, verify, verify_report
-from tests.unit.test_gen_table import kernel
+from sockpid.table.layout import Field, Struct
+from sockpid.table.table import series_of
+from sockpid_gen import KernelEntry, Table
+from sockpid_gen.cli import crawl
+from sockpid_gen.crawl import apt
+from sockpid_gen.verify import report as verify_report
+from sockpid_gen.verify import sampling, verify
+from tests.unit.gen.table.test_table import kernel
 
 ARCHES = {"x86_64": "amd64", "aarch64": "arm64", "s390x": "s390x"}
 
@@ -148,7 +152,7 @@ def test_packages_are_fetched_in_the_version_asked_for(tmp_path: Path, monkeypat
 
 def test_the_committed_report_is_of_the_published_table() -> None:
     """Twenty kernels or more of all architectures, each in the table, none of which differs from its DWARF."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     text = (root / "docs/verify.json").read_text()
     report = json.loads(text)
     assert verify_report.page(report) == (root / "docs/verify.md").read_text()
@@ -194,5 +198,5 @@ def test_a_crawl_looks_at_each_new_kernel_once_and_fills_up_what_failed(
     monkeypatch.setattr(sampling, "Fetcher", Apt)
     monkeypatch.setattr(Table, "load", lambda _: new)
     names = {str(k.provenance["source"]) for k in new}
-    verdicts = cli_crawl._checked(3, names, tmp_path, [str(tmp_path)], ["trixie"], tmp_path, True)
+    verdicts = crawl._checked(3, names, tmp_path, [str(tmp_path)], ["trixie"], tmp_path, True)
     assert sorted(looked) == sorted(v.kernel.release for v in verdicts) == [k.release for k in new]

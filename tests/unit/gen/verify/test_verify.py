@@ -8,13 +8,15 @@ from typing import Any, Dict, Optional
 
 import pytest
 
-from sockpid import observed
 from sockpid.arch import ARCHES
 from sockpid.errors import SourceError, UsageError
-from sockpid.layout import Field, Layout, Struct
-from sockpid.selfcheck import Result
-from sockpid_gen import KernelEntry, Table, drgn_layout, extract, verify
-from sockpid_gen.wanted import wanted_fields
+from sockpid.selfcheck import observed
+from sockpid.selfcheck.selfcheck import Result
+from sockpid.table.layout import Field, Layout, Struct
+from sockpid_gen import KernelEntry, Table, extract
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.wanted import wanted_fields
+from sockpid_gen.verify import verify
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 

@@ -12,13 +12,14 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from sockpid.arch import ARCHES
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, SourceError
-from sockpid.layout import Enum, Field, Layout, Struct, Wanted
-from sockpid_gen import btf_finder, drgn_layout, pahole
-from sockpid_gen.difference import compare
-from sockpid_gen.extraction import ALWAYS, extract
-from sockpid_gen.source import KernelSource, open_source
+from sockpid.table.layout import Enum, Field, Layout, Struct, Wanted
+from sockpid_gen.btf import finder, pahole, stream
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.difference import compare
+from sockpid_gen.extraction.extraction import ALWAYS, extract
+from sockpid_gen.kernel.source import KernelSource, open_source
 from tests import kernel_files as make
 from tests.btf_builder import BtfBuilder
 
@@ -75,7 +76,7 @@ def test_both_readers_agree(arch: str) -> None:
     machine = ARCHES[arch]
     btf = Btf(rich_btf(machine.byte_order))
     ours = btf.extract(RICH, machine.pointer_size)
-    assert compare(ours, drgn_layout.extract(btf_finder.BtfTypes(btf.data, machine).prog, RICH)) == []
+    assert compare(ours, drgn_layout.extract(finder.BtfTypes(btf.data, machine).prog, RICH)) == []
     row = ours["struct s"]
     assert isinstance(row, Struct)
     assert row.fields["p"] == Field(0, machine.pointer_size * 8)
@@ -85,7 +86,7 @@ def test_both_readers_agree(arch: str) -> None:
 
 def test_every_type_can_be_made() -> None:
     btf = Btf(rich_btf("little"))
-    types = btf_finder.BtfTypes(btf.data, ARCHES["x86_64"])
+    types = finder.BtfTypes(btf.data, ARCHES["x86_64"])
     for type_id in btf.ids():
         assert isinstance(types.type(type_id), drgn.Type)
 
@@ -95,7 +96,7 @@ def test_finder_refuses_what_is_no_type_and_cycles() -> None:
     func = b.record(12, "f", b.record(13, "", 0))
     cycle = b.record(10, "", b.next_id)
     btf = Btf(b.build())
-    types = btf_finder.BtfTypes(btf.data, ARCHES["x86_64"])
+    types = finder.BtfTypes(btf.data, ARCHES["x86_64"])
     with pytest.raises(BtfError, match="is not a type"):
         types.type(func)
     with pytest.raises(BtfError, match="reference cycle"):
@@ -107,7 +108,7 @@ def test_what_drgn_refuses_is_damaged_btf() -> None:
     pointer = b.pointer(0)
     b.bitfield_struct("s", 8, ("p", pointer, 0, 3))
     b.struct("t", 8, ("f", b.record(7, "declared", 0), 0))
-    prog = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"]).prog
+    prog = finder.BtfTypes(b.build(), ARCHES["x86_64"]).prog
     with pytest.raises(BtfError, match="BTF type 1 as a bit field of 3: bit field must be integer"):
         drgn_layout.extract(prog, {"struct s": frozenset("p")})
     with pytest.raises(SourceError, match="struct t is damaged: cannot get size of incomplete structure"):
@@ -115,7 +116,7 @@ def test_what_drgn_refuses_is_damaged_btf() -> None:
 
 
 def test_finder_knows_no_files() -> None:
-    prog = btf_finder.BtfTypes(make.btf(), ARCHES["x86_64"]).prog
+    prog = finder.BtfTypes(make.btf(), ARCHES["x86_64"]).prog
     assert prog.type("struct sock").size == 4
     with pytest.raises(LookupError):
         prog.type("struct sock", "net/core/sock.c")
@@ -255,21 +256,21 @@ def test_copies_and_ends_of_strings_are_names_for_drgn_too(first: str) -> None:
     places = {"tail": len(b.strings) + 4, "sock": len(b.strings) + 9}
     b.strings += b"tcp_sock\0sock\0sock\0"
     b.record(4, places[first], 4, (x, u32, 0), vlen=1)
-    types = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"])
+    types = finder.BtfTypes(b.build(), ARCHES["x86_64"])
     wanted = {"struct sock": frozenset("x")}
     assert drgn_layout.extract(types.prog, wanted, types.namesakes)["struct sock"] == Struct(
         "struct sock", 4, {"x": Field(0, 32)}
     )
     b.record(4, places["sock"] + 5, 8, (x, u32, 32), vlen=1)
-    types = btf_finder.BtfTypes(b.build(), ARCHES["x86_64"])
+    types = finder.BtfTypes(b.build(), ARCHES["x86_64"])
     with pytest.raises(SourceError, match="several different types called 'struct sock'"):
         drgn_layout.extract(types.prog, wanted, types.namesakes)
 
 
 def test_the_two_readers_of_btf_share_nothing() -> None:
     """What both would get wrong, they would agree on."""
-    for name in ("btf_stream", "btf_finder", "drgn_layout"):
-        tree = ast.parse((Path(btf_finder.__file__).parent / f"{name}.py").read_text())
+    for reader in (stream, finder, drgn_layout):
+        tree = ast.parse(Path(reader.__file__).read_text())
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert not [module for module in modules if module and module.startswith("sockpid.btf")]
@@ -321,10 +322,10 @@ def test_btf_agrees_with_dwarf_of_the_same_c(tmp_path: Path, arch: str, bpf: str
         ),
         "enum e": frozenset("AB"),
     }
-    dwarf = drgn.Program(btf_finder.platform(ARCHES[arch]))
+    dwarf = drgn.Program(finder.platform(ARCHES[arch]))
     dwarf.extra_module("s", create=True).try_file(str(tmp_path / "dwarf.o"), force=True)
     expected = drgn_layout.extract(dwarf, wanted)
-    assert compare(drgn_layout.extract(btf_finder.BtfTypes(btf.data, ARCHES[arch]).prog, wanted), expected) == []
+    assert compare(drgn_layout.extract(finder.BtfTypes(btf.data, ARCHES[arch]).prog, wanted), expected) == []
     assert compare(btf.extract(wanted, 8), expected) == []
     row = expected["struct s"]
     assert isinstance(row, Struct)
@@ -344,7 +345,7 @@ def test_pahole_reads_dwarf_as_drgn_does(tmp_path: Path, arch: str) -> None:
         "struct s": frozenset(["a", "b", "c", "in", "in[1].x", "in[1].u", "p", "tail", "gone"]),
         "enum e": frozenset("AB"),
     }
-    prog = drgn.Program(btf_finder.platform(ARCHES[arch]))
+    prog = drgn.Program(finder.platform(ARCHES[arch]))
     assert prog.extra_module("s", create=True).try_file(str(tmp_path / "s.o"), force=True) is None
     with (tmp_path / "s.o").open("rb") as file:
         ours = Btf(pahole.encode(file)).extract(wanted, 8)

@@ -17,10 +17,11 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from sockpid.arch import ARCHES
-from sockpid.btf import Btf
-from sockpid.layout import Enum, Field, Struct, Wanted
-from sockpid_gen import btf_finder, drgn_layout, pahole
-from sockpid_gen.difference import compare
+from sockpid.btf.btf import Btf
+from sockpid.table.layout import Enum, Field, Struct, Wanted
+from sockpid_gen.btf import finder, pahole
+from sockpid_gen.extraction import drgn_layout
+from sockpid_gen.extraction.difference import compare
 
 TYPES = """
 enum small { SMALL_A, SMALL_B = 7 };
@@ -258,7 +259,7 @@ def test_layouts_are_those_of_the_compiler(tmp_path: Path, combination: Combinat
     path = compiled(combination, tmp_path)
     expected, asked, arch = truth(path, combination), wanted(combination), ARCHES[combination.arch]
     if combination.reads == "dwarf":
-        prog = drgn.Program(btf_finder.platform(arch))
+        prog = drgn.Program(finder.platform(arch))
         prog.extra_module("s", create=True).try_file(str(path), force=True)
         assert compare(drgn_layout.extract(prog, asked), expected) == []
         return
@@ -272,7 +273,7 @@ def test_layouts_are_those_of_the_compiler(tmp_path: Path, combination: Combinat
             section = ELFFile(file).get_section_by_name(".BTF")
             assert section is not None
             content = section.data()
-    types = btf_finder.BtfTypes(content, arch)
+    types = finder.BtfTypes(content, arch)
     by_drgn = drgn_layout.extract(types.prog, asked, types.namesakes)
     by_sockpid = Btf(content).extract(asked, arch.pointer_size)
     assert compare(by_drgn, expected) == []

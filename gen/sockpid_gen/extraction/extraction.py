@@ -10,15 +10,15 @@ import os
 from typing import TYPE_CHECKING, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import sockpid
-from sockpid import hooks
 from sockpid.arch import Arch
-from sockpid.btf import Btf
+from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, SourceError
-from sockpid.layout import Layout, Struct, Wanted
+from sockpid.image import hooks
+from sockpid.table.layout import Layout, Struct, Wanted
+from sockpid_gen.dwarf import dwarf
+from sockpid_gen.kernel.source import KernelSource
 
-from . import dwarf
 from .difference import compare, words
-from .source import KernelSource
 
 if TYPE_CHECKING:
     import drgn
@@ -92,14 +92,17 @@ def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hoo
 
 def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[Btf]]:
     """The answers, and the BTF. DWARF is read before it, and gone then: together they would need more memory."""
-    from . import btf_finder, drgn_layout, dwarf_names
+    from sockpid_gen.btf import finder
+    from sockpid_gen.dwarf import names
+
+    from . import drgn_layout
 
     found: List[Answer] = []
     try:
         if kernel.dwarf is not None:
             prog = dwarf_program(kernel)
             # To look at all definitions takes ten times as long as all else. Where there is BTF, it has them all, too.
-            every = [dwarf_names.Definitions(prog, kernel.dwarf)] if kernel.btf is None else []
+            every = [names.Definitions(prog, kernel.dwarf)] if kernel.btf is None else []
             layout = drgn_layout.extract(prog, wanted, *every)
             missing = [name for name, row in layout.items() if row is None]
             doubts = dwarf.doubts(kernel.dwarf, missing) if missing else {}
@@ -109,7 +112,7 @@ def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[
         if kernel.btf is None:
             return _of_a_kernel(kernel.arch, found), None
         btf = Btf(bytes(kernel.btf))
-        types = btf_finder.BtfTypes(btf.data, kernel.arch)
+        types = finder.BtfTypes(btf.data, kernel.arch)
         theirs = drgn_layout.extract(types.prog, wanted, types.namesakes)
         ours = btf.extract(wanted, kernel.arch.pointer_size)
         return _of_a_kernel(
@@ -138,10 +141,10 @@ def dwarf_program(kernel: KernelSource) -> drgn.Program:
     """A drgn program with the types of a kernel's DWARF. Raises SourceError if it cannot be read."""
     import drgn
 
-    from . import btf_finder
+    from sockpid_gen.btf import finder
 
     assert kernel.dwarf is not None
-    prog = drgn.Program(btf_finder.platform(kernel.arch))
+    prog = drgn.Program(finder.platform(kernel.arch))
     module = prog.extra_module("vmlinux", create=True)
     try:
         # Not load_debug_info(): in a program without modules it ignores a vmlinux without a word.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, FrozenSet, List, NamedTuple
 
-from sockpid.layout import Field, Layout, Struct
+from sockpid.table.layout import Field, Layout, Struct
 
 
 class Difference(NamedTuple):

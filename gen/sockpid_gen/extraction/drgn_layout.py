@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterable, Optional
 import drgn
 
 from sockpid.errors import SourceError
-from sockpid.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
+from sockpid.table.layout import Enum, Field, Layout, Struct, Type, Wanted, parse_path
 
 Namesakes = Callable[[str], Iterable[drgn.Type]]
 """Gives the definitions of a type by its name: there may be several, of which drgn chooses one."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Dict, Generator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from sockpid.errors import ConflictError
-from sockpid.layout import Layout, Wanted
-from sockpid.table import is_measured
+from sockpid.table.layout import Layout, Wanted
+from sockpid.table.table import is_measured
+from sockpid_gen.files.stream import Tick
+from sockpid_gen.kernel import source
 
-from . import extraction, source
+from . import extraction
 from .difference import compare, words
-from .stream import Tick
 from .wanted import wanted_fields
 
 

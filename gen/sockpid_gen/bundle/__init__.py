@@ -1,0 +1,1 @@
+"""What goes into the one file that is deployed, and the executable for hosts without Python."""

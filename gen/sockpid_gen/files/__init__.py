@@ -1,0 +1,1 @@
+"""Packages and images as streams of bytes: tar, deb, rpm, zip, the compressions, ELF sections."""

@@ -1,0 +1,1 @@
+"""The link step: a clang object with CO-RE relocations in, the bytecode image out."""

@@ -1,0 +1,1 @@
+"""The table of offsets that is published: shards written, merged, checked, counted."""

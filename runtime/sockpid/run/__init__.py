@@ -1,0 +1,1 @@
+"""`sockpid run`, from the start to the last event: signals, configuration, outputs, sums."""
