@@ -78,7 +78,7 @@ collector: setup setup-test  ## the OpenTelemetry collector, built from Debian's
 	SOCKPID_COLLECTOR=1 $(PYTEST) tests/docs/test_collector.py
 
 tamper: setup  ## every byte of a bundle flipped in turn, a quarter of an hour
-	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/deploy/test_bundle.py -k flipped_bytes
+	SOCKPID_TAMPER_ALL=1 $(PYTEST) tests/unit/bundle/test_bundle.py -k flipped_bytes
 
 lab: setup setup-test  ## every kernel of the mirrors by every mechanism, into docs/support-matrix.md; LAB='--arch s390x'
 	$(BIN)/python -m tests.vm matrix $(LAB)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator
 
 from sockpid.cli import parser
-from sockpid.deploy.commands import Command, commands
+from sockpid.manual.commands import Command, commands
 from sockpid_gen.cli import man
 
 from .page import ROOT

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sockpid.cli import parser
-from sockpid.deploy.commands import commands
+from sockpid.manual.commands import commands
 from tests.kernel.conftest import REQUIRED, cannot_load_bpf
 
 from . import reference

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Callable, Dict
 from unittest.mock import patch
 
+from sockpid import elf_notes as notes
 from sockpid.arch import ARCHES
 from sockpid.btf.btf import Btf
 from sockpid.btf.index import Index
 from sockpid.errors import BtfError, SockpidError
-from sockpid.host import elf_notes as notes
 from sockpid.image import image
 from sockpid.table import table
 from sockpid_gen.btf import finder

@@ -59,7 +59,7 @@ def test_wheel_holds_code_tables_and_images(wheels: list[Path]) -> None:
 
 def test_wheel_finds_its_data_from_inside_a_zip(wheels: list[Path]) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid.offsets import data; "
+        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid import data; "
         "from sockpid.probe import tracer; "
         "print(tracer.load_image('big').byte_order, len(data.read('offsets/x86_64/6.1.json')) > 1000)"
     )

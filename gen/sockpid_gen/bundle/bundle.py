@@ -1,6 +1,6 @@
 """Chooses what goes into a bundle: code, images, tables of the kernels asked for, pyroute2, licences.
 
-The form of the file is `sockpid.deploy.bundle`'s. It depends on what goes in alone: not on the clock, the umask, the
+The form of the file is `sockpid.bundle.bundle`'s. It depends on what goes in alone: not on the clock, the umask, the
 order of directories or the version of Python, as long as zlib compresses alike; with `precompile`, on that of the
 interpreter that compiles.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import sockpid
+from sockpid import data
 from sockpid.arch import of_machine
-from sockpid.deploy import bundle
+from sockpid.bundle import bundle
 from sockpid.errors import BundleError, UsageError
 from sockpid.event.text import printable
 from sockpid.image.image import file_name
-from sockpid.offsets import data
 from sockpid.table import table
 from sockpid_gen.table import shard
 

@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 
 from sockpid.arch import of_machine
-from sockpid.deploy import signature
-from sockpid.deploy.bundle import unpack
+from sockpid.bundle import signature
+from sockpid.bundle.bundle import unpack
 from sockpid.errors import UsageError
 from sockpid.event.text import printable
 
@@ -161,7 +161,7 @@ def verify_bundle(
 
 
 def _run(command: List[str], stdin: Optional[bytes]) -> Tuple[int, str]:
-    """How `sockpid.deploy.signature` runs ssh-keygen here."""
+    """How `sockpid.bundle.signature` runs ssh-keygen here."""
     try:
         done = subprocess.run(command, input=stdin or b"", capture_output=True, check=False)
     except FileNotFoundError as error:

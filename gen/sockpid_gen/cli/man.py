@@ -11,8 +11,8 @@ import typer.main
 from rich.text import Text
 
 from sockpid import __version__
-from sockpid.deploy.commands import Command, Option
-from sockpid.deploy.manual import page
+from sockpid.manual.commands import Command, Option
+from sockpid.manual.manual import page
 from sockpid_gen.table.shard import write
 
 from . import cli

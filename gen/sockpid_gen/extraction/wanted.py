@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
+from sockpid import data
 from sockpid.arch import Arch
 from sockpid.errors import ImageError
 from sockpid.image.image import Image, file_name, parse_image
-from sockpid.offsets import data
 from sockpid.table.layout import Wanted
 
 

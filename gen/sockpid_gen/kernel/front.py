@@ -12,10 +12,10 @@ import itertools
 import struct
 from typing import IO, BinaryIO, Dict, Iterator, NamedTuple, Optional, Union, cast
 
+from sockpid import elf_notes
 from sockpid.arch import Arch
 from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, SourceError, UnsupportedArchError
-from sockpid.host import elf_notes
 from sockpid_gen.files.decompress import KERNEL_MAX, Reader
 from sockpid_gen.files.sections import ELF_MAGIC, arch_of
 from sockpid_gen.files.stream import Window

@@ -13,9 +13,9 @@ import re
 from pathlib import Path
 from typing import IO, BinaryIO, Generator, NamedTuple, Optional, Sequence, Tuple, Union
 
+from sockpid import elf_notes
 from sockpid.arch import Arch, of_machine
 from sockpid.errors import NoTypesError, SourceError, UsageError
-from sockpid.host import elf_notes
 from sockpid_gen.dwarf import debuginfo
 from sockpid_gen.files.sections import ELF_MAGIC
 from sockpid_gen.files.stream import Tick, copy, sha256_of

@@ -7,9 +7,9 @@ import re
 import struct
 from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Union
 
+from sockpid import elf_notes
 from sockpid.arch import Arch
 from sockpid.errors import SourceError
-from sockpid.host import elf_notes
 from sockpid_gen.dwarf import dwarf
 from sockpid_gen.files.sections import IDENTITY, arch_of, content, mapped, opened
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import sockpid
-from sockpid import whole_file
+from sockpid import data, whole_file
 from sockpid.errors import TableError
-from sockpid.offsets import data
 from sockpid.table import table, writer
 from sockpid.table.layout import Layout
 from sockpid_gen.extraction.entry import KernelEntry

@@ -3,7 +3,7 @@
 A bundle is a first line for the kernel, a second one for a Python that finds no archive's end (`SHEBANG`), and a zip
 archive in one canonical form: the manifest first, then all members in the order of their names, without gaps, extra
 fields, comments or times. So nothing can be changed, added or hidden anywhere in it that `unpack` would not see; what
-it cannot see is somebody who writes a whole new bundle. That is what signatures are for (`sockpid.deploy.signature`).
+it cannot see is somebody who writes a whole new bundle. That is what signatures are for (`sockpid.bundle.signature`).
 
 MANIFEST.json: `schema` ("1.0"), `producer`, `version` (of sockpid), `kernels` (how many the tables have), `packages`
 (what travels along: name -> version, licence, Python it needs), `members` (name -> SHA-256 of the content, hex).

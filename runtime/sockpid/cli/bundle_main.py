@@ -31,8 +31,8 @@ def main() -> int:
     path = os.path.dirname(os.path.abspath(__file__))
     shown = path if path.isprintable() else ascii(path)
     try:
-        from sockpid.deploy.bundle import LIMIT, verified
-        from sockpid.deploy.memory import Finder
+        from sockpid.bundle.bundle import LIMIT, verified
+        from sockpid.bundle.memory import Finder
         from sockpid.errors import BundleError
     except Exception as error:  # whatever a damaged module raises
         print(f"sockpid: {shown}: the bundle is damaged: {type(error).__name__}: {error}", file=sys.stderr)
@@ -55,7 +55,7 @@ def main() -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] == "sockpid"]:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
-    from sockpid.cli.cli import main as run
+    from .cli import main as run
 
     return run()
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def _demand_signature(keyring: str) -> None:
-    from sockpid.deploy import signature
+    from sockpid import data
+    from sockpid.bundle import signature
     from sockpid.host.process import run
-    from sockpid.offsets import data
 
     archive, content = data.archive(), data.content()
     if _standalone():
@@ -37,7 +37,7 @@ def _standalone() -> bool:
 
 def _install(arguments: Namespace) -> int:
     from sockpid.deploy import install
-    from sockpid.deploy.commands import commands
+    from sockpid.manual.commands import commands
 
     from .parser import parser
 
@@ -56,7 +56,7 @@ def _install(arguments: Namespace) -> int:
 
 
 def _request(as_codes: bool) -> int:
-    from sockpid.request.survey import survey
+    from .survey import survey
 
     text = survey().text
     if not as_codes:

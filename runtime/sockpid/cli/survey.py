@@ -10,8 +10,7 @@ from typing import Dict, FrozenSet, Iterable, Tuple
 from sockpid.bpf import kernel_btf, tracefs
 from sockpid.host import kernel
 from sockpid.image import hooks
-
-from . import request
+from sockpid.request import request
 
 CONFIG = (
     "NET_NS", "IPV6", "MPTCP", "TLS", "SMP", "PREEMPT_RT", "SECURITY_NETWORK", "TIME_NS", "RANDSTRUCT",

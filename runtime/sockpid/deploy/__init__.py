@@ -1,1 +1,1 @@
-"""One file that runs anywhere, and what is put into a host from it: bundle, signature, unit, manual, completion."""
+"""What is put into a host, all of it or nothing, and taken away again: the bundle, its unit, manual, completion."""

@@ -7,19 +7,18 @@ import os
 import sys
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from sockpid import __version__
+from sockpid import __version__, data
 from sockpid.errors import InstallError, UsageError
 from sockpid.host import kernel
 from sockpid.host.process import run
-from sockpid.offsets import data
+from sockpid.manual.commands import Command
+from sockpid.manual.completion import scripts
+from sockpid.manual.manual import page
 from sockpid.pins import pin
 from sockpid.uapi import CAP_BPF
 
 from . import unit
-from .commands import Command
-from .completion import scripts
 from .file_set import Placed
-from .manual import page
 
 SUMMARY = "says which process owns a TCP socket when the kernel retransmits for it"
 FILES = """

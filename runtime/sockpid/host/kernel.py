@@ -8,13 +8,11 @@ import os
 import struct
 import time
 
-from sockpid import syscall
+from sockpid import elf_notes, syscall
 from sockpid.arch import Arch
 from sockpid.errors import CapabilityError, SockpidError, SyscallError, UnknownKernelError
 from sockpid.namedtuple import NamedTuple
 from sockpid.uapi import CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN
-
-from . import elf_notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

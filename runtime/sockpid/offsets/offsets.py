@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from sockpid import data
 from sockpid.arch import Arch
 from sockpid.bpf import kernel_btf
 from sockpid.errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
@@ -16,7 +17,7 @@ from sockpid.namedtuple import NamedTuple
 from sockpid.table import table
 from sockpid.table.layout import Layout
 
-from . import agreement, data
+from . import agreement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

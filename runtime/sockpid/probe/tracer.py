@@ -6,7 +6,7 @@ import errno
 import os
 import struct
 
-from sockpid import uapi
+from sockpid import data, uapi
 from sockpid.bpf.map import Map
 from sockpid.errors import ImageError, SyscallError
 from sockpid.event import event, socket_owner, socket_tuple
@@ -16,7 +16,7 @@ from sockpid.host import kernel
 from sockpid.host.wall_clock import WallClock
 from sockpid.image import image
 from sockpid.image.digests import CONTENT
-from sockpid.offsets import data, offsets
+from sockpid.offsets import offsets
 
 from .collection import Collection, Options
 from .eviction import Room

@@ -1,1 +1,1 @@
-"""A kernel that nobody has seen: what a connected machine must know of it, as text and as QR codes."""
+"""What a connected machine must know of a kernel that nobody has seen: as text, and as QR codes. Pure."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from sockpid.arch import ARCHES
-from sockpid.deploy import bundle
+from sockpid.bundle import bundle
 from sockpid.errors import BundleError
 from sockpid.image.image import file_name
 from sockpid.table import table
@@ -92,7 +92,7 @@ def test_every_python_packs_alike_and_runs_it(full: Path, small: Path, version: 
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid.deploy import bundle\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from sockpid.bundle import bundle\n"
         "data = open(sys.argv[1], 'rb').read()\n"
         "about, files = bundle.unpack(data, ''); del about['schema'], about['members']\n"
         "assert bundle.pack(files, about) == data; print('alike')"
@@ -361,7 +361,7 @@ def test_flips_in_the_code_that_looks_are_refused_or_harmless(small: Path, tmp_p
     random.seed(4711)
     early = (
         "__main__.py",
-        *(f"sockpid/{name}.py" for name in ("__init__", "deploy/__init__", "deploy/bundle", "errors")),
+        *(f"sockpid/{name}.py" for name in ("__init__", "bundle/__init__", "bundle/bundle", "errors")),
     )
     spans = [
         (m.offset, m.offset + 30 + len(m.name) + len(m.packed)) for m in bundle._members(data, "") if m.name in early

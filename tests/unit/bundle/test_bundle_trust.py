@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sockpid.deploy import bundle
+from sockpid.bundle import bundle
 from sockpid.errors import BundleError
 from sockpid.sha256 import sha256
 from sockpid.table import table

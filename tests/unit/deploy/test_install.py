@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from sockpid.cli import parser
-from sockpid.deploy import commands, completion, unit
+from sockpid.deploy import unit
 from sockpid.errors import InstallError, UsageError
+from sockpid.manual import commands, completion
 from tests import bundles
 
 PLACES = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sockpid import data
 from sockpid.errors import ImageError
 from sockpid.image.image import content_digest, file_name, parse_image
-from sockpid.offsets import data
 from sockpid.probe import tracer
 from sockpid_gen.image import digests
 

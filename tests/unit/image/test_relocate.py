@@ -223,8 +223,8 @@ def test_settings_are_the_loaders_to_give() -> None:
 
 
 def images() -> Mapping[str, Image]:
+    from sockpid import data
     from sockpid.image import image
-    from sockpid.offsets import data
 
     found = {}
     for order in ORDERS:

@@ -7,8 +7,9 @@ import re
 
 import pytest
 
+from sockpid.cli import survey
 from sockpid.errors import RequestError
-from sockpid.request import request, survey
+from sockpid.request import request
 from sockpid.request.request import Request, digest, parse, without_builder
 
 BANNER = (

@@ -10,12 +10,12 @@ from typing import Any, Dict, List
 
 import pytest
 
+from sockpid import data
 from sockpid.arch import ARCHES, Arch
 from sockpid.btf.btf import Btf
 from sockpid.errors import BtfError, ConflictError, SchemaError, TableError
 from sockpid.image import hooks
 from sockpid.image.image import Image, Relocation, parse_image
-from sockpid.offsets import data
 from sockpid.table import table
 from sockpid.table.layout import Wanted
 from sockpid_gen import Table

@@ -270,7 +270,7 @@ def test_copies_and_ends_of_strings_are_names_for_drgn_too(first: str) -> None:
 def test_the_two_readers_of_btf_share_nothing() -> None:
     """What both would get wrong, they would agree on."""
     for reader in (stream, finder, drgn_layout):
-        tree = ast.parse(Path(reader.__file__).read_text())
+        tree = ast.parse(Path(str(reader.__file__)).read_text())
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         assert not [module for module in modules if module and module.startswith("sockpid.btf")]

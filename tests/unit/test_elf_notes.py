@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from sockpid.host.elf_notes import build_id, parse_notes
+from sockpid.elf_notes import build_id, parse_notes
 
 
 def note(prefix: str, name: bytes, kind: int, desc: bytes) -> bytes:
