@@ -55,7 +55,7 @@ def main() -> int:
     for name in [name for name in sys.modules if name.partition(".")[0] == "sockpid"]:
         del sys.modules[name]
     sys.meta_path.insert(0, finder)
-    from .cli import main as run
+    from sockpid.cli.cli import main as run
 
     return run()
 
