@@ -14,7 +14,7 @@ from sockpid.host import kernel
 from sockpid.image import image
 from sockpid.image.insn import ADD64, CALL, EXIT, LDX_DW, MOV64, MOV64_X, Insn
 
-from . import kernel_btf, link, prog
+from . import link, prog
 from .deniable import FEATURES
 from .map import Map
 
@@ -161,8 +161,14 @@ def _ringbuf() -> None:
             ) from None
 
 
+def _live_btf() -> None:
+    from . import kernel_btf
+
+    kernel_btf.demand()
+
+
 _TRIALS: Mapping[str, Callable[[Features], None]] = {
-    "live-btf": lambda _: kernel_btf.demand(),
+    "live-btf": lambda _: _live_btf(),
     **{name: lambda features, mechanism=name: features._attach(mechanism) for name in PLACES},  # type: ignore[misc]
     "ringbuf": lambda _: _ringbuf(),
     "probe_read_kernel": lambda _: call("bpf_probe_read_kernel"),

@@ -8,7 +8,6 @@ import stat
 
 from sockpid import data
 from sockpid.arch import Arch
-from sockpid.bpf import kernel_btf
 from sockpid.errors import BtfError, ConsensusError, OtherKernelError, SyscallError, TableError, UnknownKernelError
 from sockpid.host.kernel import Identity
 from sockpid.image import hooks
@@ -21,7 +20,7 @@ from . import agreement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, FrozenSet, List, Mapping, Optional
+    from typing import Callable, FrozenSet, List, Mapping, Optional, Tuple
 
     from sockpid.btf.btf import Btf
 
@@ -235,7 +234,7 @@ def _of(shard: table.Shard, entry: table.Entry, deny: FrozenSet[str]) -> Offsets
         return Offsets(complete(layout, unused()), "calibrated", shard.name, no_id)
     if not table.is_measured(entry.provenance):
         return Offsets(layout, "consensus", shard.name, no_id)  # concluded from other builds
-    live = None if "live-btf" in deny else lambda: kernel_btf.read()[0]
+    live = None if "live-btf" in deny else lambda: _live()[0]
     return Offsets(layout, "table", shard.name, function_ids(entry.btf_ids or {}, live))
 
 
@@ -253,7 +252,7 @@ def unused() -> List[str]:
 
 def from_btf(image: Image, arch: Arch) -> Offsets:
     """Resolves the image's relocations from the kernel's own BTF. Raises SyscallError where there is none, BtfError."""
-    btf, source = kernel_btf.read()
+    btf, source = _live()
     try:
         layout = btf.extract(image.wanted(arch), arch.pointer_size)
     except BtfError as error:
@@ -275,3 +274,10 @@ def function_ids(known: Mapping[str, int], live: Optional[Callable[[], Btf]]) ->
         return ids.get(function, 0)
 
     return btf_id
+
+
+def _live() -> Tuple[Btf, str]:
+    """Imported when it is wanted: a kernel that the table knows is not asked."""
+    from sockpid.bpf import kernel_btf
+
+    return kernel_btf.read()

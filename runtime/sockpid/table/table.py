@@ -14,8 +14,7 @@ from sockpid.namedtuple import NamedTuple
 from sockpid.sha256 import sha256
 
 from .layout import Layout, Type
-from .rows import Object, Rows, ids_or_nulls, mapping, optional, parse, sorted_names, string
-from .types import type_of
+from .rows import Object, Rows, ids_or_nulls, mapping, optional, parse, sorted_names, string, type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
