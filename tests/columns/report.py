@@ -29,6 +29,8 @@ any time; every event is held against that.
 
 *Doubted* are events that name a process and say that it is not certain (`doubt`): in brackets how many of these name a
 wrong one. All others that name one must be right; a wrong one is a fault, and so is all else that is said and not so.
+Where a guest's probe is minutes behind it has no time to look whether who was seen to use a socket has it still; how
+often that names one who had closed it while somebody else had it, *stale* says.
 *Unknown* is with its reason, which must be true: an unknown that the judge does not allow is a fault, too. *Current*
 is how often the process that happened to run would have been right. *Lost* is what the ring buffer could not hold:
 the storm does not wait for the probe; a start is *refused* where for that reason no offset could be proved. *Hooks*
@@ -50,7 +52,16 @@ attaches to the same tracepoint or leaves it, Linux 6.18 passes some calls by (3
 beside them in four seconds); `sockpid run --summary` shows the difference.
 
 """
-TITLES: tuple[str, ...] = ("where", "events", "not doubted, of these right", "doubted", "unknown", "current", "faults")
+TITLES: tuple[str, ...] = (
+    "where",
+    "events",
+    "not doubted, of these right",
+    "doubted",
+    "stale",
+    "unknown",
+    "current",
+    "faults",
+)
 TITLES += ("lost", "starts refused", "storms", "operations", "hooks")
 WRONG = ("wrong", "stale")
 """Faults of which a wrong process is told."""
@@ -79,7 +90,7 @@ def _storms(place: str, summed: Json | None) -> str:
     unknown, doubted, doubtful = (sum(summed[key].values()) for key in ("unknown", "doubted", "doubted_wrong"))
     said = summed["events"] - unknown - doubted
     cells = [place, str(summed["events"]), f"{said}, {(said - _wrong(summed)) / max(1, said):.4%}"]
-    cells += [f"{doubted} ({doubtful})", _counts(summed["unknown"])]
+    cells += [f"{doubted} ({doubtful})", str(summed["stale"]), _counts(summed["unknown"])]
     cells += [f"{summed['naive'] / max(1, summed['events']):.1%}", _counts(summed["faults"])]
     cells += [str(summed.get(name, 0)) for name in ("lost", "refused", "storms", "operations")]
     return _row([*cells, ", ".join(f"{name} {number}" for name, number in sorted(summed["hooks"].items()))])

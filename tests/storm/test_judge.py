@@ -70,13 +70,13 @@ class Script:
         self.logs.setdefault(by, [])
         self.does(by, record.REAPED, at, at + 1, 0, more=name)
 
-    def judge(self, *events: Json, number: int = 0, room: int = 8192) -> Verdict:
+    def judge(self, *events: Json, number: int = 0, room: int = 8192, later: int = LATER) -> Verdict:
         for name in list(self.logs):
             if name != "other" and all(each.operation != record.EXIT for each in self.logs[name]):
                 self.ends(name, END)
         self._say("stop", END)
         history = History(self.logs.items(), self.phases, hard_operations(HOOKS, False))
-        court = Judge(history, room)
+        court = Judge(history, room, later=later)
         court.events(number, events)
         return court.verdict
 
@@ -179,6 +179,8 @@ def test_certain_of_one_who_gave_it_away() -> None:
     assert script.judge(event(70, 10)).stale == 1
     assert script.judge(event(70, 10, certain=True)).faults == {"stale but certain": 1}
     assert script.judge(event(70, 11, how="holder", certain=True)).ok
+    behind = script.judge(event(70, 10, certain=True), later=2 * LATER)
+    assert (behind.ok, behind.stale) == (True, 1), "there was no time to look"
 
 
 def test_unknown_is_a_fault_only_where_a_hook_would_tell() -> None:

@@ -25,7 +25,7 @@ WRITTEN, LEAVES_BY = 0, 1
 
 def _bpf(command: int, attr: bytes) -> int:
     buffer = ctypes.create_string_buffer(attr, 128)
-    return syscall("bpf", SYS_BPF[os.uname().machine], command, ctypes.addressof(buffer), 128)
+    return syscall("bpf", SYS_BPF[os.uname().machine.replace("armv7l", "arm")], command, ctypes.addressof(buffer), 128)
 
 
 def _instruction(code: int, target: int, source: int, value: int) -> bytes:
