@@ -104,21 +104,14 @@ def attach_kprobe_pmu(target: str, load: Load) -> Link:
 
 
 def attach_kprobe_tracefs(target: str, load: Load) -> Link:
-    """Closed when the interpreter ends, if not before.
-
-    Other threads must have blocked the signals that end us: one that they take is an exception in the first thread,
-    whatever that has blocked.
-    """
+    """Closed when the interpreter ends, if not before."""
     import atexit
-    import signal
 
     from . import perf, tracefs
 
     root = tracefs.mount()
     tracefs.remove_stale(root)
-    # No exception of a signal's handler may come between what is made and the list of it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
+    with tracefs.Undisturbed():
         event = tracefs.KprobeEvent(root, target)
         try:
             fd = perf.open_tracepoint(event.id)
@@ -130,8 +123,6 @@ def attach_kprobe_tracefs(target: str, load: Load) -> Link:
             atexit.register(_close_outliving)
         _outliving.append(link)
         return link
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _outliving: List[Link] = []

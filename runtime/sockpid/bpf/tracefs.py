@@ -67,6 +67,24 @@ def _write(root: str, line: str) -> None:
         raise SyscallError(f"write {line!r} to kprobe_events", error.errno or errno.EIO) from None
 
 
+class Undisturbed:
+    """No exception of a signal's handler comes into the block: between what is made and would stay behind, and the note of
+    it. For the first thread; others must have blocked these signals for good.
+
+    A process that is forked keeps the events of its parent busy, so that they cannot be removed: so it counts as well.
+    """
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
+    def __exit__(self, *_: object) -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
 class KprobeEvent:
     """A kprobe event under a name of our own; `id` is what perf_event_open takes. Removed by close().
 

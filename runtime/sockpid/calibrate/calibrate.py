@@ -14,6 +14,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 from sockpid import __version__, whole_file
+from sockpid.bpf.tracefs import Undisturbed
 from sockpid.errors import CalibrationError, UsageError
 from sockpid.host import kernel, proc
 from sockpid.offsets import calibration, offsets
@@ -80,8 +81,9 @@ def run(findings: Findings, peek: Peek, say: Callable[[str], None] = lambda _: N
     with contextlib.ExitStack() as stack:
         children: List[workers.Child] = []
         for _ in range(2):
-            children.append(workers.Child())
-            stack.callback(children[-1].close)
+            with Undisturbed():
+                children.append(workers.Child())
+                stack.callback(children[-1].close)
         thread = workers.Thread()  # after the forks, which copy no thread
         stack.callback(thread.close)
         sockets = Sockets(findings, peek)
