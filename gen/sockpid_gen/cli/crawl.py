@@ -44,7 +44,9 @@ def crawl(
     state_directory: Annotated[
         Path, typer.Option("--state", metavar="DIR", help="What an interrupted crawl has read, and failures.")
     ] = Path(".cache/crawl"),
-    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Kernels read at the same time.")] = os.cpu_count() or 1,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, show_default="one for each CPU", help="Kernels read at the same time.")
+    ] = os.cpu_count() or 1,
     limit: Annotated[
         Optional[int], typer.Option(metavar="N", min=0, help="Read no more than N kernels, newest first.")
     ] = None,
