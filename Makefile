@@ -59,6 +59,9 @@ table-figures: setup  ## kernels, layouts and bytes of the published table, into
 docs-cli: setup  ## docs/cli.md, from what --help says
 	$(BIN)/python -m tests.docs.reference
 
+surface: setup  ## docs/surface.txt, all that is public, one thing a line
+	$(BIN)/python -m tests.surface
+
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
 
@@ -132,4 +135,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living changes
+.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli surface accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living changes

@@ -68,8 +68,8 @@ def _write(root: str, line: str) -> None:
 
 
 class Undisturbed:
-    """No exception of a signal's handler comes into the block: between what is made and would stay behind, and the note of
-    it. For the first thread; others must have blocked these signals for good.
+    """No exception of a signal's handler comes into the block, between what is made and would stay behind and the note
+    of it. For the first thread; others must have blocked these signals for good.
 
     A process that is forked keeps the events of its parent busy, so that they cannot be removed: so it counts as well.
     """
