@@ -1,6 +1,6 @@
 """The records of a BTF type section by number and by name.
 
-A record does not say its number: all before it have to be counted, on the string of kinds that btf_section.py makes.
+A record does not say its number: all before it have to be counted, on the string of kinds that section.py makes.
 That string is held against numbers that the section tells: functions refer to their prototypes, and sections list their
 variables. Where there is nothing to hold it against, all records are stepped over.
 """

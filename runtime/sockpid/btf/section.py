@@ -7,7 +7,7 @@ theirs always is; the only others that are not belong to few records: bit-field 
 Those are stepped over.
 
 What that leaves open is a struct so large that the bit offset of a member needs more than 24 bits. So there is a second
-way, which steps over structs and arrays as well, and a third, which steps over all records. btf_index.py finds out
+way, which steps over structs and arrays as well, and a third, which steps over all records. index.py finds out
 which of them is right.
 """
 
