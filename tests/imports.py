@@ -1,6 +1,6 @@
 """Who imports whom: the wings of both packages, read from the sources.
 
-    python -m tests.imports          the report, wing by wing
+    python -m tests.imports          the wings from top to bottom, and who imports whom
     python -m tests.imports --write  the same into docs/architecture.md
 
 A wing may import from the wings above its own line, types included; what is in no wing is the ground.
@@ -37,6 +37,25 @@ PURE = ("table", "btf", "image", "event", "graph", "request", "bundle", "manual"
 
 HALF_GROUND = {"syscall", "data", "whole_file", "__main__"}
 """Of the ground, what is not pure."""
+
+GROUNDS = {
+    "sockpid": "What everything stands on: errors, architectures, the seam to the kernel, files that travel along.",
+    "sockpid_gen": "The library's names (docs/api.md).",
+}
+OFFSET = (
+    *("sockpid_gen.kernel.source", "sockpid_gen.btf.finder", "sockpid_gen.dwarf.dwarf"),
+    *("sockpid_gen.extraction.extraction", "sockpid_gen.archive.archive", "sockpid_gen.archive.refresh"),
+    *("sockpid_gen.table.table", "sockpid.table.table", "sockpid.offsets.offsets", "sockpid.image.relocate"),
+    *("sockpid.probe.loader", "sockpid.bpf.prog", "sockpid.selfcheck.selfcheck"),
+)
+"""The way of an offset, module by module: from a kernel's package to the proof on a host."""
+
+EVENT = (
+    *("sockpid.bpf.ringbuf", "sockpid.event.event", "sockpid.probe.tracer", "sockpid.owner.certainty"),
+    *("sockpid.owner.witness", "sockpid.owner.describe", "sockpid.run.session", "sockpid.event.lines"),
+    *("sockpid.outputs.fanout", "sockpid.outputs.sink"),
+)
+"""The way of an event, from the kernel's buffer to whoever wants it."""
 
 PAGE = ROOT / "docs/architecture.md"
 BEGIN, END = "<!-- python -m tests.imports --write -->\n", "<!-- end -->\n"
@@ -163,6 +182,21 @@ def is_pure(module: Module) -> bool:
     return module.package == "sockpid" and module.wing in PURE
 
 
+def picture(package: str) -> list[str]:
+    """Markdown: the wings from top to bottom, what each says of itself, and which steps of the two ways it takes."""
+
+    def steps(way: tuple[str, ...], wing: str) -> str:
+        taken = [(number, step) for number, step in enumerate(way, 1) if step.startswith(f"{package}.{wing}.")]
+        return ", ".join(f"{number} {step.rpartition('.')[2]}" for number, step in taken)
+
+    rows = [["wing", "what it is", "an offset's way", "an event's way"], ["---"] * 4]
+    for wing in reversed(WINGS[package]):
+        path = PACKAGES[package] / wing / "__init__.py"
+        text = ast.get_docstring(ast.parse(path.read_text())) if wing != GROUND else GROUNDS[package]
+        rows.append([wing, " ".join(str(text).partition("\n\n")[0].split()), steps(OFFSET, wing), steps(EVENT, wing)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
 def table(package: str) -> list[str]:
     """Markdown: how many imports each wing (a row) has of each other (a column)."""
     wings = WINGS[package]
@@ -176,6 +210,8 @@ def table(package: str) -> list[str]:
 
 def report() -> str:
     lines = []
+    for package in PACKAGES:
+        lines += [f"`{package}`, from top to bottom:", "", *picture(package), ""]
     for package in PACKAGES:
         lines += [f"`{package}`: a row imports from a column so many times.", "", *table(package), ""]
     return "\n".join(lines)

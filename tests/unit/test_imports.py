@@ -166,6 +166,13 @@ def test_data_directories_hold_no_python() -> None:
     assert not [p for d in ("offsets", "bpf_bytecode") for p in (ROOT / d).rglob("*.py")]
 
 
+def test_the_two_ways_are_of_modules_that_exist() -> None:
+    for step in (*imports.OFFSET, *imports.EVENT):
+        package, _, rest = step.partition(".")
+        assert rest in imports.modules(package), step
+
+
 def test_the_page_has_the_report() -> None:
+    """With what each wing says of itself."""
     page = imports.PAGE.read_text()
     assert page.split(imports.BEGIN)[1].split(imports.END)[0] == imports.report(), "python -m tests.imports --write"
