@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
+AT_THE_TOP = ("README.md", "CONTRIBUTING.md", "RELEASE.md", "SECURITY.md")
 PAGES = (*(ROOT / name for name in AT_THE_TOP), *sorted((ROOT / "docs").rglob("*.md")))
 
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)

@@ -11,6 +11,7 @@ from typing import Any, Dict, Mapping, Optional
 
 import pytest
 
+from sockpid import __version__
 from sockpid.arch import ARCHES
 from sockpid.errors import ConflictError, SchemaError, TableError
 from sockpid.table import table
@@ -116,7 +117,7 @@ def test_canonical_form_to_the_letter(document: shard.Document) -> None:
     content = json.dumps({**entry()._asdict(), "layout": row}, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     assert shard.canonical(document).decode("ascii").replace(digest, "DIGEST") == (
-        '{"arch": "x86_64", "functions": ["tcp_connect"], "producer": "sockpid-gen 0.1.0", "schema": "3.0", '
+        f'{{"arch": "x86_64", "functions": ["tcp_connect"], "producer": "sockpid-gen {__version__}", "schema": "3.0", '
         '"series": "6.1",\n"kernels": [\n'
         '{"banner": "Linux version 6.1.0-1 (x) #1", "btf_ids": [7], "build_id": "aa", "digest": "DIGEST", '
         f'"distribution": "debian", "layout": "{row}", "provenance": {{"kind": "btf", "sha256": "{"0" * 64}", '
