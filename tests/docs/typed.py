@@ -6,9 +6,9 @@ import re
 import shlex
 import shutil
 
-from sockpid import cli_parser
-from sockpid.commands import Command, commands
-from sockpid_gen import man
+from sockpid.cli import parser as cli_parser
+from sockpid.manual.commands import Command, commands
+from sockpid_gen.cli import man
 
 from .page import ROOT, blocks
 
