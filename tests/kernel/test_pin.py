@@ -387,6 +387,17 @@ def test_a_program_that_is_not_ours_finds_the_owners(found_by_another: Map) -> N
     assert naive < right / 2  # the program did run where `current` is somebody else
 
 
+def rustc() -> str:
+    """A compiler that knows what the examples use, offset_of!() being the newest."""
+    found = shutil.which("rustc")
+    if found is None:
+        pytest.skip("needs rustc 1.77 or later")
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    if tuple(map(int, told.split(".")[:2])) < (1, 77):
+        pytest.skip(f"needs rustc 1.77 or later, not {told}")
+    return found
+
+
 @pytest.fixture(scope="module")
 def in_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc") or shutil.which("clang-14")
@@ -399,12 +410,21 @@ def in_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_example_in_c_agrees(in_c: Path, pair: Pair, running: str) -> None:
+@pytest.fixture(scope="module")
+def in_rust(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = tmp_path_factory.mktemp("rust") / "lookup"
+    flags = ["--edition", "2021", "-D", "warnings", "-o", str(built)]
+    subprocess.run([rustc(), *flags, str(ROOT / "docs/examples/lookup.rs")], check=True, timeout=120)
+    return built
+
+
+@pytest.mark.parametrize("example", ["in_c", "in_rust"])
+def test_the_examples_agree(example: str, pair: Pair, running: str, request: pytest.FixtureRequest) -> None:
     path = pin.path_of(running, "socket_to_pid")
     of = pair.tuple
     local = f"::ffff:{of.saddr}" if pair.family == "mapped" else of.saddr
     remote = f"::ffff:{of.daddr}" if pair.family == "mapped" else of.daddr
-    command = [str(in_c), path, local, str(of.sport), remote, str(of.dport)]
+    command = [str(request.getfixturevalue(example)), path, local, str(of.sport), remote, str(of.dport)]
     known = subprocess.run(command, capture_output=True, text=True, check=False)
     assert known.stdout == f"{os.getpid()} {Path('/proc/self/comm').read_text()}", known
     unknown = subprocess.run([*command[:-1], "1"], capture_output=True, text=True, check=False)
@@ -413,12 +433,9 @@ def test_the_example_in_c_agrees(in_c: Path, pair: Pair, running: str) -> None:
 
 def test_the_example_in_rust_compiles(tmp_path: Path) -> None:
     """Its assertions on sizes and offsets are checked by the compiler."""
-    rustc = shutil.which("rustc")
-    if rustc is None:
-        pytest.skip("needs rustc")
     source = str(ROOT / "docs/examples/socket_to_pid.rs")
     flags = ["--edition", "2021", "--crate-type", "lib", "-D", "warnings", "--out-dir", str(tmp_path)]
-    subprocess.run([rustc, *flags, source], check=True, timeout=120)
+    subprocess.run([rustc(), *flags, source], check=True, timeout=120)
 
 
 CALLS_OF_RUST = """
@@ -438,16 +455,13 @@ fn main() {
 
 
 def test_the_example_in_rust_tells_a_torn_value(pair: Pair, running: str, tmp_path: Path) -> None:
-    rustc = shutil.which("rustc")
-    if rustc is None:
-        pytest.skip("needs rustc")
     main, built = tmp_path / "main.rs", tmp_path / "main"
     main.write_text(CALLS_OF_RUST)
     flags = ["--edition", "2021", "-D", "warnings", "--out-dir", str(tmp_path)]
     source = str(ROOT / "docs/examples/socket_to_pid.rs")
-    subprocess.run([rustc, *flags, "--crate-type", "lib", source], check=True, timeout=120)
+    subprocess.run([rustc(), *flags, "--crate-type", "lib", source], check=True, timeout=120)
     extern = f"socket_to_pid={tmp_path / 'libsocket_to_pid.rlib'}"
-    subprocess.run([rustc, *flags[:-2], "--extern", extern, "-o", str(built), str(main)], check=True, timeout=120)
+    subprocess.run([rustc(), *flags[:-2], "--extern", extern, "-o", str(built), str(main)], check=True, timeout=120)
     with contextlib.closing(pin.open_running(running, "socket_to_pid", KEY_SIZE, VALUE_SIZE)) as opened:
         key = socket_tuple.pack(pair.tuple)
         value = opened.lookup(key)
