@@ -38,7 +38,9 @@ def owner(event: Dict[str, Any]) -> str:
     if event["pid"] is None:
         return f"unknown ({event['reason']})" if event["how"] is None else "the kernel"
     doubt = f", but {event['doubt']}" if event["doubt"] else ""
-    return f"{event['comm']}[{event['pid']}]{' (gone)' if event['exited'] else ''}{doubt}"
+    # A process calls itself what it likes: nothing of that may be a terminal's command.
+    name = "".join(c if c.isprintable() else "?" for c in event["comm"])
+    return f"{name}[{event['pid']}]{' (gone)' if event['exited'] else ''}{doubt}"
 
 
 def end(address: str, port: int) -> str:

@@ -110,9 +110,11 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Ok(Some(owner)) => {
-            let comm = String::from_utf8_lossy(&owner.latest.comm);
+            // A process calls itself what it likes: nothing of that may be a terminal's command.
+            let comm = owner.latest.comm.split(|&byte| byte == 0).next().unwrap_or_default();
+            let comm = String::from_utf8_lossy(comm).replace(char::is_control, "?");
             match owner.latest.pid() {
-                Some(pid) => println!("{pid} {}", comm.trim_end_matches('\0')),
+                Some(pid) => println!("{pid} {comm}"),
                 None => println!("- kernel"),
             }
             ExitCode::SUCCESS

@@ -66,6 +66,15 @@ static int parse(const char *text, __u8 *address)
 	return AF_INET6;
 }
 
+/* A process calls itself what it likes: nothing of that may be a terminal's command. */
+static const char *harmless(char *comm)
+{
+	for (int i = 0; i < TASK_COMM_LEN && comm[i]; i++)
+		if ((unsigned char)comm[i] < ' ' || comm[i] == 0x7f)
+			comm[i] = '?';
+	return comm;
+}
+
 int main(int argc, char **argv)
 {
 	struct bpf_map_info info = {};
@@ -106,6 +115,6 @@ int main(int argc, char **argv)
 	if (owner.latest.how == HOW_KERNEL)
 		printf("- kernel\n");
 	else
-		printf("%llu %.*s\n", owner.latest.pid_tgid >> 32, TASK_COMM_LEN, owner.latest.comm);
+		printf("%llu %.*s\n", owner.latest.pid_tgid >> 32, TASK_COMM_LEN, harmless(owner.latest.comm));
 	return 0;
 }

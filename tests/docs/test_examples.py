@@ -43,11 +43,16 @@ def test_every_example_has_a_line() -> None:
 
 def test_a_follower_says_what_is_not_known() -> None:
     lines = [document(), unknown("evicted"), document(certain=False, doubt="not-held", exited=True)]
-    lines += [document(pid=None, comm=None, how="kernel"), {"schema": 1, "ts_ns": 1, "dropped": 3, "host": "node-1"}]
+    lines += [
+        document(comm="\x1b[2Jinit"),
+        document(pid=None, comm=None, how="kernel"),
+        {"schema": 1, "ts_ns": 1, "dropped": 3, "host": "node-1"},
+    ]
     given = "".join(json.dumps(line) + "\n" for line in lines)
     told = subprocess.run([*FOLLOW, "-"], input=given, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split(": ")[1] for line in told] == [
-        "python3[4711]", "unknown (evicted)", "python3[4711] (gone), but not-held", "the kernel", "3 events missed"
+        "python3[4711]", "unknown (evicted)", "python3[4711] (gone), but not-held",
+        "?[2Jinit[4711]", "the kernel", "3 events missed"
     ]  # fmt: skip
 
 

@@ -418,17 +418,36 @@ def in_rust(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+def asked(example: Path, running: str, pair: Pair) -> list[str]:
+    of, mapped = pair.tuple, "::ffff:" if pair.family == "mapped" else ""
+    ends = [mapped + of.saddr, str(of.sport), mapped + of.daddr, str(of.dport)]
+    return [str(example), pin.path_of(running, "socket_to_pid"), *ends]
+
+
 @pytest.mark.parametrize("example", ["in_c", "in_rust"])
 def test_the_examples_agree(example: str, pair: Pair, running: str, request: pytest.FixtureRequest) -> None:
-    path = pin.path_of(running, "socket_to_pid")
-    of = pair.tuple
-    local = f"::ffff:{of.saddr}" if pair.family == "mapped" else of.saddr
-    remote = f"::ffff:{of.daddr}" if pair.family == "mapped" else of.daddr
-    command = [str(request.getfixturevalue(example)), path, local, str(of.sport), remote, str(of.dport)]
+    command = asked(request.getfixturevalue(example), running, pair)
     known = subprocess.run(command, capture_output=True, text=True, check=False)
     assert known.stdout == f"{os.getpid()} {Path('/proc/self/comm').read_text()}", known
     unknown = subprocess.run([*command[:-1], "1"], capture_output=True, text=True, check=False)
     assert (unknown.returncode, unknown.stderr) == (1, "not known\n")
+
+
+@pytest.mark.parametrize("example", ["in_c", "in_rust"])
+def test_the_examples_print_no_name_that_a_terminal_obeys(
+    example: str, running: str, request: pytest.FixtureRequest
+) -> None:
+    own = Path("/proc/self/comm")
+    named = own.read_text().rstrip("\n")
+    try:
+        own.write_text("\x1b[2Jinit\x7f")
+        with contextlib.closing(Pair("inet")) as pair:
+            pair.send()
+            command = asked(request.getfixturevalue(example), running, pair)
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    finally:
+        own.write_text(named)
+    assert told == f"{os.getpid()} ?[2Jinit?\n"
 
 
 def test_the_example_in_rust_compiles(tmp_path: Path) -> None:
