@@ -44,6 +44,8 @@ AT_ONCE = 6
 SECONDS = 1.2
 DEADLINE = 60.0
 """Instead, while something is not heard yet: a retransmit that comes late is soon followed by another."""
+NOTED_ANEW = 0.02
+"""Seconds after which a further use by the same process is noted: RENEW_NS (bpf_bytecode/sockpid.bpf.c), twice."""
 TIMEOUT = 6.0
 ATTEMPTS = 3
 """Of a self-check that comes to no end."""
@@ -234,6 +236,7 @@ class Lab:
         for family in (socket.AF_INET, socket.AF_INET6):
             client, server = pair("sends", family)
             deaf.drop_everything(server)
+            time.sleep(NOTED_ANEW)
             client.send(b"x")
             client, server = pair("child sends", family)
             client.send(b"x")
