@@ -704,16 +704,20 @@ static __always_inline __u64 msk_above(const struct event *event, const struct s
 	const struct inet_connection_sock *icsk = (const struct inet_connection_sock *)sk;
 	__u64 data = 0, msk = 0;
 
-	/* It is there until the subflow ends, also when the application has closed its socket. */
+	/*
+	 * It is there until the subflow ends, also when the application has closed its socket. Nothing else is asked of one
+	 * that has it: what would still find the socket above before that close would hide that this does not.
+	 */
 	if (bpf_core_field_exists(((struct mptcp_subflow_context *)0)->conn) && bpf_core_field_exists(icsk->icsk_ulp_data)) {
 		if (*(const __u32 *)event->ulp == *(const __u32 *)"mptc") {
 			read_field(&data, icsk, icsk_ulp_data);
 			if (data)
 				read_field(&msk, (const struct mptcp_subflow_context *)data, conn);
+			return msk & -differ(msk, number((__u64)sk));
 		}
 	}
 	/* What processes hold is another socket than the one that TCP works on, but both are of one struct socket. */
-	if (!msk && socket)
+	if (socket)
 		read_field(&msk, (const struct socket *)socket, sk);
 	return msk & -differ(msk, number((__u64)sk));
 }

@@ -4,6 +4,6 @@ Nothing else is loaded: of what a wrong instruction does, the self-check sees a 
 """
 
 CONTENT = {
-    "little": "fda9e538ee285b5ac29e1f698b9842be2c84178c68a21c542eaca83eefa3959b",
-    "big": "084be003b29f98e8627ce117a85623559ee6060a0821f4894a5d605510b108dd",
+    "little": "b7760858baf1ed79c689bc0742cfc193000032839cd650def7cd86c52e63b3ed",
+    "big": "2a80bf885b8a102bb6071215eb0c10afbe775a92b9d6a273467f2846d598caf9",
 }

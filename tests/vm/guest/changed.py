@@ -64,7 +64,7 @@ OTHERS = {
 UNACKED = 24
 """Where tcpi_unacked is in struct tcp_info."""
 
-ALWAYS = ("di +64 for destroy", "is that of inet_csk_listen_start", "skc_dport +16")
+ALWAYS = ("di +64 for destroy", "is that of inet_csk_listen_start", "skc_dport +16", "icsk_ulp_data +64")
 """How the names of changes end that are tried also where only some are: of each mechanism one that only the self-check
 can tell."""
 
