@@ -199,8 +199,10 @@ def group(kernels: Iterable[Kernel]) -> Dict[Tuple[str, str], List[Kernel]]:
 
 
 def sources_of(directory: Path) -> Iterator[str]:
-    """SHA-256 of every file whose kernel the archive has."""
+    """SHA-256 of every file whose kernel the archive has, and need not be read again for functions that are looked for
+    only since."""
     for kernels in read_all(directory).values():
         for kernel in kernels:
-            for _, sha256 in kernel["sources"]:
-                yield sha256
+            if kernel["functions"] is None or kernel["functions"].keys() >= set(FUNCTIONS):
+                for _, sha256 in kernel["sources"]:
+                    yield sha256

@@ -72,7 +72,7 @@ def _of_btf(identity: Mapping[str, Any], arch: Arch, content: bytes, file: str) 
         btf = Btf(content)
         rows = describe_btf(finder.BtfTypes(content, arch).prog, btf, arch.pointer_size)
         _demand_always(rows)
-        functions = btf.func_ids(FUNCTIONS)
+        functions = {**dict.fromkeys(FUNCTIONS, 0), **btf.func_ids(FUNCTIONS)}
     except (BtfError, SourceError) as error:
         raise type(error)(f"{file}: {error}") from None
     return {**identity, "arch": arch.name, "kind": "btf", "tools": _tools(), "functions": functions, "types": rows}

@@ -68,7 +68,7 @@ def answers(kernel: KernelSource, wanted: Wanted) -> List[Answer]:
 
 
 def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hooks.functions()) -> Extraction:
-    """Reads the wanted fields, and the BTF ids of `functions`.
+    """Reads the wanted fields, and the BTF ids of `functions`, 0 of those that it has not.
 
     Raises SourceError if two descriptions of the kernel differ in a field, naming it and both values; BtfError if
     its BTF is damaged or ambiguous.
@@ -87,7 +87,7 @@ def extract(kernel: KernelSource, wanted: Wanted, functions: Iterable[str] = hoo
     tools = {"sockpid-gen": sockpid.__version__, "drgn": str(drgn.__version__)}
     if btf is None:
         return Extraction(first.layout, None, "dwarf", tools)
-    return Extraction(first.layout, btf.func_ids(functions), "btf", tools)
+    return Extraction(first.layout, {**dict.fromkeys(functions, 0), **btf.func_ids(functions)}, "btf", tools)
 
 
 def _read(kernel: KernelSource, wanted: Wanted) -> Tuple[List[Answer], Optional[Btf]]:

@@ -149,7 +149,7 @@ def sorted_names(value: object) -> List[str]:
 
 def ids_or_nulls(value: object) -> List[Optional[int]]:
     ids = [None if item is None else integer(item) for item in array(value)]
-    if any(item is not None and not 0 < item < 1 << 32 for item in ids):
+    if any(item is not None and not 0 <= item < 1 << 32 for item in ids):
         raise TypeError("an array of type ids")
     return ids
 

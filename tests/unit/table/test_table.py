@@ -323,7 +323,7 @@ def test_no_json(data: bytes) -> None:
         (lambda d: d["kernels"][0].update(build_id=7), "'build_id' of kernel 1 is not a string"),
         (lambda d: d["kernels"][0].update(btf_ids=["b", 1]), "'btf_ids' of kernel 1 is not an integer"),
         (lambda d: d["kernels"][0].update(btf_ids=[True, 1]), "'btf_ids' of kernel 1 is not an integer"),
-        (lambda d: d["kernels"][0].update(btf_ids=[0, 1]), "'btf_ids' of kernel 1 is not an array of type ids"),
+        (lambda d: d["kernels"][0].update(btf_ids=[-1, 1]), "'btf_ids' of kernel 1 is not an array of type ids"),
         (lambda d: d["kernels"][0].update(btf_ids=[1 << 32, 1]), "'btf_ids' of kernel 1 is not an array of type ids"),
         (lambda d: d["kernels"][0].update(build_id="AA"), "'build_id' of kernel 1 is not bytes in lower-case hex"),
         (lambda d: d["kernels"][0].update(build_id="abc"), "'build_id' of kernel 1 is not bytes in lower-case hex"),

@@ -136,7 +136,7 @@ def test_extraction(tmp_path: Path) -> None:
         ),
         "struct gone": None,
     }
-    assert (found.kind, found.btf_ids) == ("btf", {"tcp_connect": 5})
+    assert (found.kind, found.btf_ids) == ("btf", {"tcp_connect": 5, "gone": 0})
     assert set(found.tools) == {"drgn", "sockpid-gen"}
 
 
