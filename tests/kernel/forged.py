@@ -14,6 +14,7 @@ from sockpid.host import kernel
 from sockpid.image.image import Image
 from sockpid.image.relocate import Resolved, resolve
 from sockpid.offsets import offsets
+from sockpid.offsets.source import Offsets
 from sockpid.table import table, writer
 from sockpid.table.layout import Field, Layout, Struct
 
@@ -92,7 +93,7 @@ def instructions(identity: kernel.Identity, image: Image, layout: Layout) -> dic
     }
 
 
-def read(identity: kernel.Identity, image: Image, right: Layout, path: Path, forged: Layout) -> str | offsets.Offsets:
+def read(identity: kernel.Identity, image: Image, right: Layout, path: Path, forged: Layout) -> str | Offsets:
     """What refuses a forged table before anything is loaded; SAME if nothing that is loaded depends on what was forged;
     else the offsets, which the self-check has to judge."""
     path.write_bytes(entry(identity, forged))

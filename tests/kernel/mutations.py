@@ -12,7 +12,7 @@ from typing import NamedTuple
 from sockpid.errors import SockpidError
 from sockpid.host import kernel
 from sockpid.image.image import Image
-from sockpid.offsets import offsets
+from sockpid.offsets.source import Offsets
 from sockpid.probe.collection import Options
 from sockpid.probe.tracer import Tracer
 from sockpid.selfcheck import selfcheck
@@ -62,7 +62,7 @@ def mutated(layout: Layout, mutation: Mutation, field: Field) -> Layout:
     return {**layout, mutation.type: row._replace(fields={**row.fields, mutation.path: field})}
 
 
-def verdict(identity: kernel.Identity, image: Image, found: offsets.Offsets) -> str:
+def verdict(identity: kernel.Identity, image: Image, found: Offsets) -> str:
     """What refuses these offsets; "" for nothing."""
     try:
         with Tracer.open_with(Options(), identity, image, found) as tracer:
@@ -72,7 +72,7 @@ def verdict(identity: kernel.Identity, image: Image, found: offsets.Offsets) -> 
     return ""
 
 
-def verdicts(identity: kernel.Identity, image: Image, found: offsets.Offsets) -> dict[Mutation, str]:
+def verdicts(identity: kernel.Identity, image: Image, found: Offsets) -> dict[Mutation, str]:
     """Of every mutation."""
 
     def of(each: tuple[Mutation, Field]) -> tuple[Mutation, str]:

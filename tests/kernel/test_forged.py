@@ -11,6 +11,7 @@ import pytest
 from sockpid import errors
 from sockpid.host import kernel
 from sockpid.offsets import agreement, offsets
+from sockpid.offsets.source import MPTCP, Offsets
 from sockpid.probe import tracer
 from sockpid.probe.collection import Options
 from sockpid.table import table
@@ -50,7 +51,7 @@ def right() -> Layout:
 
 
 @pytest.fixture(scope="module")
-def all_read(right: Layout, tmp_path_factory: pytest.TempPathFactory) -> dict[Forgery, str | offsets.Offsets]:
+def all_read(right: Layout, tmp_path_factory: pytest.TempPathFactory) -> dict[Forgery, str | Offsets]:
     """What reading alone says of every forgery."""
     path = tmp_path_factory.mktemp("forged") / "table.json"
     return {
@@ -60,9 +61,9 @@ def all_read(right: Layout, tmp_path_factory: pytest.TempPathFactory) -> dict[Fo
 
 
 @pytest.fixture(scope="module")
-def verdicts(all_read: dict[Forgery, str | offsets.Offsets]) -> dict[Forgery, str]:
+def verdicts(all_read: dict[Forgery, str | Offsets]) -> dict[Forgery, str]:
     """What is said of those that were tried."""
-    rest = {forgery: found for forgery, found in all_read.items() if isinstance(found, offsets.Offsets)}
+    rest = {forgery: found for forgery, found in all_read.items() if isinstance(found, Offsets)}
     exchanged = [forgery for forgery in rest if by_exchange(forgery)]
     chosen = set(random.Random(SEED).sample(exchanged, min(TRIED or len(exchanged), len(exchanged))))
     chosen |= rest.keys() - set(exchanged)
@@ -125,7 +126,7 @@ def test_no_field_that_is_read_signed_has_its_highest_bit_set(right: Layout) -> 
 @pytest.mark.parametrize("name", [*agreement.EVERYWHERE, *agreement.OF_MPTCP])
 def test_denied_fields_are_refused_by_name(verdicts: dict[Forgery, str], name: str) -> None:
     said = verdicts[Forgery(name, "is none")]
-    if name in agreement.OF_MPTCP and not os.path.exists(offsets.MPTCP):
+    if name in agreement.OF_MPTCP and not os.path.exists(MPTCP):
         pytest.skip("this kernel has no MPTCP")
     assert said.startswith("TableError: ")
     assert f"says that this kernel has no {name}" in said
@@ -134,7 +135,7 @@ def test_denied_fields_are_refused_by_name(verdicts: dict[Forgery, str], name: s
 # What is said beside the offsets.
 
 
-def changed(right: Layout, tmp_path: Path, **changes: object) -> offsets.Offsets:
+def changed(right: Layout, tmp_path: Path, **changes: object) -> Offsets:
     """The offsets in a sealed table that has other things to say of this kernel."""
     path = tmp_path / "table.json"
     path.write_bytes(forged.entry(IDENTITY, right, **changes))

@@ -9,6 +9,7 @@ import pytest
 from sockpid import errors
 from sockpid.host import kernel
 from sockpid.offsets import offsets
+from sockpid.offsets.source import Offsets
 from sockpid.probe import tracer
 from tests.kernel import mutations
 from tests.kernel.mutations import SIZES, Mutation
@@ -47,7 +48,7 @@ def harmless() -> dict[Mutation, str]:
 
 
 @pytest.fixture(scope="module")
-def found() -> offsets.Offsets:
+def found() -> Offsets:
     try:
         return offsets.from_btf(IMAGE, IDENTITY.arch)
     except errors.SyscallError as error:
@@ -55,11 +56,11 @@ def found() -> offsets.Offsets:
 
 
 @pytest.fixture(scope="module")
-def verdicts(found: offsets.Offsets) -> dict[Mutation, str]:
+def verdicts(found: Offsets) -> dict[Mutation, str]:
     return mutations.verdicts(IDENTITY, IMAGE, found)
 
 
-def test_what_is_right_is_accepted_beside_others(found: offsets.Offsets) -> None:
+def test_what_is_right_is_accepted_beside_others(found: Offsets) -> None:
     """Otherwise whatever comes below is refused for another reason."""
     with mutations.pool() as pool:
         results = list(pool.map(lambda _: mutations.verdict(IDENTITY, IMAGE, found), range(2 * mutations.AT_ONCE)))
@@ -87,7 +88,7 @@ def test_none_is_refused_for_want_of_time(verdicts: dict[Mutation, str]) -> None
     assert late == {}
 
 
-def test_sizes_of_structs_change_no_instruction(found: offsets.Offsets) -> None:
+def test_sizes_of_structs_change_no_instruction(found: Offsets) -> None:
     """The reason for what is accepted: what is loaded is the same, bit by bit."""
     from sockpid.image.relocate import resolve
 
@@ -110,7 +111,7 @@ def test_the_field_behind_a_doubt_is_read_for_nothing_else() -> None:
 
 
 @pytest.mark.skipif(not is_awake(), reason="this machine has slept: then the self-check itself refuses")
-def test_the_kernels_btf_tells_one_start_from_the_other(found: offsets.Offsets) -> None:
+def test_the_kernels_btf_tells_one_start_from_the_other(found: Offsets) -> None:
     """What `doctor` and `selftest` do, and the self-check cannot."""
     mutation = Mutation("struct task_struct", "start_boottime", "-64")
     field = dict(mutations.all_of(IMAGE, IDENTITY, found.layout))[mutation]

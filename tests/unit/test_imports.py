@@ -30,11 +30,11 @@ FILES = {"sockpid.data", "sockpid.whole_file"}
 """What the generator uses of the ground beyond what is pure: files that travel along, and files replaced whole."""
 READS_KERNEL_FILES = {
     "bpf": {"kernel_btf", "map", "perf", "tracefs"},
-    "calibrate": {"sock", "task"},
+    "calibrate": {"proof", "sock", "task"},
     "cli": {"survey"},
     "host": {"capability", "descriptors", "kernel", "netns", "proc", "proc_net"},
     "image": {"hooks"},  # names one
-    "offsets": {"offsets"},
+    "offsets": {"source"},
     "owner": {"witness"},
     "pins": {"keep", "lookup", "pin", "pinned"},
     "probe": {"exercise"},

@@ -1,4 +1,4 @@
-"""A kernel that nobody has seen, on a host with nothing: the request and its answer, the consensus, the calibration."""
+"""A kernel that nobody has seen, on a host with nothing: the request and its answer, the proof, the calibration."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ import pytest
 
 from sockpid import errors
 from sockpid.offsets.calibration import BESIDE
+from sockpid.selfcheck import observed
 from sockpid.table import table, writer
 from sockpid.table.layout import Field, Struct
 from sockpid_gen.crawl.fulfil import DEBIAN
 from sockpid_gen.table import shard as shards
-from tests import bundles
+from tests import bundles, truth
 from tests.calibrated import differences
 
 from . import tables
 from .kernels import FURTHER, KERNELS, Guest
 from .qemu import Result
 from .test_bundle import SCRIPT, WORKLOAD, demand_right
-from .test_sockpid import SOCKPID
+from .test_sockpid import SOCKPID, shard
+
+__all__ = ["shard"]  # the fixture
 
 LOCAL = "/etc/sockpid/offsets.d/this.json"
 DENY = ["--deny", "live-btf"]  # the lab covers /sys/kernel/btf; bpf(2) would still give it
@@ -95,19 +98,6 @@ def test_a_file_that_others_may_write_is_not_believed(guest: Guest) -> None:
     assert "others than root may write it" in result.stderr
 
 
-@pytest.mark.guests("6.12/amd64")
-def test_consensus_where_all_builds_agree(guest: Guest) -> None:
-    files = without(guest, {}, {})
-    result = run(guest, files, "selftest", "--json", "--consensus", *DENY)
-    assert result.status == 0, result
-    report = json.loads(result.stdout)
-    assert report["offsets"] == "consensus"
-    assert {e["offsets"] for f in report["families"].values() for e in f["events"]} == {"consensus"}
-    asked = run(guest, files, "run", "--duration", "1", *DENY)
-    assert asked.status == errors.UnknownKernelError.exit_code, asked
-    assert "--consensus would use what 2 builds" in asked.stderr
-
-
 def moved(guest: Guest, name: str, path: str, by: int) -> dict[str, Any]:
     """A row of the kernel's layout in which one field lies elsewhere."""
     row = tables.layout(guest.kernel)[name]
@@ -117,24 +107,85 @@ def moved(guest: Guest, name: str, path: str, by: int) -> dict[str, Any]:
     return {name: row._replace(fields={**row.fields, path: Field(field.bit_offset + by * 8, field.bit_size)})}
 
 
-@pytest.mark.guests("6.12/amd64")
-def test_consensus_where_one_build_disagrees(guest: Guest) -> None:
-    files = without(guest, {}, moved(guest, "struct sock", "sk_socket", 8), {})
-    result = run(guest, files, "run", "--duration", "1", "--consensus", *DENY)
-    assert result.status == errors.ConsensusError.exit_code, result
-    assert "no consensus on struct sock.sk_socket" in result.stderr
-    assert "-1-other" in result.stderr
-    assert "-2-other" in result.stderr
-    assert result.stdout == ""
+PROVED = """
+    mkdir -p /var/lib
+    $sockpid selftest --json --deny live-btf >/run/result/selftest 2>/run/result/said || exit 10
+    $sockpid run --json --deny live-btf >/run/events 2>/run/ready & probe=$!
+    for i in $(seq 400); do grep -q 'offsets from' /run/ready && break; sleep 0.2; done
+    python3 -I -S /sockpid/tests/workload.py --processes 4 --seconds 2 >/run/result/truth
+    kill $probe; wait $probe; status=$?
+    cp /run/events /run/ready /run/result
+    $sockpid run --json --duration 0.1 --deny live-btf 2>/run/result/again >/dev/null || exit 11
+    ls -l /var/lib/sockpid/offsets
+    exit $status
+"""
+
+
+@pytest.mark.guests("6.12/amd64", "6.12/arm64", "6.12/armhf", "6.12/ppc64el", "6.12/riscv64", "6.12/s390x")
+def test_a_build_that_nobody_has_seen_works_by_proof(guest: Guest) -> None:
+    """Its nearest build has other offsets, another build its own: that one is found, and owners are right."""
+    files = {**without(guest, {}, moved(guest, "struct sock", "sk_socket", 8)), **WORKLOAD}
+    script = f"sockpid='{' '.join(SOCKPID)}'\n{PROVED}"
+    result = guest.run(["sh", "-c", script], timeout=400, files=files, memory=768)
+    assert result.status == 0, result
+    report = json.loads(result.files["selftest"])
+    assert (report["ok"], report["offsets"]) == (True, "consensus")
+    assert all(report["families"][family]["ok"] for family in ("inet", "inet6", "mapped"))
+    assert set(report["unproven"]) <= set(observed.UNSEEN)
+    said = result.files["said"].decode().splitlines()
+    assert [line for line in said if "-1-other (1 build alike), each of them proved on this host" in line]
+    events, told = (truth.parse_lines(result.files[name].decode()) for name in ("events", "truth"))
+    verdict = truth.judge(events, told)
+    assert (verdict.wrong, verdict.unknown) == ([], [])
+    assert (verdict.right >= 12, verdict.owners) == (True, 4)
+    assert b'"offsets": "consensus"' in result.files["events"]
+    # The next start has it from the first one, in a file of root's.
+    assert result.files["again"].startswith(b"sockpid: offsets from /var/lib/sockpid/offsets/")
+    (kept,) = (line for line in result.stdout.splitlines() if line.endswith(".json"))
+    assert kept.startswith("-rw-r--r--")
 
 
 @pytest.mark.guests("6.12/amd64")
-def test_a_wrong_consensus_is_found_out_by_the_self_check(guest: Guest) -> None:
-    """All known builds agree, and this one is different from them."""
-    other = moved(guest, "struct sock", "__sk_common.skc_dport", 2)
-    result = run(guest, without(guest, other, other), "run", "--duration", "1", "--consensus", *DENY)
-    assert result.status == errors.SelfCheckError.exit_code, result
-    assert result.stdout == ""
+def test_no_consensus_forbids_it(guest: Guest) -> None:
+    asked = run(guest, without(guest, {}), "run", "--duration", "1", "--no-consensus", *DENY)
+    assert asked.status == errors.UnknownKernelError.exit_code, asked
+    assert asked.stdout == ""
+    assert "has only 6.12.0-1-other" in asked.stderr
+
+
+CANDIDATES = Path(__file__).with_name("guest") / "candidates.py"
+
+
+@pytest.mark.guests("6.12/amd64")
+def test_one_field_that_is_wrong_in_all_candidates_is_refused_by_name(guest: Guest, shard: tuple[str, bytes]) -> None:
+    """Each field in turn; and where one candidate has it right, that one is taken."""
+    files = {"/run/candidates.py": CANDIDATES.read_bytes(), shard[0]: shard[1]}
+    result = guest.run(["python3", "-I", "-S", "/run/candidates.py"], timeout=400, files=files, memory=512)
+    assert result.status == 0, result
+    (_, right, _), *told = (json.loads(line) for line in result.stdout.splitlines())
+    assert right == "0.0-other (1 build alike), proved on this host"
+    assert len(told) > 38
+    for name, refused, other in told:
+        assert refused.startswith("refused: struct "), (name, refused)
+        candidates = [line for line in refused.splitlines() if "-other (1 build alike):" in line]
+        assert len(candidates) == 2, refused
+        assert all(name in line for line in candidates), (name, candidates)
+        assert other in ("", "1.0-other (1 build alike), proved on this host")
+    assert [name for name, _, other in told if other] == ["struct sock.__sk_common.skc_dport"]
+
+
+@pytest.mark.guests("6.12/amd64")
+def test_what_is_kept_is_believed_if_only_root_can_have_written_it(guest: Guest) -> None:
+    command = " ".join([*SOCKPID, "run", "--duration", "0.1", *DENY])
+    script = f"""
+        mkdir -p /var/lib; {command}; {command}
+        chmod 777 /var/lib/sockpid/offsets; {command}; chmod 755 /var/lib/sockpid/offsets
+        for file in /var/lib/sockpid/offsets/*.json; do echo >>$file; done; {command}; {command}
+    """
+    result = guest.run(["sh", "-c", script], timeout=240, files=without(guest, {}))
+    sources = [line.split()[3] for line in result.stderr.splitlines() if line.startswith("sockpid: offsets from ")]
+    kept = [source.startswith("/var/lib/sockpid/offsets/") for source in sources]
+    assert kept == [False, True, False, False, True], result
 
 
 EVERY = (*KERNELS, *FURTHER) if os.environ.get("SOCKPID_CALIBRATE_ALL") else ()

@@ -11,13 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Optional
 
 from sockpid import __version__, whole_file
-from sockpid.bpf.tracefs import Undisturbed
 from sockpid.errors import CalibrationError, UsageError
 from sockpid.host import kernel, proc
-from sockpid.offsets import calibration, offsets
+from sockpid.offsets import calibration, kept, offsets
+from sockpid.offsets.source import Offsets, no_id, unused
 from sockpid.probe.collection import Options
 from sockpid.probe.tracer import Tracer, load_image
 from sockpid.selfcheck import selfcheck
@@ -54,15 +54,14 @@ def calibrate(options: Options, output: Optional[str], as_json: bool) -> int:
     with Peek(options.deny) as peek:
         run(findings, peek, say)
     found = findings.layout()
-    layout = calibration.complete(found, offsets.unused())
+    layout = calibration.complete(found, unused())
     calibration.demand(image, identity.arch, layout, findings.problems)
     say("self-check")
-    with Tracer.open_with(
-        options, identity, image, offsets.Offsets(layout, "calibrated", path, offsets.no_id)
-    ) as tracer:
+    with Tracer.open_with(options, identity, image, Offsets(layout, "calibrated", path, no_id)) as tracer:
         skipped = selfcheck.demand(selfcheck.run(tracer), True)
     content = encode(identity, found)
     write(path, content)
+    kept.write(image, identity, found, {"kind": "calibrated", "source": "running kernel"})
     absent = sorted(set(image.missing(identity.arch, found)))
     fields = sum(len(getattr(row, "fields", ())) for row in found.values())
     if as_json:
@@ -79,11 +78,7 @@ def calibrate(options: Options, output: Optional[str], as_json: bool) -> int:
 def run(findings: Findings, peek: Peek, say: Callable[[str], None] = lambda _: None) -> None:
     """All steps. Raises CalibrationError if the host does not let us make the objects."""
     with contextlib.ExitStack() as stack:
-        children: List[workers.Child] = []
-        for _ in range(2):
-            with Undisturbed():
-                children.append(workers.Child())
-                stack.callback(children[-1].close)
+        children = workers.children(stack, 2)
         thread = workers.Thread()  # after the forks, which copy no thread
         stack.callback(thread.close)
         sockets = Sockets(findings, peek)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from typing import List, NamedTuple, Optional, Set, Tuple
+from typing import FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
 from sockpid import uapi
-from sockpid.offsets.calibration import ULP, Sample
+from sockpid.arch import Arch
+from sockpid.offsets.calibration import ULP, Found, Sample
 from sockpid.subjects import subjects, workers
+from sockpid.subjects.peek import Peek
 from sockpid.subjects.subjects import Connection
-from sockpid.table.layout import Field
+from sockpid.table.layout import Field, Layout, Struct
 
 from .findings import COMMON, Findings
 from .sock import SOCK, SOCK_COMMON, Sockets
@@ -33,6 +35,26 @@ def find_kern(findings: Findings, plain: Sockets, children: List[workers.Child],
     named = _subflows(findings, plain, stack)
     _kern_sock(findings, plain, [n.memory for n in named] + _control_sockets(findings, plain, children))
     _ulp_ops(findings, plain, named + _tls(plain, stack))
+
+
+def look(arch: Arch, layout: Layout, deny: FrozenSet[str]) -> Found:
+    """Where sk_kern_sock lies, as sockets show that only the kernel can have opened; the rest of the layout is known.
+
+    Raises AttachError, ProgError, SyscallError, CalibrationError and OSError where they cannot be looked at.
+    """
+    findings = Findings(arch)
+    for kind, row in layout.items():
+        for path, field in row.fields.items() if isinstance(row, Struct) else ():
+            if field is not None:
+                findings.found[f"{kind}.{path}"] = field
+    findings.found.pop(KERN, None)
+    with contextlib.ExitStack() as stack:
+        peek = stack.enter_context(Peek(deny))
+        children = workers.children(stack, 2)
+        plain = Sockets(findings, peek)
+        plain.connect_all(stack)
+        _kern_sock(findings, plain, _control_sockets(findings, plain, children))
+    return Found(findings.found.get(KERN), findings.problems.get(KERN, ""))
 
 
 def _subflows(findings: Findings, plain: Sockets, stack: contextlib.ExitStack) -> List[Named]:

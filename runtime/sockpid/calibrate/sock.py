@@ -46,7 +46,7 @@ class Sockets:
 
     def run(self, stack: contextlib.ExitStack, children: List[workers.Child]) -> None:
         """All steps. Raises CalibrationError and OSError if the host does not let us make the sockets."""
-        self._connect(stack)
+        self.connect_all(stack)
         self._sock_common()
         self._net(children)
         self._sk_socket()
@@ -54,7 +54,7 @@ class Sockets:
         within = range(SOCK_COMMON.stop, SOCK.stop)
         self._findings.search(self._samples, "struct inet_sock.inet_sport", 2, within, taken=True)
 
-    def _connect(self, stack: contextlib.ExitStack) -> None:
+    def connect_all(self, stack: contextlib.ExitStack) -> None:
         """Connections of every family, each looked at in several states, and their listening sockets."""
         families = ("inet", "mapped", "inet", "mapped", "inet", "mapped", "inet6")
         for number, family in enumerate(families):

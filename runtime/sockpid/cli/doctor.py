@@ -12,7 +12,7 @@ from sockpid.errors import CapabilityError, SockpidError, UnsupportedArchError
 from sockpid.host import capability, kernel
 from sockpid.offsets import offsets
 from sockpid.probe.collection import Collection, Options
-from sockpid.probe.tracer import Tracer, load_image
+from sockpid.probe.tracer import Tracer, find_offsets, load_image
 from sockpid.selfcheck import observed, selfcheck
 
 CAPABILITIES = {
@@ -58,7 +58,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
     stack = contextlib.ExitStack()
     try:
         image = load_image(identity.arch.byte_order)
-        found = offsets.find(image, identity, offsets_path, options.deny, options.consensus)
+        found = find_offsets(options, image, identity, offsets_path)
         document["offsets"] = {"origin": found.origin, "source": found.source, "agree_with": None}
         document["offsets"]["agree_with"] = offsets.against_btf(image, identity.arch, found, options.deny)
         features = Features(options.deny, found.btf_id)

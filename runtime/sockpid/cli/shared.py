@@ -9,7 +9,11 @@ from .arguments import Namespace, argument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sockpid.errors import UnknownKernelError
     from sockpid.event.filters import Filter
+    from sockpid.host.kernel import Identity
+    from sockpid.image.image import Image
+    from sockpid.offsets.source import Offsets
     from sockpid.owner.labels import Wanted
     from sockpid.probe.collection import Options
 
@@ -20,11 +24,12 @@ COMMON = (
     argument("--json", action="store_true", help="machine-readable output, keys stable between releases"),
     argument("--offsets", metavar="FILE", help="take the offsets from this table file alone"),
     argument(
-        "--consensus",
+        "--no-consensus",
         action="store_true",
-        help="a kernel that no table has, without BTF: use what all builds of its series agree on, if the self-check "
-        "passes",
+        help="a kernel that no table has, without BTF: do not try the offsets of the known builds of its series, of "
+        "which those are used that are proved on this host",
     ),
+    argument("--consensus", action="store_true", help="that, which is what is done without being asked"),
     argument(
         "--attach",
         choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),
@@ -79,10 +84,24 @@ def options(arguments: Namespace) -> Options:
         raise UsageError(f"--deny: unknown {', '.join(sorted(deny - FEATURES.keys()))}; known: {', '.join(FEATURES)}")
     if arguments.max_sockets < 1:
         raise UsageError("--max-sockets must be at least 1")
+    if arguments.consensus and arguments.no_consensus:
+        raise UsageError("--consensus and --no-consensus contradict one another")
     counting = getattr(arguments, "count", None) is not None
     return Options(
-        deny, arguments.attach, arguments.max_sockets, counting, consensus=arguments.consensus, take_signals=unwind
+        deny,
+        arguments.attach,
+        arguments.max_sockets,
+        counting,
+        prove=None if arguments.no_consensus else _prove,
+        take_signals=unwind,
     )
+
+
+def _prove(options: Options, image: Image, identity: Identity, unknown: UnknownKernelError) -> Offsets:
+    """Imported when it is wanted: nearly every kernel has a source that speaks of it."""
+    from sockpid.calibrate import proof
+
+    return proof.find(options, image, identity, unknown)
 
 
 def filter_of(arguments: Namespace) -> Filter:

@@ -1,58 +1,67 @@
-"""Offsets for a build that no table has, where all builds that a shard does have agree on every field in use.
+"""Layouts that a kernel may have which no table knows and which has no BTF: those of the known builds of its series.
 
-Distributions rebuild a kernel many times without moving a field. That is no proof for the next build, so what comes out
-here may only be used when it was asked for (--consensus), and the self-check on the running kernel decides.
+Distributions rebuild a kernel many times without moving a field, so most such kernels have one of these few layouts.
+That is no proof: each is a candidate, and is used if every field of it was proved on the running kernel.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Mapping, Optional, Set, Tuple, Union
+from typing import Dict, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
 
 from sockpid.arch import Arch
-from sockpid.errors import ConsensusError
 from sockpid.image.image import Image
 from sockpid.table.layout import Field, Layout, Struct, Wanted
 from sockpid.table.table import Entry, Shard, is_measured
 
-MINIMUM = 2
-"""Builds that must agree: one alone says nothing about what changes from build to build."""
+
+class Candidate(NamedTuple):
+    """A layout, the release of the build nearest to the running kernel that has it, and how many builds have it."""
+
+    layout: Layout
+    release: str
+    builds: int
 
 
-def agree(shard: Shard, image: Image, arch: Arch, banner: str) -> Tuple[Layout, int]:
-    """The layout on which the builds in `shard` agree, and how many different ones they are.
+def candidates(shard: Shard, image: Image, arch: Arch, release: str, banner: str) -> List[Candidate]:
+    """The different layouts of a shard's builds that a kernel may have, likeliest first.
 
-    Builds with and without PREEMPT_RT have different layouts by their configuration, and a kernel's banner says which
-    it is: only builds of the kind of `banner` are asked. All of these must agree, whoever built them and however they
-    are configured otherwise, on every field that `image` names. Raises ConsensusError naming the field and two kernels
-    that differ, or what is missing; TableError for damaged rows.
+    Builds with and without PREEMPT_RT have different layouts by their configuration, and the kernel's banner says which
+    it is: only those of the same kind are candidates. Those of the same flavour (what letters there are in the release)
+    come before others, and the nearest release before those further away. What was itself found by trying, or
+    concluded, is none; nor is what does not speak of every field that the image reads. Raises TableError for damaged
+    rows.
     """
+    wanted = image.wanted(arch)
     rt = is_rt("", banner)
     alike = [e for e in shard.entries if is_rt(e.release, e.banner) == rt and is_measured(e.provenance)]
-    builds = count_builds(alike)
-    if builds < MINIMUM:
-        raise ConsensusError(
-            f"{shard.name} has {builds} build{'' if builds == 1 else 's'} of {shard.series} "
-            f"{'with' if rt else 'without'} PREEMPT_RT; a consensus takes at least {MINIMUM}",
-            None,
-        )
-    wanted = image.wanted(arch)
-    first = alike[0]
-    layout = shard.layout(first)
-    reference = _values(layout, wanted)
-    for entry in {e.layout: e for e in reversed(alike)}.values():
-        other = shard.layout(entry)
-        missing = image.missing(arch, other)
-        if missing:
-            raise ConsensusError(f"no consensus: {_name(entry)} does not speak of {missing[0]}", missing[0])
-        for field, value in _values(other, wanted).items():
-            if value != reference[field]:
-                raise ConsensusError(
-                    f"no consensus on {field}: {_place(reference[field])} in {_name(first)}, {_place(value)} in "
-                    f"{_name(entry)}",
-                    field,
-                )
-    return layout, builds
+    layouts: Dict[str, Layout] = {}
+    found: Dict[Tuple[object, ...], List[Entry]] = {}
+    keys: Dict[str, Optional[Tuple[object, ...]]] = {}
+    for entry in sorted(alike, key=lambda e: distance(release, e.release)):
+        if entry.layout not in keys:
+            layout = layouts[entry.layout] = shard.layout(entry)
+            complete = not image.missing(arch, layout)
+            keys[entry.layout] = _key(layout, wanted) if complete else None
+        key = keys[entry.layout]
+        if key is not None:
+            found.setdefault(key, []).append(entry)
+    return [Candidate(layouts[same[0].layout], same[0].release, count_builds(same)) for same in found.values()]
+
+
+def _key(layout: Layout, wanted: Wanted) -> Tuple[object, ...]:
+    """Equal for layouts in which every wanted field lies at the same place. Not every source tells what is signed."""
+    return tuple(
+        (name, value[:3] if isinstance(value, Field) else value)
+        for name, value in sorted(values(layout, wanted).items())
+    )
+
+
+def distance(release: str, other: str) -> Tuple[bool, List[int]]:
+    """What is smaller is likelier to have the same layout."""
+    here, there = ([int(digits) for digits in re.findall("[0-9]{1,9}", text)] for text in (release, other))
+    apart = [abs(one - two) for one, two in zip(here, there)]
+    return re.findall("[a-z]+", release.lower()) != re.findall("[a-z]+", other.lower()), apart
 
 
 def is_rt(release: str, banner: Optional[str]) -> bool:
@@ -84,29 +93,15 @@ def count_builds(entries: List[Entry]) -> int:
     return builds
 
 
-def _values(layout: Layout, wanted: Wanted) -> Dict[str, Union[Field, int, None]]:
+def values(layout: Layout, wanted: Wanted) -> Dict[str, Union[Field, int, None]]:
     """Every wanted field and enumerator by its full name; None: the kernel has none."""
-    values: Dict[str, Union[Field, int, None]] = {}
+    found: Dict[str, Union[Field, int, None]] = {}
     for name, paths in wanted.items():
         row = layout.get(name)
-        values[name] = int(row is not None)
+        found[name] = int(row is not None)
         for path in paths:
             known: Mapping[str, Union[Field, int, None]] = {}
             if row is not None:
                 known = row.fields if isinstance(row, Struct) else row.values
-            values[f"{name}.{path}"] = known.get(path)
-    return values
-
-
-def _place(value: Union[Field, int, None]) -> str:
-    if isinstance(value, Field):
-        return (
-            f"bit {value.bit_offset}, {value.bit_size} bits"
-            if value.bitfield
-            else f"{value.offset}, {value.size} bytes"
-        )
-    return "absent" if value is None else str(value)
-
-
-def _name(entry: Entry) -> str:
-    return f"{entry.release} ({(entry.build_id or 'no build-id')[:12]})"
+            found[f"{name}.{path}"] = known.get(path)
+    return found

@@ -20,7 +20,7 @@ from sockpid.errors import PinError, SyscallError
 from sockpid.host import kernel, netstat
 from sockpid.image.image import Image
 from sockpid.namedtuple import NamedTuple
-from sockpid.offsets.offsets import Offsets
+from sockpid.offsets.source import Offsets
 from sockpid.probe.collection import Collection, Options
 from sockpid.table.layout import Layout, Struct
 

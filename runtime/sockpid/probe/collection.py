@@ -20,7 +20,7 @@ from sockpid.image import image
 from sockpid.image.hooks import HOOKS, Hook, Target, numbers
 from sockpid.image.image import Image
 from sockpid.namedtuple import NamedTuple
-from sockpid.offsets.offsets import Offsets
+from sockpid.offsets.source import Offsets
 
 from .exercise import Exercise, switched_off
 from .loader import Loader
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from sockpid.bpf.perfbuf import PerfBuffer
     from sockpid.bpf.prog import Prog
+    from sockpid.errors import UnknownKernelError
+    from sockpid.host.kernel import Identity
 
 
 # enum counter (bpf_bytecode/sockpid.h)
@@ -45,7 +47,8 @@ class Options(NamedTuple):
     """deny: capabilities to do without, by name. attach: the mechanism to prefer for hooks that learn owners.
 
     max_sockets: entries of the two socket maps. counting: the counts map will be used. settings: of the image's enum
-    setting, those that are not about the place a program hangs on: filters and the like. consensus: see offsets.find().
+    setting, those that are not about the place a program hangs on: filters and the like. prove: gives offsets that
+    it has proved on a kernel of which no source tells them, or raises that error or one that says more; None: without.
     take_signals: called before anything is made that would stay behind if a signal ended the process.
     """
 
@@ -54,7 +57,7 @@ class Options(NamedTuple):
     max_sockets: int = 8192
     counting: bool = False
     settings: Tuple[Tuple[str, int], ...] = ()
-    consensus: bool = False
+    prove: Optional[Callable[[Options, Image, Identity, UnknownKernelError], Offsets]] = None
     take_signals: Optional[Callable[[], None]] = None
 
 

@@ -15,7 +15,7 @@ from sockpid.image.hooks import Hook, Target, numbers
 from sockpid.image.image import Image, context_layout, record_context
 from sockpid.image.insn import BPF_PSEUDO_MAP_FD, unpack
 from sockpid.image.relocate import Relocated, Resolved, place, replace_calls, resolve
-from sockpid.offsets.offsets import Offsets
+from sockpid.offsets.source import Offsets
 from sockpid.table.layout import Struct
 
 TYPE_CHECKING = False

@@ -8,15 +8,16 @@ import struct
 
 from sockpid import data, uapi
 from sockpid.bpf.map import Map
-from sockpid.errors import ImageError, SyscallError
+from sockpid.errors import ImageError, OtherKernelError, SyscallError, UnknownKernelError
 from sockpid.event import event, socket_owner, socket_tuple
 from sockpid.event.socket_owner import SocketOwner
 from sockpid.event.socket_tuple import SocketTuple
 from sockpid.host import kernel
 from sockpid.host.wall_clock import WallClock
-from sockpid.image import image
+from sockpid.image import hooks, image
 from sockpid.image.digests import CONTENT
 from sockpid.offsets import offsets
+from sockpid.offsets.source import Offsets, function_ids
 
 from .collection import Collection, Options
 from .eviction import Room
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from .seed import Seeds
 
-    Inherit = Callable[[kernel.Identity, image.Image, offsets.Offsets, Options], Mapping[str, Map]]
+    Inherit = Callable[[kernel.Identity, image.Image, Offsets, Options], Mapping[str, Map]]
 
 # enum counter (bpf_bytecode/sockpid.h)
 COUNTER_EVENTS = 0
@@ -35,10 +36,24 @@ COUNTER_LOST = 1
 COUNTER_DELETED = 3
 
 
+def find_offsets(
+    options: Options, loaded: image.Image, identity: kernel.Identity, offsets_path: Optional[str]
+) -> Offsets:
+    """The offsets for this kernel; where nothing tells them, and no file was named, by way of options.prove."""
+    try:
+        return offsets.find(loaded, identity, offsets_path, options.deny)
+    except OtherKernelError:
+        raise
+    except UnknownKernelError as unknown:
+        if options.prove is None:
+            raise
+        return options.prove(options, loaded, identity, unknown)
+
+
 class Tracer:
     """An attached probe. Iterate with `events`; end with close() or `with`."""
 
-    def __init__(self, identity: kernel.Identity, found: offsets.Offsets, collection: Collection) -> None:
+    def __init__(self, identity: kernel.Identity, found: Offsets, collection: Collection) -> None:
         self.kernel = identity
         self.offsets = found
         self.collection = collection
@@ -76,7 +91,7 @@ class Tracer:
         """
         identity = kernel.identify()
         loaded = load_image(identity.arch.byte_order)
-        found = offsets.find(loaded, identity, offsets_path, options.deny, options.consensus)
+        found = find_offsets(options, loaded, identity, offsets_path)
         given = inherit(identity, loaded, found, options) if inherit is not None else {}
         return cls.open_with(options, identity, loaded, found, given)
 
@@ -86,14 +101,15 @@ class Tracer:
         options: Options,
         identity: kernel.Identity,
         loaded: image.Image,
-        found: offsets.Offsets,
+        found: Offsets,
         given: Optional[Mapping[str, Map]] = None,
     ) -> Tracer:
         """The same with given offsets, and maps."""
         collection = Collection.attach(loaded, found, options, given=given)
         try:
             # The BTF ids have served; with them goes the kernel's whole BTF, where it was the source.
-            return cls(identity, found._replace(btf_id=offsets.no_id), collection)
+            ids = {name: found.btf_id(name) for name in hooks.functions()} if found.is_new else {}
+            return cls(identity, found._replace(btf_id=function_ids(ids, None)), collection)
         except BaseException:
             collection.close()
             raise

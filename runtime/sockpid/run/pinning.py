@@ -5,7 +5,7 @@ from __future__ import annotations
 from sockpid.bpf.map import Map
 from sockpid.host import kernel
 from sockpid.image.image import Image
-from sockpid.offsets.offsets import Offsets
+from sockpid.offsets.source import Offsets
 from sockpid.pins.health import Health
 from sockpid.pins.instance import Instance
 from sockpid.pins.keep import Gap, Keeper

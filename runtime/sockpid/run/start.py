@@ -26,6 +26,10 @@ def begin(tracer: Tracer, seed: bool = True) -> List[Event]:
     warnings += [f"self-check: {line}" for line in selfcheck.demand(results, tracer.offsets.needs_proof)]
     for line in warnings + tracer.collection.flaws():
         say(line)
+    if tracer.offsets.is_new:
+        from sockpid.offsets import kept
+
+        kept.keep(tracer.collection.image, tracer.kernel, tracer.offsets)
     return [tracer.resolve(seen) for seen in waiting]
 
 

@@ -65,6 +65,9 @@ UNSEEN: Mapping[str, str] = {
 }
 """Kernel field -> why a self-check need not prove it."""
 
+SHOWN_BY_ZERO = frozenset((*UNSEEN, "struct sock.sk_user_data"))
+"""Kernel fields of which sockets of our own show no other value than 0, or none: others may look the same."""
+
 _FAMILIES = {
     **dict.fromkeys(("struct inet_connection_sock.icsk_ulp_data", "struct mptcp_subflow_context.conn"), _MPTCP),
     **dict.fromkeys(("struct inet_connection_sock.icsk_ulp_ops", "struct tcp_ulp_ops.name"), _MPTCP),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import threading
-from typing import NamedTuple
+from typing import List, NamedTuple
 
 from sockpid import syscall, uapi
+from sockpid.bpf.tracefs import Undisturbed
 from sockpid.host import kernel
 
 from .peek import pass_state, self_id
@@ -43,6 +45,16 @@ class Child:
         os.waitpid(self.pid, 0)
         os.close(self._order)
         os.close(self._done)
+
+
+def children(stack: contextlib.ExitStack, many: int) -> List[Child]:
+    """So many of them, which end with the stack."""
+    made: List[Child] = []
+    for _ in range(many):
+        with Undisturbed():
+            made.append(Child())
+            stack.callback(made[-1].close)
+    return made
 
 
 class Thread:

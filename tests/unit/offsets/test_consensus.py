@@ -1,4 +1,4 @@
-"""Builds that agree, builds that do not, and which are asked at all."""
+"""Which layouts a kernel that no table knows may have, and in which order they are tried."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from sockpid.arch import ARCHES
-from sockpid.errors import ConsensusError, UnknownKernelError
 from sockpid.offsets import offsets
-from sockpid.offsets.consensus import agree
+from sockpid.offsets.consensus import candidates
 from sockpid.table import table, writer
 from sockpid.table.layout import Field, Layout, Struct
 from sockpid_gen.extraction.wanted import image_for
@@ -52,69 +51,69 @@ def shard(*builds: tuple[Layout, str, str], **changes: Any) -> table.Shard:
     return table.parse_shard(writer.encode(document), "offsets/x86_64/6.1.json")
 
 
-def test_two_builds_that_agree() -> None:
-    found, builds = agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "dwarf")), IMAGE, ARCH, PLAIN)
-    assert (found, builds) == (layout(), 2)
+def found(of: table.Shard, release: str = "6.1.0-60", banner: str = PLAIN) -> list[tuple[Layout, str, int]]:
+    return [(c.layout, c.release, c.builds) for c in candidates(of, IMAGE, ARCH, release, banner)]
 
 
-def test_one_field_that_differs_is_named_with_both_kernels() -> None:
-    builds = [(layout(), PLAIN, "btf")] * 5 + [(moved("struct sock", "sk_socket"), PLAIN, "btf")]
-    with pytest.raises(ConsensusError) as caught:
-        agree(shard(*builds), IMAGE, ARCH, PLAIN)
-    assert caught.value.field == "struct sock.sk_socket"
-    assert "6.1.0-50" in str(caught.value)
-    assert "6.1.0-55" in str(caught.value)
-    assert "400, 8 bytes" in str(caught.value)
-    assert isinstance(caught.value, UnknownKernelError)
-    assert caught.value.exit_code == 4
+def test_builds_that_are_alike_are_one_candidate() -> None:
+    assert found(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "dwarf"))) == [(layout(), "6.1.0-51", 2)]
 
 
-def test_a_field_that_the_image_does_not_read_may_differ() -> None:
+def test_the_nearest_release_comes_first() -> None:
+    other = moved("struct sock", "sk_socket")
+    builds = shard((layout(), PLAIN, "btf"), (other, PLAIN, "btf"), (layout(), PLAIN, "btf"))
+    assert found(builds) == [(layout(), "6.1.0-52", 2), (other, "6.1.0-51", 1)]
+    assert found(builds, "6.1.0-51") == [(other, "6.1.0-51", 1), (layout(), "6.1.0-50", 2)]
+
+
+def test_the_same_flavour_comes_before_what_is_nearer() -> None:
+    other = moved("struct sock", "sk_socket")
+    names = {"e50": {"release": "6.1.0-40-cloud"}, "e51": {"release": "6.1.0-60-big"}}
+    builds = shard((layout(), PLAIN, "btf"), (other, PLAIN, "btf"), **names)
+    assert [release for _, release, _ in found(builds, "6.1.0-60-cloud")] == ["6.1.0-40-cloud", "6.1.0-60-big"]
+
+
+def test_a_field_that_the_image_does_not_read_makes_no_other_candidate() -> None:
     rows = dict(layout())
     row = rows["struct net"]
     assert isinstance(row, Struct)
     rows["struct net"] = row._replace(size=8192, fields={**row.fields, "net_cookie": Field(0, 64)})
-    assert agree(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")), IMAGE, ARCH, PLAIN)[1] == 2
+    assert [builds for *_, builds in found(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")))] == [2]
 
 
-def test_one_build_is_no_consensus() -> None:
-    with pytest.raises(ConsensusError, match=r"1 build of 6\.1 without PREEMPT_RT; a consensus takes at least 2"):
-        agree(shard((layout(), PLAIN, "btf")), IMAGE, ARCH, PLAIN)
+def test_nor_does_a_sign_that_one_source_tells() -> None:
+    rows = dict(layout())
+    row = rows["struct sock"]
+    assert isinstance(row, Struct)
+    signed = {path: field and field._replace(signed=True) for path, field in row.fields.items()}
+    rows["struct sock"] = row._replace(fields=signed)
+    assert [builds for *_, builds in found(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")))] == [2]
 
 
-def test_realtime_kernels_are_asked_about_realtime_kernels_alone() -> None:
+def test_realtime_kernels_are_candidates_for_realtime_kernels_alone() -> None:
     other = moved("struct sock", "sk_socket")
-    builds = shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), (other, RT, "btf"), (other, RT, "btf"))
-    assert agree(builds, IMAGE, ARCH, PLAIN)[0] == layout()
-    assert agree(builds, IMAGE, ARCH, RT)[0] == other
-    with pytest.raises(ConsensusError, match="0 builds"):
-        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf")), IMAGE, ARCH, RT)
+    builds = shard((layout(), PLAIN, "btf"), (other, RT, "btf"))
+    assert [one for one, *_ in found(builds)] == [layout()]
+    assert [one for one, *_ in found(builds, banner=RT)] == [other]
+    assert found(shard((layout(), PLAIN, "btf")), banner=RT) == []
 
 
-def test_what_was_itself_found_by_trying_is_no_witness() -> None:
-    with pytest.raises(ConsensusError, match="1 build "):
-        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "calibrated")), IMAGE, ARCH, PLAIN)
+def test_what_was_itself_found_by_trying_or_concluded_is_no_candidate() -> None:
+    note = {"provenance": {"kind": "btf", "note": "equal on both sides"}}
+    assert found(shard((layout(), PLAIN, "calibrated"), (layout(), PLAIN, "btf"), e51=note)) == []
 
 
-def test_a_build_that_does_not_speak_of_a_field_agrees_on_nothing() -> None:
+def test_a_build_that_does_not_speak_of_a_field_is_no_candidate() -> None:
     rows = dict(layout())
     row = rows["struct sock"]
     assert isinstance(row, Struct)
     rows["struct sock"] = row._replace(fields={k: v for k, v in row.fields.items() if k != "sk_protocol"})
-    with pytest.raises(ConsensusError, match=r"does not speak of struct sock\.sk_protocol"):
-        agree(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")), IMAGE, ARCH, PLAIN)
+    assert [release for _, release, _ in found(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")))] == ["6.1.0-50"]
 
 
-def test_an_absent_field_differs_from_one_that_is_there() -> None:
+def test_an_absent_field_makes_another_candidate() -> None:
     rows = {**layout(), "struct tcp_ulp_ops": None}
-    with pytest.raises(ConsensusError, match="struct tcp_ulp_ops"):
-        agree(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")), IMAGE, ARCH, PLAIN)
-
-
-def test_what_was_concluded_is_no_witness() -> None:
-    note = {"provenance": {"kind": "btf", "note": "equal on both sides"}}
-    with pytest.raises(ConsensusError, match="1 build "):
-        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=note), IMAGE, ARCH, PLAIN)
+    assert len(found(shard((layout(), PLAIN, "btf"), (rows, PLAIN, "btf")))) == 2
 
 
 @pytest.mark.parametrize(
@@ -126,15 +125,14 @@ def test_what_was_concluded_is_no_witness() -> None:
         {"build_id": None, "release": "6.1.0-50", "banner": None},
     ],
 )
-def test_one_build_that_is_there_twice_is_one_witness(twin: dict[str, Any]) -> None:
-    with pytest.raises(ConsensusError, match=r"has 1 build of 6\.1 "):
-        agree(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=twin), IMAGE, ARCH, PLAIN)
+def test_one_build_that_is_there_twice_counts_once(twin: dict[str, Any]) -> None:
+    assert [n for *_, n in found(shard((layout(), PLAIN, "btf"), (layout(), PLAIN, "btf"), e51=twin))] == [1]
 
 
 def test_kernels_that_only_their_release_tells_apart_count_once_each() -> None:
     alone = {"build_id": None, "banner": None}
     three = [(layout(), PLAIN, "btf")] * 3
-    assert agree(shard(*three, e50=alone, e51=alone, e52=alone), IMAGE, ARCH, PLAIN)[1] == 3
+    assert [n for *_, n in found(shard(*three, e50=alone, e51=alone, e52=alone))] == [3]
 
 
 def test_a_concluded_entry_has_to_be_proven_where_it_is_used() -> None:

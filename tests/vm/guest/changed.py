@@ -32,6 +32,7 @@ from sockpid.image import hooks
 from sockpid.image.image import Image
 from sockpid.image.relocate import resolve
 from sockpid.offsets import offsets
+from sockpid.offsets.source import Offsets
 from sockpid.probe.collection import Options
 from sockpid.probe.loader import Loader
 from sockpid.probe.tracer import Tracer, load_image
@@ -164,7 +165,7 @@ class Lab:
             for program in self.image.programs.values()
         )
 
-    def found(self, change: Change) -> offsets.Offsets:
+    def found(self, change: Change) -> Offsets:
         """The offsets as `sockpid run --offsets FILE` has them."""
         document = writer.empty(self.kernel.arch.name, table.series_of(self.kernel.release), "a lab")
         entry = {key: value for key, value in self.entry._asdict().items() if key != "layout"}
