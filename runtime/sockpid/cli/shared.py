@@ -29,7 +29,7 @@ COMMON = (
         help="a kernel that no table has, without BTF: do not try the offsets of the known builds of its series, of "
         "which those are used that are proved on this host",
     ),
-    argument("--consensus", action="store_true", help="that, which is what is done without being asked"),
+    argument("--consensus", action="store_true", help="try them, which is what is done without being asked"),
     argument(
         "--attach",
         choices=("fentry", "raw_tp", "tracepoint", "kprobe-pmu", "kprobe-tracefs"),

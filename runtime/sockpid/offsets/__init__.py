@@ -1,1 +1,1 @@
-"""Where the offsets for the running kernel come from: tables, its own BTF, consensus; and whether they agree."""
+"""Where the offsets for the running kernel come from: tables, its own BTF, what was kept; and whether they agree."""
