@@ -190,6 +190,7 @@ def test_unknown_is_a_fault_only_where_a_hook_would_tell() -> None:
     assert script.judge(event(50, None, reason="no-hook")).ok
     script.does("p", record.SEND, 30, 31)
     assert script.judge(event(50, None, reason="no-hook")).faults == {"missed": 1}
+    assert script.judge(event(50, None, reason="missed")).ok
 
 
 def test_unknown_of_an_older_socket() -> None:

@@ -224,7 +224,7 @@ class Tracer:
         )
 
     def reason(self, value: event.Event) -> str:
-        """Why the owner of an event is not known: "no-hook", "older-than-probe", "evicted", "lent" or
+        """Why the owner of an event is not known: "no-hook", "missed", "older-than-probe", "evicted", "lent" or
         "kernel-socket"."""
         if value.kern and value.ulp != "mptcp":  # the kernel opens MPTCP's subflows, too, for processes
             return "kernel-socket"
@@ -236,7 +236,9 @@ class Tracer:
             return "older-than-probe"
         if self._room.evicted(value.ts_ns):
             return "evicted"
-        return "older-than-probe" if self.seeds is None else "no-hook"
+        if self.seeds is None:
+            return "older-than-probe"
+        return "missed" if self.misses else "no-hook"
 
     def evicted(self) -> int:
         """How many living sockets have lost their owner for want of room so far."""

@@ -25,8 +25,8 @@ def tracer(**known: Any) -> Tracer:
     made = Tracer.__new__(Tracer)
     made.__dict__.update(seeds=Seeds(), _sees_mptcp=True, public=lambda _name: None)
     made.__dict__.update(collection=SimpleNamespace(learns=lambda: known.get("learns", True)))
-    made.__dict__.update(_room=SimpleNamespace(evicted=lambda by_ns: known.get("evicted", 0)), ready_ns=-1)
-    made.__dict__.update({k: v for k, v in known.items() if k in ("seeds", "public", "ready_ns")})
+    made.__dict__.update(_room=SimpleNamespace(evicted=lambda by_ns: known.get("evicted", 0)), ready_ns=-1, misses=0)
+    made.__dict__.update({k: v for k, v in known.items() if k in ("seeds", "public", "ready_ns", "misses")})
     return made
 
 
@@ -38,6 +38,9 @@ def tracer(**known: Any) -> Tracer:
         ({"ready_ns": 10}, {"ts_ns": 11}, "no-hook"),
         ({}, {"lent": True}, "lent"),
         ({"learns": False}, {}, "no-hook"),
+        ({"misses": 1}, {}, "missed"),
+        ({"misses": 1, "ready_ns": 10}, {"ts_ns": 10}, "older-than-probe"),
+        ({"misses": 1, "learns": False}, {}, "no-hook"),
         ({"evicted": 5}, {}, "evicted"),
         ({"seeds": None}, {}, "older-than-probe"),
         ({"seeds": Seeds([LISTED]), "evicted": 5}, {}, "older-than-probe"),
