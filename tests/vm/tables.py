@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sockpid.errors import NoTypesError
+from sockpid.image import hooks
 from sockpid.table import table
 from sockpid.table.layout import Layout
 from sockpid_gen.extraction.entry import extract
@@ -84,8 +85,8 @@ def layout(kernel: Kernel) -> Layout:
 
 @functools.cache
 def _wanted() -> str:
-    """Stands for the fields that a table must carry: those that the images read."""
-    digest = hashlib.sha256()
+    """Stands for what a table must carry: the fields that the images read, and functions."""
+    digest = hashlib.sha256(" ".join(sorted(hooks.functions())).encode())
     for image in sorted((cache.CHECKOUT / "bpf_bytecode").glob("*.json")):
         digest.update(image.read_bytes())
     return digest.hexdigest()[:8]
