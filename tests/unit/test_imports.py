@@ -21,9 +21,9 @@ PURE_ALL_THE_SAME = {
     "event.lines": {"time"},  # how long what /proc said is believed
 }
 ALSO_PURE = {
-    "bpf.deniable", "calibrate.findings", "cli.arguments", "host.container", "host.inet_sock", "offsets.agreement",
-    "offsets.calibration", "offsets.consensus", "subjects.peek_prog", "top.columns", "top.model", "top.state",
-    "top.view",
+    "bpf.deniable", "calibrate.findings", "cli.arguments", "host.container", "host.inet_sock", "offsets.age",
+    "offsets.agreement", "offsets.calibration", "offsets.consensus", "subjects.peek_prog", "top.columns", "top.model",
+    "top.state", "top.view",
 }  # fmt: skip
 """In wings that are not."""
 FILES = {"sockpid.data", "sockpid.whole_file"}

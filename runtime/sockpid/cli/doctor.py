@@ -10,7 +10,7 @@ from sockpid import uapi
 from sockpid.bpf.features import Features
 from sockpid.errors import CapabilityError, SockpidError, UnsupportedArchError
 from sockpid.host import capability, kernel
-from sockpid.offsets import offsets
+from sockpid.offsets import age, offsets
 from sockpid.probe.collection import Collection, Options
 from sockpid.probe.tracer import Tracer, find_offsets, load_image
 from sockpid.selfcheck import observed, selfcheck
@@ -42,6 +42,7 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         "realtime": kernel.realtime(),
         "preemptible": kernel.preemptible(),
         "features": [],
+        "table": None,
         "offsets": None,
         "hooks": [],
         "maps": [],
@@ -57,9 +58,12 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
     features = Features(options.deny)
     stack = contextlib.ExitStack()
     try:
+        document["table"] = _table(identity)
         image = load_image(identity.arch.byte_order)
         found = find_offsets(options, image, identity, offsets_path)
         document["offsets"] = {"origin": found.origin, "source": found.source, "agree_with": None}
+        if document["table"] is not None:
+            document["table"]["newer_would_change"] = age.NEWER[found.origin]
         document["offsets"]["agree_with"] = offsets.against_btf(image, identity.arch, found, options.deny)
         features = Features(options.deny, found.btf_id)
         collection = stack.enter_context(contextlib.closing(Collection.attach(image, found, options, features)))
@@ -100,6 +104,27 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
     return status
 
 
+def _table(identity: kernel.Identity) -> Optional[Dict[str, Any]]:
+    """What the table that travels along has of this kernel's series, and how old that is; None: nothing."""
+    shard = offsets.shard_of(identity)
+    if shard is None:
+        return None
+    has_this = shard.find(identity.build_id, identity.release, identity.banner) is not None
+    found = age.age(shard, has_this, identity.banner)
+    return {**found._asdict(), "newer_would_change": age.NEWER["table" if has_this else None]}
+
+
+def _told(table: Dict[str, Any]) -> List[str]:
+    """The same for people."""
+    line = f"table         {table['kernels']} kernels of {table['series']}, "
+    line += f"this one {'is' if table['has_this'] else 'is not'} among them"
+    if table["newest"]:
+        line += f"; the newest is {table['newest']}, built {table['built']}"
+    if table["days"] is not None and table["days"]:
+        line += f", {abs(table['days'])} days {'before' if table['days'] > 0 else 'after'} this one"
+    return [line, f"              a newer table would change: {table['newer_would_change']}"]
+
+
 def _lines(document: Dict[str, Any]) -> List[str]:
     code = document["linux_version_code"]
     lines = [
@@ -114,6 +139,7 @@ def _lines(document: Dict[str, Any]) -> List[str]:
     for f in document["features"]:
         state = f["state"] if f["state"] == "present" else f"{f['state']}, so {f['without']}: {f['reason']}"
         lines.append(f"{f['name']:<17} {state} ({f['what']})")
+    lines += _told(document["table"]) if document["table"] else ["table         no kernel of this series"]
     if document["offsets"]:
         other = document["offsets"]["agree_with"]
         lines.append(f"offsets       {document['offsets']['origin']}: {document['offsets']['source']}")
