@@ -52,15 +52,25 @@ check-generated: setup setup-test  ## the committed images are what the sources 
 	@$(BIN)/python -m sockpid_gen.image.digests | cmp runtime/sockpid/image/digests.py
 	@echo "images are up to date"
 
+FIGURES = $(BIN)/python -m sockpid_gen.table.figures > docs/table.md.new && mv docs/table.md.new docs/table.md
+
 table-figures: setup  ## kernels, layouts and bytes of the published table, into docs/table.md
-	$(BIN)/python -m sockpid_gen.table.figures > docs/table.md.new
-	@mv docs/table.md.new docs/table.md
+	$(FIGURES)
 
 docs-cli: setup  ## docs/cli.md, from what --help says
 	$(BIN)/python -m tests.docs.reference
 
 surface: setup  ## docs/surface.txt, all that is public, one thing a line
 	$(BIN)/python -m tests.surface
+
+SUITES = bullseye bullseye-security bookworm bookworm-security bookworm-backports \
+	trixie trixie-security trixie-backports sid experimental
+VERIFY = 3
+
+table: setup  ## the published table brought up to date: what SUITES have and it has not is read, VERIFY of it held against DWARF
+	@status=0; $(BIN)/sockpid-gen crawl $(SUITES:%=--suite %) --verify $(VERIFY) || status=$$?; \
+	[ $$status = 0 ] || [ $$status = 14 ] || exit $$status; \
+	$(BIN)/sockpid-gen check && $(FIGURES) && exit $$status
 
 check-table: setup  ## every entry of the published table is valid and satisfies the images
 	$(BIN)/sockpid-gen check
@@ -135,4 +145,4 @@ dist: setup  ## into dist/: wheel, sdist, bundle, Debian package, manual, and a 
 clean:  ## remove what was built, not the package cache
 	rm -rf build dist $(VENV)
 
-.PHONY: help run test setup setup-test lint image check-generated check-table table-figures docs-cli surface accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living changes
+.PHONY: table help run test setup setup-test lint image check-generated check-table table-figures docs-cli surface accuracy lab bench bench-streaming soak bench-vm bench-check bench-gen fuzz kills dist clean calibration airgap tamper collector living changes
