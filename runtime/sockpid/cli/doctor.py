@@ -88,6 +88,9 @@ def doctor(options: Options, offsets_path: Optional[str], as_json: bool) -> int:
         document["capabilities_kept"] = capability.names(kept)
         document["capabilities_dropped"] = capability.names(kernel.capability_sets().permitted & ~kept)
         results = selfcheck.run(Tracer(identity, found, collection))
+        for each, attached in zip(document["hooks"], collection.hooks):
+            if attached.hook.raises and attached.link is not None and collection.fired(attached.hook):
+                each["seen_to_run"] = True  # of these the self-check is the occasion
         told = observed.fields(identity.arch, found.layout, results, collection.mechanisms())
         document["unproven"] = observed.unproven(found.layout, told)
         document["not_checked"] = selfcheck.demand(results, found.needs_proof)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 IPPROTO_MPTCP = 262
 TCP_ZEROCOPY_RECEIVE = 35  # include/uapi/linux/tcp.h
 LOOPBACK = "127.0.0.1"
+PROGRAMS = ("/bin/true", "/usr/bin/true")
+"""Any of these is executed, for want of one that does less."""
+ONCE = ("exec", "exit")
+"""Hooks that are only made to fire when they are attached. They hang on tracepoints, which cannot be switched off, and
+a process that comes every few minutes would look odd to who audits the host."""
 SECONDS = 1.0
 """Longer than anything on loopback takes. What takes longer is no occasion."""
 
@@ -47,6 +52,8 @@ class Exercise:
             "splice": self._splice,
             "zerocopy": self._zerocopy,
             "shutdown": lambda: self._pair()[0].shutdown(socket.SHUT_WR),
+            "exec": _execute,
+            "exit": _execute,
         }
 
     def make(self, hook: str) -> bool:
@@ -123,6 +130,14 @@ class Exercise:
         for opened in self._open:
             opened.close()
         self._open = []
+
+
+def _execute() -> None:
+    """A process that executes a program and ends. Raises FileNotFoundError where there is no such program."""
+    path = next((path for path in PROGRAMS if os.path.exists(path)), None)
+    if path is None or not hasattr(os, "posix_spawn"):  # Python 3.7, whose os.fork() would copy all of us
+        raise FileNotFoundError(PROGRAMS[0])
+    os.waitpid(os.posix_spawn(path, [path], {}), 0)
 
 
 def switched_off() -> Optional[str]:

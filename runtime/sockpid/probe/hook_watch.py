@@ -11,7 +11,7 @@ import time
 from sockpid.errors import SockpidError
 from sockpid.subjects.deaf import Pair
 
-from .exercise import Exercise, switched_off
+from .exercise import ONCE, Exercise, switched_off
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class HookWatch:
         collection = self._tracer.collection
         fires: Dict[int, bool] = {}
         for index, attached in enumerate(collection.hooks):
-            if attached.link is not None and attached.seen:
+            if attached.link is not None and attached.seen and attached.hook.name not in ONCE:
                 before = collection.fired(attached.hook)
                 if self._exercise.make(attached.hook.name):
                     fires[index] = collection.fired(attached.hook) > before
