@@ -86,7 +86,7 @@ class Kernel:
         row = self.layout[name]
         found = row.fields[path] if isinstance(row, Struct) else None
         if found is not None:
-            put(self.machine.memory.view(at, OBJECT // 2), found, value, self._order)
+            put(self.machine.memory.view(at, found.offset + found.size), found, value, self._order)
 
     def set_text(self, at: int, name: str, path: str, value: str) -> None:
         raw = value.encode().ljust(16, b"\0")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sockpid.arch import ARCHES
-from sockpid.event import event, socket_owner
+from sockpid.event import event, socket_owner, socket_tuple
 from sockpid.image.image import Image
+from sockpid.table.layout import Layout
 
 from .kernel import Kernel, Socket, Task
 from .layouts import layout
@@ -38,11 +39,12 @@ class Owner:
 class World:
     """A machine, its kernel, the programs, and a record of who truly used which socket."""
 
-    def __init__(self, programs: Programs, entries: dict[str, int] | None = None) -> None:
+    def __init__(self, programs: Programs, entries: dict[str, int] | None = None, memory: Layout | None = None) -> None:
+        """memory: where the kernel has what, if that is not what the programs believe."""
         image = programs.image
         self.image, self.programs, self.order = image, programs, programs.order
         self.machine = Machine(Memory(programs.order), image.maps, entries or {})
-        self.kernel = Kernel(self.machine, programs.layout, programs.arch.pointer_size)
+        self.kernel = Kernel(self.machine, memory or programs.layout, programs.arch.pointer_size)
         self.used: set[tuple[int, int, int]] = set()
         """(address of the struct sock, inode, tgid) of every use."""
         self._mark = "<" if programs.order == "little" else ">"
@@ -114,6 +116,10 @@ class World:
             assert value is not None
             found[key] = self.unseal_public(key, value)
         return found
+
+    def name_of(self, key: bytes) -> tuple[object, ...]:
+        """What stands in a key of socket_to_pid, as in Event.name."""
+        return struct.unpack(self._mark + socket_tuple.TUPLE, key)
 
     def unseal_public(self, key: bytes, value: bytes) -> Owner | None:
         words = struct.unpack(f"{self._mark}{len(key + value) // 8}Q", key + value)
