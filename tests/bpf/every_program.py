@@ -18,7 +18,17 @@ from sockpid.image.hooks import HOOKS, SET_STATE, SOCKET, Hook, Target
 from sockpid.image.image import Image
 from sockpid.table.layout import Field, Layout, Struct
 
-from .kernel import AF_INET6, IPPROTO_MPTCP, NETNS, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, Socket, Task
+from .kernel import (
+    AF_INET6,
+    IPPROTO_MPTCP,
+    NETNS,
+    PF_KTHREAD,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    Socket,
+    Task,
+)
 from .layouts import put
 from .programs import CONTEXT, RECORD, Attached, Programs
 from .world import Event, World, finish
@@ -28,12 +38,16 @@ FIELDS = {
     "struct inet_connection_sock.icsk_ca_state": ("ca_state", 4),
     "struct inet_connection_sock.icsk_retransmits": ("retransmits", 3),
     "struct inet_connection_sock.icsk_pending": ("pending", 1),
-    "struct tcp_sock.srtt_us": ("srtt_us", 8001),
-    "struct tcp_sock.snd_cwnd": ("snd_cwnd", 10),
-    "struct tcp_sock.total_retrans": ("total_retrans", 5),
-    "struct tcp_sock.undo_marker": ("undo_marker", 77),
+    "struct tcp_sock.srtt_us": ("srtt_us", 0x81020304),
+    "struct tcp_sock.snd_cwnd": ("snd_cwnd", 0x81050607),
+    "struct tcp_sock.total_retrans": ("total_retrans", 0x81080900),
+    "struct tcp_sock.undo_marker": ("undo_marker", 0x810A0B0C),
 }
-"""Kernel field -> the event's, and a value."""
+"""Kernel field -> the event's, and a value: no byte of it is 0, or like another."""
+SEQ, IFINDEX = 0x91A2B3C4, 0x01020304
+LENT = 4  # enum owner_flags (bpf_bytecode/sockpid.h)
+STARTED = 0x0102030405060708
+NAME = "alice-and-more"
 
 
 class Kind(NamedTuple):
@@ -53,8 +67,9 @@ class Host:
         self.kind = kind
         self.world = World(programs, {"counts": 2}, kind.memory)
         self.kernel, self.order = self.world.kernel, self.world.order
-        self.alice, self.bob = self.kernel.task(100, 5000, "alice"), self.kernel.task(200, 6000, "bob")
-        self.thread = self.kernel.task(100, 5000, "alice", tid=103)
+        self.kernel.inodes = 0x01020304
+        self.alice, self.bob = self.kernel.task(100, STARTED, NAME), self.kernel.task(200, 6000, "bob")
+        self.thread = self.kernel.task(100, STARTED, NAME, tid=103)
         self.idle = self.kernel.task(0, 0, "swapper")
 
     def context(self, target: Target, mechanism: str, arguments: tuple[int, ...]) -> bytes:
@@ -82,10 +97,15 @@ class Host:
         finish(self.world.softirq("retransmit", self.idle, sock.address, skb, ERROR))
         return self.world.events()[-1]
 
-    def has(self, field: str) -> bool:
+    def bits(self, field: str) -> int:
+        """How many a field has; 0: there is none."""
         name, _, path = field.partition(".")
         row = self.kind.memory[name]
-        return isinstance(row, Struct) and row.fields.get(path) is not None
+        found = row.fields.get(path) if isinstance(row, Struct) else None
+        return 0 if found is None else found.bit_size
+
+    def has(self, field: str) -> bool:
+        return self.bits(field) > 0
 
 
 def places() -> Iterator[tuple[Hook, Target, str]]:
@@ -112,14 +132,14 @@ def play(kind: Kind) -> None:
     """Raises AssertionError where a program does not do what it has to, Fault where it reads what is nobody's, and what
     relocate() raises."""
     programs = Programs(kind.image, kind.arch, kind.layout)
+    names_and_kinds_of_sockets(Host(kind, programs))
+    subflows(Host(kind, programs))
     for hook, target, mechanism, program, typed in attached(Host(kind, programs)):
         host = Host(kind, programs)
         where = f"{hook.name} at {mechanism} {target.name}{' typed' if typed else ''}"
         {"tcp_use": learns, "tcp_destroy": forgets, "tcp_set_state": closes, "tcp_retransmit": retransmits}.get(
             hook.source or hook.prog, others
         )(host, hook, target, mechanism, program, typed, where)
-    names_and_kinds_of_sockets(Host(kind, programs))
-    subflows(Host(kind, programs))
 
 
 def learns(host: Host, hook: Hook, target: Target, mechanism: str, program: Attached, typed: bool, where: str) -> None:
@@ -133,7 +153,7 @@ def learns(host: Host, hook: Hook, target: Target, mechanism: str, program: Atta
     remote: dict[str, Any] = {"dport": 0, "daddr": "0.0.0.0"} if listens else {}
     if listens and not target.settings & SET_STATE and target.kind != "lsm":
         before = TCP_LISTEN
-    sock = host.kernel.socket(state=before, ifindex=3, **remote)
+    sock = host.kernel.socket(state=before, ifindex=IFINDEX, **remote)
     first = sock.above if target.settings & SOCKET else sock.address
     arguments: tuple[int, ...] = (first, 0, 0)
     if target.settings & SET_STATE:
@@ -145,11 +165,12 @@ def learns(host: Host, hook: Hook, target: Target, mechanism: str, program: Atta
     assert owner is not None, where
     how = event.HOW[settings["SETTING_HOW"]]
     said = owner.sk, owner.inode, owner.tgid, owner.start_ns, owner.how, owner.comm, owner.users
-    assert said == (sock.address, sock.inode, 100, 5000, how, "alice", 1), where
+    assert said == (sock.address, sock.inode, 100, STARTED, how, NAME, 1), where
+    assert not owner.flags & LENT, where
     sock = host.kernel.change(sock, state=TCP_LISTEN if listens else TCP_ESTABLISHED)
     seen = host.event(sock)
     assert seen.owner == owner, where
-    assert seen.name[:5] == (NETNS, 3, socket.AF_INET, sock.sport, sock.dport), where
+    assert seen.name == name_of(sock), where
     if hook.name not in ("socket_connect", "socket_listen"):
         ((key, public),) = host.world.public().items()
         assert public is not None, where
@@ -172,31 +193,42 @@ def closes(host: Host, hook: Hook, target: Target, mechanism: str, program: Atta
     assert not host.world.public(), where
     owner = host.world.owner(sock)
     assert owner is not None, where
+    # A seed has no address, and the port may be gone already: tcp_disconnect() clears skc_num.
+    _use(host, host.alice, sock)
+    ((key, _),) = host.world.public().items()
+    public = host.world.machine.hashes["socket_to_pid"]
+    value = bytearray(public.get(key) or b"")
+    value[56:64] = bytes(8)
+    finish(public.update(key, bytes(value), 0))
+    finish(host.world.evict("owner_by_sock", host.world.key(sock)))
+    host.kernel.set(sock.address, "struct sock", "__sk_common.skc_num", 0)
+    host.run(program, host.idle, host.context(target, mechanism, arguments), typed)
+    assert not host.world.public(), where
 
 
 def retransmits(
     host: Host, hook: Hook, target: Target, mechanism: str, program: Attached, typed: bool, where: str
 ) -> None:
     more = {name: value for name, (_, value) in FIELDS.items()}
-    sock = host.kernel.change(_used(host, ifindex=7), more=more)
+    sock = host.kernel.change(_used(host, ifindex=IFINDEX), more=more)
     skb = host.kernel.allocate()
     row = host.kind.memory["struct sk_buff"]
     assert isinstance(row, Struct)
     cb = row.fields["cb"]
     assert cb is not None
-    host.kernel.set(skb + cb.offset, "struct tcp_skb_cb", "seq", 1000)
-    host.kernel.set(skb + cb.offset, "struct tcp_skb_cb", "end_seq", 2448)
+    host.kernel.set(skb + cb.offset, "struct tcp_skb_cb", "seq", SEQ)
+    host.kernel.set(skb + cb.offset, "struct tcp_skb_cb", "end_seq", SEQ + 1448)
     tells = "SETTING_RETRANSMIT_ERR" in target.settings
     host.run(program, host.idle, host.context(target, mechanism, (sock.address, skb, ERROR if tells else 0)), typed)
     (seen,) = host.world.events()
     assert seen.owner is not None, where
     assert (seen.sk, seen.owner.comm, seen.owner.tgid) == (sock.address, "bob", 200), where
     expected = {
-        "inode": sock.inode, "err": -11 if tells else 0, "seq": 1000, "end_seq": 2448, "type": 0, "found": 1,
+        "inode": sock.inode, "err": -11 if tells else 0, "seq": SEQ, "end_seq": SEQ + 1448, "type": 0, "found": 1,
         "state": TCP_ESTABLISHED, "kern": 0, "stale": 0, **dict(FIELDS.values()),
     }  # fmt: skip
     assert seen.fields == expected, where
-    assert seen.name[:5] == (NETNS, 7, socket.AF_INET, sock.sport, sock.dport), where
+    assert seen.name == name_of(sock), where
 
 
 def others(host: Host, hook: Hook, target: Target, mechanism: str, program: Attached, typed: bool, where: str) -> None:
@@ -208,7 +240,7 @@ def others(host: Host, hook: Hook, target: Target, mechanism: str, program: Atta
         host.run(program, host.idle, host.context(target, mechanism, (listener.address, request)), typed)
         (seen,) = host.world.events()
         assert seen.owner is not None, where
-        assert (seen.owner.comm, seen.fields["type"], seen.fields["inode"]) == ("alice", 1, listener.inode), where
+        assert (seen.owner.comm, seen.fields["type"], seen.fields["inode"]) == (NAME, 1, listener.inode), where
         assert seen.name[:5] == (NETNS, 3, socket.AF_INET, 80, 5555), where
         assert seen.name[7] == socket.inet_aton("10.9.9.9") + bytes(12), where
         return
@@ -218,9 +250,9 @@ def others(host: Host, hook: Hook, target: Target, mechanism: str, program: Atta
     value = made.get(key) or b""
     if hook.name == "exec":
         assert int.from_bytes(key, host.order) == 100, where
-        assert (int.from_bytes(value[:8], host.order), value[16:].rstrip(b"\0")) == (5000, b"alice"), where
+        assert (int.from_bytes(value[:8], host.order), value[16:].rstrip(b"\0")) == (STARTED, NAME.encode()), where
     else:
-        assert (int.from_bytes(key[:8], host.order), int.from_bytes(key[8:12], host.order)) == (5000, 100), where
+        assert (int.from_bytes(key[:8], host.order), int.from_bytes(key[8:12], host.order)) == (STARTED, 100), where
 
 
 def names_and_kinds_of_sockets(host: Host) -> None:
@@ -233,21 +265,36 @@ def names_and_kinds_of_sockets(host: Host) -> None:
         raw = tuple(ipaddress.ip_address(text).packed for text in (saddr, daddr))
         assert seen.name[6:] == (tuple(one[12:] + bytes(12) for one in raw) if mapped else raw)
     unlearnable: tuple[dict[str, Any], ...] = (
-        {"protocol": 17}, {"type": 3}, {"kern": 1}, {"owned": 0}, {"family": 16},
+        {"protocol": 17}, {"protocol": 0x206}, {"type": 3}, {"type": 0x101}, {"kern": 1}, {"owned": 0}, {"family": 16},
+        {"family": 0x102},
     )  # fmt: skip
+    small = {"protocol": host.bits("struct sock.sk_protocol"), "type": host.bits("struct sock.sk_type")}
     for unlearnt in unlearnable:
+        if any(value >> small.get(name, 32) for name, value in unlearnt.items()):
+            continue  # it does not fit into the field of an old kernel
         sock = host.kernel.socket(**unlearnt)
         _use(host, host.alice, sock)
         if "kern" not in unlearnt or host.has("struct sock.sk_kern_sock"):
             assert host.world.owner(sock) is None, unlearnt
+    held = host.kernel.socket(owned=1 << 24)
+    _use(host, host.alice, held)
+    assert host.world.owner(held) is not None
+    kworker = host.kernel.task(50, 40, "kworker", PF_KTHREAD)
+    _use(host, kworker, its := host.kernel.socket())
+    owner = host.world.owner(its)
+    assert owner is not None
+    assert owner.how == "kernel"
     own = host.kernel.socket(kern=1)
     assert host.event(own).fields["kern"] == int(host.has("struct sock.sk_kern_sock"))
-    for where, value in (("struct sock.sk_user_data", 0x1001), ("struct sock.sk_allocation", 0x820)):
+    for where, value in (
+        ("struct sock.sk_user_data", 1 << host.bits("struct sock.sk_user_data") - 8),
+        ("struct sock.sk_allocation", 0x820),
+    ):
         sock = host.kernel.socket(more={where: value})
         _use(host, host.alice, sock)
         owner = host.world.owner(sock)
         assert owner is not None
-        assert owner.flags & 4, where
+        assert owner.flags & LENT, where
     orphan = _used(host)
     seen = host.event(host.kernel.change(orphan, above=0))
     assert seen.owner is not None
@@ -269,8 +316,16 @@ def subflows(host: Host) -> None:
     above = {"struct inet_connection_sock.icsk_ulp_ops": ops, "struct inet_connection_sock.icsk_ulp_data": data}
     seen = host.event(host.kernel.change(sock, more=above))
     assert seen.owner is not None
-    assert (seen.owner.comm, seen.fields["found"], seen.ulp) == ("alice", 2, "mptcp")
+    assert (seen.owner.comm, seen.fields["found"], seen.ulp) == (NAME, 2, "mptcp")
     assert seen.fields["inode"] == msk.inode
+    host.kernel.set_text(ops, "struct tcp_ulp_ops", "name", "fifteen-letters")
+    assert host.event(sock).ulp == "fifteen-letters"
+
+
+def name_of(sock: Socket) -> tuple[object, ...]:
+    """What an IPv4 socket is called in events and in socket_to_pid."""
+    addresses = (ipaddress.ip_address(text).packed.ljust(16, b"\0") for text in (sock.saddr, sock.daddr))
+    return (sock.netns, sock.ifindex, sock.family, sock.sport, sock.dport, 0, *addresses)
 
 
 def _use(host: Host, task: Task, sock: Socket) -> None:

@@ -68,7 +68,7 @@ class Kernel:
         self._region = OBJECTS_64 if pointer_size == 8 else OBJECTS_32
         self._order = machine.memory.order
         self._net: dict[int, int] = {}
-        self._inodes = 1000
+        self.inodes = 1000
         blank = bytearray(b"\x5a") * OBJECT
         for name in SAME_OBJECT[0]:
             row = layout[name]
@@ -122,8 +122,8 @@ class Kernel:
         self.machine.memory.pages[address >> PAGE_BITS][:] = self._blank
         above = inode = 0
         if held:
-            self._inodes += 1
-            above, inode = self.allocate(), self._inodes
+            self.inodes += 1
+            above, inode = self.allocate(), self.inodes
             self.set(above, "struct socket", "sk", address)
             self.set(above, "struct socket_alloc", "vfs_inode.i_ino", inode)
         return self.write(replace(Socket(address, above, inode), **values))
