@@ -288,6 +288,7 @@ def names_and_kinds_of_sockets(host: Host) -> None:
     assert host.event(own).fields["kern"] == int(host.has("struct sock.sk_kern_sock"))
     for where, value in (
         ("struct sock.sk_user_data", 1 << host.bits("struct sock.sk_user_data") - 8),
+        ("struct sock.sk_user_data", 0x1001),
         ("struct sock.sk_allocation", 0x820),
     ):
         sock = host.kernel.socket(more={where: value})
