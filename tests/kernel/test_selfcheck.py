@@ -12,7 +12,7 @@ from sockpid.event import event
 from sockpid.probe.collection import Options
 from sockpid.probe.tracer import Tracer
 from sockpid.selfcheck import selfcheck
-from sockpid.subjects import deaf
+from sockpid.subjects import deaf, half_open
 
 
 def test_a_host_that_stands_still_for_seconds_gets_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +67,12 @@ def test_a_hook_that_runs_and_forgets_nothing_is_named() -> None:
         destroy.link.close()
         with pytest.raises(errors.SelfCheckError, match="forgets no socket that is destroyed"):
             selfcheck.demand(selfcheck.run(tracer))
+
+
+def test_a_kernel_that_does_not_ask_a_listeners_filter_about_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux 4.9: the first client's ACK is taken. Its successors leave the SYN-ACK unanswered."""
+    monkeypatch.setattr(half_open, "_drop_acks", lambda _listener: None)
+    with Tracer.open(Options(), None) as tracer:
+        (synack,) = (result for result in selfcheck.run(tracer) if result.family == "synack")
+    assert synack.ok
+    assert [seen.kind for seen in synack.events] == ["synack"]

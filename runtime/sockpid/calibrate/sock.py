@@ -203,7 +203,7 @@ class Sockets:
             self._findings.problems[field] = str(error)
             return
         try:
-            for protocol in random.SystemRandom().sample(range(143, 253), 4):  # unassigned by IANA
+            for protocol in random.Random().sample(range(143, 253), 4):  # unassigned by IANA
                 with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as raw:
                     records = self.peek.capture(lambda raw=raw: provoke.overrun(raw))  # type: ignore[misc]
                     samples += [Sample(record.memory, {field: {protocol}}) for record in records[:1]]

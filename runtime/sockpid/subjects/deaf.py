@@ -16,6 +16,7 @@ from sockpid import syscall, uapi
 from sockpid.event import event
 from sockpid.event.socket_tuple import SocketTuple
 from sockpid.host import kernel
+from sockpid.host.noise import random_bytes
 from sockpid.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -59,7 +60,7 @@ class Pair:
         self.others: List[SocketOwner] = []
         """What socket_to_pid said of the accepted end and of the listener, once that was asked."""
         self._ending = False
-        noise = os.urandom(4)
+        noise = random_bytes(4)
         v4 = [f"127.{noise[i] | 1}.{noise[i + 1] | 2}.{2 + i}" for i in (0, 2)]
         protocol = IPPROTO_MPTCP if family == MPTCP else 0
         local, remote = (

@@ -174,4 +174,4 @@ def overrun(raw: socket.socket) -> None:
 
 def isns(count: int) -> Sequence[int]:
     """Sequence numbers to begin with, far from one another and from what else a counter may be."""
-    return random.SystemRandom().sample(range(1 << 30, 3 << 30, 0x1010101), count)
+    return random.Random().sample(range(1 << 30, 3 << 30, 0x1010101), count)

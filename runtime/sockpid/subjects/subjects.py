@@ -33,7 +33,7 @@ class Names(NamedTuple):
 
 def names() -> Names:
     """A connection on loopback that has no byte twice, and none that is also a family, a state or a length here."""
-    chosen = random.SystemRandom().sample([n for n in range(17, 256) if n not in (127, 255)], 10)
+    chosen = random.Random().sample([n for n in range(17, 256) if n not in (127, 255)], 10)
     local, remote = (f"127.{a}.{b}.{c}" for a, b, c in (chosen[:3], chosen[3:6]))
     return Names(local, remote, (chosen[6] | 64) << 8 | chosen[7], (chosen[8] | 64) << 8 | chosen[9])
 

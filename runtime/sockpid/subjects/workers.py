@@ -109,7 +109,7 @@ def _serve(order: int, done: int) -> None:
 
 def rename(task: str) -> None:
     """Gives a thread ("PID/task/TID") or process ("self") a name of 15 random letters."""
-    letters = "".join(random.SystemRandom().choice("abcdefghijklmnopqrstuvwxyz") for _ in range(15))
+    letters = "".join(random.Random().choice("abcdefghijklmnopqrstuvwxyz") for _ in range(15))
     with open(f"/proc/{task}/comm", "w", encoding="ascii") as file:
         file.write(letters)
 
