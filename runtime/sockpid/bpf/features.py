@@ -44,7 +44,7 @@ class Features:
     def missing(self, name: str) -> Optional[str]:
         """Why the kernel lacks a capability, None if it has it. Tried once.
 
-        Raises CapabilityError where this process lacks the right to try.
+        Raises CapabilityError where this process lacks the right to try, SyscallError for another refusal of that kind.
         """
         if name in self._deny:
             return "denied by option"
@@ -73,6 +73,8 @@ class Features:
                 lacking = kernel.missing_capability(error.name)
                 if lacking is not None:
                     raise lacking from None
+                if _is_refused_at_all(error.name):
+                    raise
             return str(error)
         return None
 
@@ -113,7 +115,20 @@ def _load(prog_type: int, insns: bytes, attach_btf_id: int = 0, attach_type: int
     """A program of `insns` that returns 0."""
     order = syscall.machine().byte_order
     end = Insn(MOV64, 0, 0, 0, 0).pack(order) + Insn(EXIT, 0, 0, 0, 0).pack(order)
-    return prog.load("trial", prog_type, insns + end, "GPL", None, attach_btf_id, False, attach_type)
+    return prog.load("trial", prog_type, insns + end, "GPL", None, attach_btf_id, attach_type=attach_type)
+
+
+def _is_refused_at_all(call: str) -> bool:
+    """Is even the simplest map, or program, refused? Then EPERM speaks of a limit of this process, and not of what was
+    tried."""
+    try:
+        if call == "bpf(BPF_MAP_CREATE)":
+            _create("BPF_MAP_TYPE_ARRAY", 4, 4, 1)
+        elif call == "bpf(BPF_PROG_LOAD)":
+            _load(uapi.BPF_PROG_TYPE_SOCKET_FILTER, b"").close()
+    except (ProgError, SyscallError):
+        return True
+    return False
 
 
 def call(helper: str) -> None:

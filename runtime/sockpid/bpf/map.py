@@ -11,6 +11,8 @@ from sockpid.errors import ProgError, SyscallError
 from sockpid.host import kernel
 from sockpid.image import image
 
+from . import memlock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterator, List, Optional
@@ -27,7 +29,7 @@ class Map:
         self.value_size = value_size
 
     @classmethod
-    def create(cls, spec: image.Map, named: bool = True) -> Map:
+    def create(cls, spec: image.Map, named: bool = False) -> Map:
         """Creates the map. Raises CapabilityError, and SyscallError for any other refusal.
 
         named: Linux kernel commit ad5b177bd73f ("bpf: Add map_name to bpf_map_info") (in v4.15)
@@ -39,17 +41,11 @@ class Map:
         if named:
             attr += struct.pack("=II16s", 0, 0, spec.name.encode()[: uapi.BPF_OBJ_NAME_LEN - 1])
         try:
-            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
+            fd = memlock.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
         except SyscallError as error:
             if error.errno == errno.ENOSYS:
                 raise kernel.no_bpf(error.name) from None
-            if error.errno != errno.EPERM:
-                raise
-            missing = kernel.missing_capability(error.name)
-            if missing is not None:
-                raise missing from None
-            _raise_memlock(error)
-            fd = syscall.bpf("BPF_MAP_CREATE", uapi.BPF_MAP_CREATE, bytearray(attr))
+            raise
         value_size = spec.value_size
         if spec.type == "BPF_MAP_TYPE_PERCPU_ARRAY":
             value_size = percpu_size(spec.value_size)
@@ -149,20 +145,3 @@ def lru_entries(sockets: int) -> int:
     as many from those that are free: where there are fewer, it evicts (kernel/bpf/bpf_lru_list.c).
     """
     return sockets + LOCAL_FREE_TARGET * (len(cpus("possible")) + 1)
-
-
-def _raise_memlock(refusal: SyscallError) -> None:
-    """Before Linux 5.11 map memory counts against RLIMIT_MEMLOCK, and EPERM is how the kernel says that it is full.
-
-    Linux kernel commit 80ee81e0403c ("bpf: Eliminate rlimit-based memory accounting infra for bpf maps") (in v5.11).
-    """
-    import resource
-
-    try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    except (ValueError, OSError) as error:
-        raise SyscallError(
-            refusal.name,
-            errno.EPERM,
-            f"RLIMIT_MEMLOCK may be too small, and raising it was refused ({error}); try `ulimit -l unlimited`",
-        ) from None

@@ -11,6 +11,8 @@ from sockpid.errors import ProgError, RelocationError, SyscallError, VerifierErr
 from sockpid.host import kernel
 from sockpid.image.insn import EXIT, LDX_DW, MOV64, Insn
 
+from . import memlock
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Mapping, Optional
@@ -40,7 +42,7 @@ def load(
     license: str,
     poison: Optional[Mapping[int, str]] = None,
     attach_btf_id: int = 0,
-    named: bool = True,
+    named: bool = False,
     attach_type: int = uapi.BPF_TRACE_FENTRY,
 ) -> Prog:
     """Loads a program; first without a log, which costs time, and on a refusal again with one.
@@ -70,8 +72,10 @@ def load(
                 continue
         break
     text = bytes(log).split(b"\0", 1)[0].decode("utf-8", "replace")
+    # "invalid func 195896081" before Linux 4.10, "invalid func unknown#195896081" since, and what may come.
+    said = set(text.replace("#", " ").split())
     for helper, field in (poison or {}).items():
-        if f"unknown#{helper}" in text:
+        if str(helper) in said:
             raise RelocationError(f"program {name} needs {field}, which this kernel does not have", field, "")
     if not text:
         raise ProgError(f"program {name}: bpf(BPF_PROG_LOAD): {first.strerror}, and no word from the verifier")
@@ -107,7 +111,7 @@ def _load(
         # prog_ifindex, expected_attach_type, prog_btf_fd, func_info_rec_size, func_info, func_info_cnt,
         # line_info_rec_size, line_info, line_info_cnt, attach_btf_id
         attr += struct.pack("=IIIIQIIQII", 0, attach_type, 0, 0, 0, 0, 0, 0, 0, attach_btf_id)
-    return syscall.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
+    return memlock.bpf("BPF_PROG_LOAD", uapi.BPF_PROG_LOAD, bytearray(attr))
 
 
 def misses(prog: Prog) -> Optional[int]:

@@ -73,7 +73,7 @@ class Instance:
     """Ours, pinned. close() leaves the pin."""
 
     def __init__(self, directory: str) -> None:
-        self._map = Map.create(SPEC, named=False)
+        self._map = Map.create(SPEC)
         try:
             pinned.pin_fd(self._map.fd, path(directory))
         except BaseException:
