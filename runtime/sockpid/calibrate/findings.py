@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 from sockpid.arch import Arch
 from sockpid.offsets.calibration import VARIETY, Found, Sample, pt_regs, search, search_bits
@@ -19,12 +19,15 @@ class Findings:
         self.order = arch.byte_order
         self.found: Dict[str, Field] = {}
         self.problems: Dict[str, str] = {}
+        self.absent: Set[str] = set()
+        """Fields that this kernel cannot have."""
 
     def note(self, field: str, found: Found) -> Optional[Field]:
         if found.field is None:
             self.problems[field] = found.problem
         else:
             self.found[field] = found.field
+            self.problems.pop(field, None)
         return found.field
 
     def search(
@@ -63,7 +66,7 @@ class Findings:
 
     def layout(self) -> Layout:
         """What was found, as rows of a table."""
-        found: Dict[str, Optional[Field]] = dict(self.found)
+        found: Dict[str, Optional[Field]] = {**self.found, **dict.fromkeys(self.absent)}
         if "struct task_struct.start_boottime" in found:  # before Linux 5.5 its name was another: see kernel.h
             found["struct task_struct.real_start_time"] = None
         common = [f.bit_offset + f.bit_size for name, f in self.found.items() if name.startswith(COMMON)]

@@ -33,8 +33,10 @@ class Named(NamedTuple):
 def find_kern(findings: Findings, plain: Sockets, children: List[workers.Child], stack: contextlib.ExitStack) -> None:
     """Members that plain TCP sockets of a process do not use."""
     named = _subflows(findings, plain, stack)
-    _kern_sock(findings, plain, [n.memory for n in named] + _control_sockets(findings, plain, children))
-    _ulp_ops(findings, plain, named + _tls(plain, stack))
+    tls = _tls(plain, stack)
+    kernels = [n.memory for n in named] + _control_sockets(findings, plain, children)
+    _kern_sock(findings, plain, kernels, tls is None)
+    _ulp_ops(findings, plain, named + (tls or []))
 
 
 def look(arch: Arch, layout: Layout, deny: FrozenSet[str]) -> Found:
@@ -94,10 +96,13 @@ def _control_sockets(findings: Findings, plain: Sockets, children: List[workers.
     return found
 
 
-def _kern_sock(findings: Findings, plain: Sockets, kernels: List[bytes]) -> None:
+def _kern_sock(findings: Findings, plain: Sockets, kernels: List[bytes], is_old: bool) -> None:
     """sk_kern_sock is the one bit that is set in sockets that the kernel opened, in the byte of sk_no_check_tx.
 
-    The two are neighbours in include/net/sock.h, and anybody may set the latter (SO_NO_CHECK).
+    The two are neighbours in include/net/sock.h, and anybody may set the latter (SO_NO_CHECK). is_old: the kernel has
+    no upper layer protocols (v4.13), so if no bit there is set in the kernel's sockets alone, it is from before this
+    one came. Linux kernel commit cdfbabfb2f0c ("net: Work around lockdep limitation in sockets that use sockets") (in
+    v4.11)
     """
     samples = []
     for entry in plain.sockets:
@@ -110,18 +115,23 @@ def _kern_sock(findings: Findings, plain: Sockets, kernels: List[bytes]) -> None
         return
     del findings.found[BESIDE]
     samples = [Sample(s.memory, {KERN: {0}}) for s in plain.sockets] + [Sample(m, {KERN: {1}}) for m in kernels]
-    findings.search_bits(samples, KERN, 1, range(beside.offset, beside.offset + 1), 1)
+    found = findings.search_bits(samples, KERN, 1, range(beside.offset, beside.offset + 1), 1)
+    if found is None and "nowhere" in findings.problems[KERN] and is_old:
+        findings.absent.add(KERN)
+        del findings.problems[KERN]
 
 
-def _tls(plain: Sockets, stack: contextlib.ExitStack) -> List[Named]:
-    """A socket with kernel TLS, where there is that."""
+def _tls(plain: Sockets, stack: contextlib.ExitStack) -> Optional[List[Named]]:
+    """A socket with kernel TLS, where there is that. None where TCP knows no upper layer protocols."""
     connection = Connection()
     stack.callback(connection.close)
     sk = plain.connect(connection)
     try:
-        connection.client.setsockopt(socket.IPPROTO_TCP, subjects.TCP_ULP, b"tls")
+        connection.client.setsockopt(socket.IPPROTO_TCP, subjects.TCP_ULP, b"tls\0")  # no shorter than a number
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOPROTOOPT, errno.EPERM, errno.EOPNOTSUPP):
+        if error.errno == errno.ENOPROTOOPT:
+            return None
+        if error.errno not in (errno.ENOENT, errno.EPERM, errno.EOPNOTSUPP):
             raise
         return []
     return [Named(plain.peek.read(sk), "tls")]

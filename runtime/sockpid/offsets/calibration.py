@@ -49,10 +49,11 @@ class Found(NamedTuple):
 
 
 def places(samples: Sequence[Sample], field: str, size: int, byte_order: str, align: int, within: range) -> List[int]:
-    """Every byte offset in `within` at which all samples that speak of `field` have an acceptable value."""
+    """Every multiple of `align` in `within`, in bytes, at which all samples that speak of `field` have an acceptable
+    value."""
     mine = [sample for sample in samples if field in sample.known]
     end = min([within.stop, *(len(sample.memory) for sample in mine)])
-    offsets = list(range(within.start, end - size + 1, align))
+    offsets = list(range(-(-within.start // align) * align, end - size + 1, align))
     for memory, known in mine:
         values = known[field]
         offsets = [o for o in offsets if int.from_bytes(memory[o : o + size], byte_order) in values]  # type: ignore[arg-type]

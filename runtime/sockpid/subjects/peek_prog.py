@@ -28,7 +28,8 @@ def assemble(args: Sequence[int], size: int, probe_read: int, maps: Tuple[int, i
 
     args: where in the probe's context its arguments are, in bytes; size: of each. probe_read: number of the helper.
     maps: descriptors of the arrays of CONFIG and of HEADER with SIZE bytes. Registers: r6 is the context, r7 the
-    configuration, then the address; r8 argument 0; r9 the slot.
+    configuration, then the address; r8 argument 0; r9 the slot. Memory is read onto the stack, the one place
+    that a helper of Linux 4.9 may write to (check_func_arg() of its kernel/bpf/verifier.c), and stored from there.
     """
     code: List[Insn] = []
     leave: List[int] = []  # jumps to the end
@@ -95,12 +96,15 @@ def assemble(args: Sequence[int], size: int, probe_read: int, maps: Tuple[int, i
         load(7, 6, args[1], size)
     header = struct.calcsize(HEADER)
     for offset in range(0, SIZE, _CHUNK):
-        mov(1, 9)
-        add(1, header + offset)
+        mov(1, 10)
+        add(1, -_CHUNK)
         mov_imm(2, _CHUNK)
         mov(3, 7)
         add(3, offset)
         code.append(Insn(CALL, 0, 0, 0, probe_read))
+        for at in range(0, _CHUNK, 8):
+            load(1, 10, at - _CHUNK)
+            store(9, header + offset + at, 1)
     for index in leave:
         code[index] = code[index]._replace(off=len(code) - index - 1)
     mov_imm(0, 0)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
+from sockpid import uapi
 from sockpid.arch import ARCHES
 from sockpid.calibrate import findings, kern
 from sockpid.errors import CalibrationError
-from sockpid.image.image import Image
+from sockpid.image.image import Image, Map
 from sockpid.image.insn import unpack
 from sockpid.offsets import calibration
 from sockpid.offsets.calibration import Sample, complete, search, search_bits
 from sockpid.subjects import peek, peek_prog
 from sockpid.table.layout import Field, Layout, Struct
 from sockpid_gen.extraction.wanted import image_for
+from tests.bpf.verifier import verify
 
 ORDERS = ("little", "big")
 
@@ -165,6 +170,71 @@ def test_every_jump_of_the_program_stays_in_it(order: str) -> None:
     assert all(0 < target < count for target in targets)
     assert unpack(code, count - 1, order).code == 0x95
     assert count < 4096, "the limit before Linux 5.2"
+
+
+MAPS = {
+    3: Map("peek_config", "BPF_MAP_TYPE_ARRAY", 4, struct.calcsize(peek_prog.CONFIG), 1),
+    4: Map("peek_slots", "BPF_MAP_TYPE_ARRAY", 4, struct.calcsize(peek_prog.HEADER) + peek_prog.SIZE, peek.SLOTS),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("args", [[112], [0, 8], [112, 104, 96]])
+def test_the_verifier_of_4_9_takes_the_program(args: list[int], order: Literal["little", "big"]) -> None:
+    code = peek_prog.assemble(args, 8, uapi.BPF_FUNC["bpf_probe_read"], (3, 4), order)
+    assert verify(code, order, MAPS) > 1000
+
+
+def test_a_place_is_a_multiple_of_its_size_wherever_the_search_begins() -> None:
+    samples = [Sample(b"\0" * 3 + b"\xff" + struct.pack("<H", value), {"type": {value}}) for value in (1, 3)]
+    assert search(samples, "type", 2, "little", within=range(1, 6)).field == Field(32, 16)
+
+
+def test_a_field_that_was_found_after_all_is_no_problem() -> None:
+    looked = findings.Findings(ARCHES["x86_64"])
+    samples = [Sample(bytes((0, value)), {"protocol": {value}}) for value in (6, 200)]
+    assert looked.search(samples, "protocol", 2, range(2)) is None
+    assert looked.search_bits(samples, "protocol", 8, range(2)) == Field(8, 8, True)
+    assert looked.problems == {}
+
+
+def kernel_sockets(old: bool, marked: bool, monkeypatch: pytest.MonkeyPatch) -> findings.Findings:
+    """What is found of the mark of the kernel's own sockets. marked: they have one. old: too old for ULPs."""
+
+    def memory(bits: int) -> bytes:
+        return bytes(200) + bytes((bits,)) + bytes(100)
+
+    looked = findings.Findings(ARCHES["x86_64"])
+    said = [0]
+    client = SimpleNamespace(setsockopt=lambda _level, _option, value: said.__setitem__(0, value))
+    one = SimpleNamespace(memory=memory(0x80), sk=1, client=client)
+    plain = SimpleNamespace(sockets=[one], peek=SimpleNamespace(read=lambda _sk: memory(0x80 | said[0] << 2)))
+    monkeypatch.setattr(kern, "_subflows", lambda *_: [])
+    monkeypatch.setattr(kern, "_tls", lambda *_: None if old else [])
+    monkeypatch.setattr(kern, "_control_sockets", lambda *_: [memory(0x82 if marked else 0x80)])
+    kern.find_kern(looked, plain, [], contextlib.ExitStack())  # type: ignore[arg-type]
+    return looked
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_the_mark_of_the_kernels_own_sockets(old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = kernel_sockets(old, True, monkeypatch)
+    assert looked.found[kern.KERN] == Field(200 * 8 + 1, 1, True)
+    assert not looked.absent
+
+
+def test_a_kernel_that_is_older_than_the_mark_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = kernel_sockets(True, False, monkeypatch)
+    row = looked.layout()["struct sock"]
+    assert isinstance(row, Struct)
+    assert row.fields["sk_kern_sock"] is None
+    assert kern.KERN not in looked.problems
+
+
+def test_a_mark_that_is_not_found_in_a_kernel_that_may_have_it_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = kernel_sockets(False, False, monkeypatch)
+    assert "nowhere" in looked.problems[kern.KERN]
+    assert not looked.absent
 
 
 def test_the_current_task_of_a_32_bit_machine_is_an_address() -> None:
