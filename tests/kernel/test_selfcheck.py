@@ -9,6 +9,8 @@ import pytest
 
 from sockpid import errors
 from sockpid.event import event
+from sockpid.image.hooks import HOOKS, SET_STATE_LOCKED, Target
+from sockpid.probe import collection
 from sockpid.probe.collection import Options
 from sockpid.probe.tracer import Tracer
 from sockpid.selfcheck import selfcheck
@@ -76,3 +78,21 @@ def test_a_kernel_that_does_not_ask_a_listeners_filter_about_requests(monkeypatc
         (synack,) = (result for result in selfcheck.run(tracer) if result.family == "synack")
     assert synack.ok
     assert [seen.kind for seen in synack.events] == ["synack"]
+
+
+def test_a_tracepoint_that_is_not_raised_for_what_a_hook_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tcp_set_state of Linux 4.15 is there, and nobody passes it who begins to listen."""
+    other = Target("raw_tp", "sock_recv_length", SET_STATE_LOCKED, general=True)
+    (listen,) = (hook for hook in HOOKS if hook.name == "listen")
+    blind = listen._replace(targets=(other, *listen.targets))
+    monkeypatch.setattr(collection, "HOOKS", tuple(blind if hook is listen else hook for hook in HOOKS))
+    with Tracer.open(Options(), None) as tracer:
+        (attached,) = (a for a in tracer.collection.hooks if a.hook.name == "listen")
+        assert attached.link is not None
+        assert attached.link.target == "inet_sock_set_state"
+        assert attached.seen
+        reason = dict(attached.refused)["raw_tp sock_recv_length"]
+        if "No such file" in reason:
+            pytest.skip("this kernel has no tracepoint sock_recv_length (Linux 6.3)")
+        assert reason == collection.NOT_RUNNING
+        assert [result for result in selfcheck.run(tracer) if not result.ok] == []
