@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from sockpid.arch import ARCHES
 from sockpid.bpf.prog import Prog
 from sockpid.errors import VerifierError
 from sockpid.image import insn as bpf
@@ -56,6 +57,17 @@ MADE = {
     for arch in ("x86_64", "arm", "s390x")
     for name, (absent, old) in LAYOUTS.items()
 }
+WANTED = sorted(
+    f"{name}.{path}"
+    for name, paths in images()["little"].wanted(ARCHES["x86_64"]).items()
+    for path in paths
+    if name != "struct pt_regs" and f"{name}.{path}" not in OLD_ABSENT
+)
+DONE_WITHOUT = {
+    "struct mptcp_subflow_context.conn", "struct sock.__sk_common.skc_bound_dev_if",
+    "struct sock.__sk_common.skc_net.net", "struct sock.__sk_common.skc_v6_daddr", "struct sock.sk_allocation",
+    "struct sock.sk_lock.owned", "struct sock.sk_user_data", "struct tcp_sock.undo_marker", "struct tcp_ulp_ops.name",
+}  # fmt: skip
 OLD = {key: Programs(one.image, one.arch, one.layout, OLD_CALLS) for key, one in MADE.items()}
 
 
@@ -70,6 +82,26 @@ def test_the_verifier_of_4_9_takes_every_program_everywhere(hook: Hook, target: 
                 verify(prune(made.insns, programs.order), programs.order, MAPS)
             except Refused as error:
                 pytest.fail(f"{arch}, {name}, {sorted(more)}: {error}")
+
+
+@pytest.mark.parametrize("field", WANTED)
+def test_a_field_that_is_not_there_is_done_without_or_named(field: str) -> None:
+    """By the verifier of 4.9, whatever it is that refuses the program."""
+    made = programs_of(images()["little"], "x86_64", 5, absent=(*OLD_ABSENT, field), old=True)
+    programs = Programs(made.image, made.arch, made.layout, OLD_CALLS)
+    named = set()
+    for hook in HOOKS:
+        target = next((target for target in hook.targets if target.kind in ("func", "kprobe")), hook.targets[0])
+        if target.kind == "lsm":
+            continue
+        ready = programs.make(hook, target, {"func": "kprobe-pmu"}.get(target.kind, KINDS[target.kind]))
+        try:
+            verify(prune(ready.insns, "little"), "little", MAPS)
+        except Refused as error:
+            number = str(error).rpartition("invalid func ")[2]
+            named.add(ready.relocated.poison.get(int(number) if number.isdigit() else 0, f"{hook.name}: {error}"))
+    assert named <= {field}
+    assert bool(named) == (field not in DONE_WITHOUT)
 
 
 def test_without_that_it_walks_into_what_the_kernel_does_not_have() -> None:
