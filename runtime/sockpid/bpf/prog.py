@@ -76,7 +76,13 @@ def load(
     said = set(text.replace("#", " ").split())
     for helper, field in (poison or {}).items():
         if str(helper) in said:
-            raise RelocationError(f"program {name} needs {field}, which this kernel does not have", field, "")
+            # That is all that is ever missing: what some kernel of these lacks is behind a test for it.
+            raise RelocationError(
+                f"program {name} needs {field}, which this kernel does not have, say its offsets; every Linux from 4.9 "
+                "on has it, and older ones are not supported",
+                field,
+                "",
+            )
     if not text:
         raise ProgError(f"program {name}: bpf(BPF_PROG_LOAD): {first.strerror}, and no word from the verifier")
     raise VerifierError(f"program {name} was refused: {first.strerror}: {telling_line(text)}{_advice(text)}", text)

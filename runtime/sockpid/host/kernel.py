@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOTES = "/sys/kernel/notes"
 VERSION = "/proc/version"
+THREAD = "/proc/thread-self"
 LOCKDOWN = ("/sys/kernel/security/lockdown", "/proc/cmdline")  # securityfs may not be mounted
 
 _version_code: Optional[int] = None
@@ -190,7 +191,7 @@ def netns_inode() -> int:
 
 def task_flags() -> int:
     """task_struct.flags of this thread (field 9 of /proc/thread-self/stat)."""
-    return int(_stat("thread-self")[6])
+    return int(_stat(_own_thread())[6])
 
 
 def process_start_ticks() -> int:
@@ -230,9 +231,14 @@ def _time_namespace_offset(clock: str) -> int:
     return _time_offsets[clock]
 
 
-def _stat(whose: str = "self") -> List[str]:
-    """The fields of /proc/self/stat after the name, which may hold blanks."""
-    with open(f"/proc/{whose}/stat", encoding="utf-8", errors="replace") as file:
+def _own_thread() -> str:
+    """The directory of the calling thread. Before Linux 3.17 that of the process has to do."""
+    return THREAD if os.path.exists(THREAD) else "/proc/self"
+
+
+def _stat(of: str = "/proc/self") -> List[str]:
+    """The fields of a task's file stat after the name, which may hold blanks."""
+    with open(f"{of}/stat", encoding="utf-8", errors="replace") as file:
         return file.read().rpartition(")")[2].split()
 
 
@@ -255,7 +261,7 @@ class CapabilitySets(NamedTuple):
 def capability_sets(thread: int = 0) -> CapabilitySets:
     """The sets of one of our threads, by its id; 0: of the calling one."""
     found = {}
-    with open(f"/proc/self/task/{thread}/status" if thread else "/proc/thread-self/status", "rb") as file:
+    with open(f"/proc/self/task/{thread}/status" if thread else f"{_own_thread()}/status", "rb") as file:
         for line in file:
             if line.startswith(b"Cap"):
                 name, value = line.split()
@@ -329,7 +335,7 @@ def _filtered(attempted: str) -> Optional[SockpidError]:
 def _who_filters() -> str:
     """Who refuses system calls before they are made, as far as it can be told."""
     try:
-        with open("/proc/thread-self/status", "rb") as file:
+        with open(f"{_own_thread()}/status", "rb") as file:
             if b"\nSeccomp:\t2" in file.read():
                 return "it has a seccomp filter (Seccomp: 2 in /proc/self/status)"
     except OSError:

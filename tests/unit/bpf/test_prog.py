@@ -45,7 +45,7 @@ def test_a_field_that_is_not_there_is_named_in_whatever_words_it_is_refused(
     log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing(log, monkeypatch)
-    with pytest.raises(RelocationError, match=r"needs struct sock\.sk_type, which") as refused:
+    with pytest.raises(RelocationError, match=r"needs struct sock\.sk_type, which .* from 4\.9 on") as refused:
         prog.load("tcp_use", uapi.BPF_PROG_TYPE_KPROBE, INSNS, "GPL", NAMES)
     assert refused.value.type_name == "struct sock.sk_type"
 
