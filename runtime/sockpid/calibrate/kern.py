@@ -55,7 +55,8 @@ def look(arch: Arch, layout: Layout, deny: FrozenSet[str]) -> Found:
         children = workers.children(stack, 2)
         plain = Sockets(findings, peek)
         plain.connect_all(stack)
-        _kern_sock(findings, plain, _control_sockets(findings, plain, children))
+        is_old = _tls(plain, stack) is None
+        _kern_sock(findings, plain, _control_sockets(findings, plain, children), is_old)
     return Found(findings.found.get(KERN), findings.problems.get(KERN, ""))
 
 
