@@ -14,6 +14,7 @@ from sockpid.host.process import run
 from sockpid.manual.commands import Command
 from sockpid.manual.completion import scripts
 from sockpid.manual.manual import page
+from sockpid.offsets import kept
 from sockpid.pins import pin
 from sockpid.uapi import CAP_BPF
 
@@ -100,6 +101,7 @@ def uninstall(place: Place) -> int:
     if place.root == "/":
         _systemd(["systemctl", "disable", "--now", unit.NAME])
         pin.clear(pin.DIRECTORY)
+        kept.forget()
     left = placed.take_away()
     for path in left:
         print(f"sockpid: left {placed.at(path)}: it was changed since it was installed", file=sys.stderr)

@@ -106,6 +106,15 @@ def write(
     return path
 
 
+def forget() -> None:
+    """Takes away what is kept, as far as there is something."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(DIRECTORY):
+            os.unlink(os.path.join(DIRECTORY, name))
+        for directory in (DIRECTORY, ABOVE[0]):
+            os.rmdir(directory)  # the other one may hold what outputs have put there
+
+
 def _path(image: Image, kernel: Identity) -> Optional[str]:
     if kernel.build_id is None:
         return None

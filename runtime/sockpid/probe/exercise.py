@@ -135,9 +135,10 @@ class Exercise:
 def _execute() -> None:
     """A process that executes a program and ends. Raises FileNotFoundError where there is no such program."""
     path = next((path for path in PROGRAMS if os.path.exists(path)), None)
-    if path is None or not hasattr(os, "posix_spawn"):  # Python 3.7, whose os.fork() would copy all of us
+    spawn = getattr(os, "posix_spawn", None)  # not in Python 3.7, whose os.fork() would copy all of us
+    if path is None or spawn is None:
         raise FileNotFoundError(PROGRAMS[0])
-    os.waitpid(os.posix_spawn(path, [path], {}), 0)
+    os.waitpid(spawn(path, [path], {}), 0)
 
 
 def switched_off() -> Optional[str]:
