@@ -103,6 +103,7 @@ SET_STATE_TARGETS = (
     Target("tracepoint", "tcp/tcp_set_state", SET_STATE, STATE_FIELDS),
 )
 BEGIN_TARGETS = tuple(target._replace(settings=SET_STATE_LOCKED, general=True) for target in SET_STATE_TARGETS)
+LISTEN_TARGETS = tuple(target for target in BEGIN_TARGETS if target.name != "tcp/tcp_set_state")
 
 HOOKS: Tuple[Hook, ...] = (
     # First of all: a struct sock is reused at once, so no owner may be learnt before forgetting works.
@@ -194,7 +195,8 @@ HOOKS: Tuple[Hook, ...] = (
         "tcp_listen",
         "learns the owner of a listening socket",
         # inet_csk_listen_start() sets the state, first of all: the tracepoint sees no less there, and MPTCP's own, too.
-        (*BEGIN_TARGETS, Target("func", "inet_csk_listen_start", LOCKED)),
+        # But in Linux 4.15, whose tcp/tcp_set_state is not raised for that: sk_state_store() sets it.
+        (*LISTEN_TARGETS, Target("func", "inet_csk_listen_start", LOCKED)),
         learns=True,
         behind="socket_listen",
         source="tcp_use",
