@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOCAL = "/etc/sockpid/offsets.d"
 ABOVE = ("/etc/sockpid", "/etc")
 """Directory of table files that the administrator put there, one for each kernel or more; and those above it."""
+OLDEST = (4, 9)
+"""Of Linux, that the programs are made for. (RHEL 7 is called 3.10, and has BPF for tracing.)"""
 SHOWN = 4
 """Builds that an error names."""
 
@@ -98,10 +100,23 @@ def _unknown(kernel: Identity, shard: Optional[table.Shard], btf_reason: str) ->
         f"  table: {shard_name(kernel)} has " + (_others(kernel, nearest) if nearest else "not been made"),
         *_namesakes(kernel, shard),
         f"  BTF: {btf_reason}",
+    ]
+    if _version(kernel.release) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        lines.append(
+            f"  Linux before {oldest} is not supported, and no table would help: in Linux 3.10, that of RHEL 7, "
+            f"a task's start is a struct timespec, and other fields that the programs read came later, too"
+        )
+        return UnknownKernelError("\n".join(lines), nearest)
+    lines += [
         "  to make an entry: `sockpid doctor --request > host.req`, then elsewhere `sockpid-gen fulfil host.req`",
         "  where that is not possible, `sockpid calibrate` looks for the offsets on this host",
     ]
     return UnknownKernelError("\n".join(lines), nearest)
+
+
+def _version(release: str) -> Tuple[int, ...]:
+    return tuple(int(part) for part in table.series_of(release).split("."))
 
 
 def _others(kernel: Identity, releases: Tuple[str, ...]) -> str:
