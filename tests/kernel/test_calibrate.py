@@ -12,7 +12,7 @@ from typing import Callable
 import pytest
 
 from sockpid import syscall
-from sockpid.calibrate import calibrate
+from sockpid.calibrate import calibrate, kern
 from sockpid.calibrate.findings import Findings
 from sockpid.errors import CalibrationError, SyscallError
 from sockpid.host import kernel
@@ -174,3 +174,11 @@ def test_found_fields_are_many(btf: Layout) -> None:
     """The image would have to stop reading fields for a calibration to have nothing to prove."""
     rows = [row for row in btf.values() if isinstance(row, Struct)]
     assert sum(len(row.fields) for row in rows) >= 35
+
+
+def test_the_kernels_own_sockets_show_their_mark_where_all_else_is_known(btf: Layout) -> None:
+    """Where no MPTCP socket shows it, that is what proves the field of a build that nobody has seen."""
+    arch = kernel.identify().arch
+    place = btf["struct sock"].fields["sk_kern_sock"]  # type: ignore[union-attr]
+    found = kern.look(arch, btf, frozenset())
+    assert (found.field, found.problem) == (place and place._replace(signed=False), "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from sockpid.errors import ConsensusError, SockpidError, UnknownKernelError
+from sockpid.errors import CapabilityError, ConsensusError, SockpidError, UnknownKernelError
 from sockpid.host import kernel, proc
 from sockpid.image.image import Image
 from sockpid.offsets import agreement, calibration, consensus, offsets, source
@@ -38,7 +38,7 @@ def find(options: Options, image: Image, identity: kernel.Identity, unknown: Unk
     """The offsets of a candidate that is proved on this host; events will call them "consensus".
 
     unknown: what is known of why nothing else serves. Raises it, if there is no candidate, and ConsensusError naming
-    each candidate and what speaks against it, if none is proved.
+    each candidate and what speaks against it, if none is proved; CapabilityError where this process may not try.
     """
     shard = offsets.shard_of(identity)
     if shard is None:
@@ -108,6 +108,8 @@ def _proved(options: Options, image: Image, identity: kernel.Identity, candidate
         with Tracer.open_with(options, identity, image, candidate) as tracer:
             results = selfcheck.run(tracer)
             told = observed.fields(identity.arch, candidate.layout, results, tracer.collection.mechanisms())
+    except CapabilityError:  # of us, whatever the offsets
+        raise
     except SockpidError as error:
         return Verdict(str(error), [])
     wrong = [name for name, field in told.items() if not field["ok"]]
