@@ -74,8 +74,8 @@ class Host:
 
     def context(self, target: Target, mechanism: str, arguments: tuple[int, ...]) -> bytes:
         """What the kernel hands to a program: by words of the architecture's calling convention, or of a tracepoint's
-        record; not as the image says."""
-        data = memoryview(bytearray(CONTEXT))
+        record; not as the image says. What lies between them is not 0."""
+        data = memoryview(bytearray(b"\xa5" * CONTEXT))
         for n, value in enumerate(arguments):
             if mechanism.startswith("kprobe"):
                 registers = self.kind.memory["struct pt_regs"]
@@ -133,6 +133,7 @@ def play(kind: Kind) -> None:
     relocate() raises."""
     programs = Programs(kind.image, kind.arch, kind.layout)
     names_and_kinds_of_sockets(Host(kind, programs))
+    upper_layers(Host(kind, programs))
     subflows(Host(kind, programs))
     for hook, target, mechanism, program, typed in attached(Host(kind, programs)):
         host = Host(kind, programs)
@@ -303,6 +304,25 @@ def names_and_kinds_of_sockets(host: Host) -> None:
     assert host.event(host.kernel.change(orphan, above=0, dport=1)).owner is None
 
 
+def upper_layers(host: Host) -> None:
+    """What lies on TCP has a name. Called mptcp where there is no MPTCP, it is followed to nobody."""
+    if not host.has("struct inet_connection_sock.icsk_ulp_ops"):
+        return
+    ops, data = host.kernel.allocate(), host.kernel.allocate()
+    above = {"struct inet_connection_sock.icsk_ulp_ops": ops}
+    if host.has("struct inet_connection_sock.icsk_ulp_data"):
+        above["struct inet_connection_sock.icsk_ulp_data"] = data
+    sock = host.kernel.change(_used(host), more=above)
+    names = ["tls", "fifteen-letters"]
+    if not host.has("struct mptcp_subflow_context.conn"):
+        names.append("mptcp")
+    for name in names:
+        host.kernel.set_text(ops, "struct tcp_ulp_ops", "name", name)
+        seen = host.event(sock)
+        assert seen.owner is not None
+        assert (seen.ulp, seen.owner.comm, seen.fields["found"]) == (name, "bob", 1)
+
+
 def subflows(host: Host) -> None:
     """The owner of an MPTCP subflow is that of the socket above it, on kernels that have MPTCP."""
     if not host.has("struct mptcp_subflow_context.conn"):
@@ -319,8 +339,6 @@ def subflows(host: Host) -> None:
     assert seen.owner is not None
     assert (seen.owner.comm, seen.fields["found"], seen.ulp) == (NAME, 2, "mptcp")
     assert seen.fields["inode"] == msk.inode
-    host.kernel.set_text(ops, "struct tcp_ulp_ops", "name", "fifteen-letters")
-    assert host.event(sock).ulp == "fifteen-letters"
 
 
 def name_of(sock: Socket) -> tuple[object, ...]:
