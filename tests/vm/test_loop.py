@@ -64,8 +64,8 @@ def run(guest: Guest, files: dict[str, bytes], *arguments: str) -> Result:
 @pytest.mark.guests("6.1/amd64", "6.12/arm64")
 def test_the_loop_across_the_air_gap(guest: Guest, tmp_path: Path) -> None:
     """Unknown kernel, request carried out, package found, answer carried in: then everything is right. The host has the
-    one file."""
-    for name, content in without(guest).items():
+    one file, and no known build has the same offsets."""
+    for name, content in without(guest, moved(guest, "struct sock", "sk_socket", 8)).items():
         path = tmp_path / name.removeprefix("/sockpid/")
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
