@@ -21,7 +21,11 @@ def test_starting_costs_what_is_committed() -> None:
     missing = KERNELS[machine.KERNEL].missing()
     if missing:
         unavailable(missing)
-    assert check.exceeded(check.in_guest(), json.loads(check.COSTS.read_text())) == []
+    committed = json.loads(check.COSTS.read_text())
+    worse = check.exceeded(check.in_guest(), committed)
+    if worse:  # time counts instructions, but what the kernel does in it for itself may fall into it or not
+        worse = check.exceeded(check.in_guest(), committed)
+    assert worse == []
 
 
 def test_a_dearer_program_is_noticed() -> None:
