@@ -157,8 +157,9 @@ def test_truncated_btf(tmp_path: Path) -> None:
 
 def test_unknown_kernel() -> None:
     identity = kernel.identify()
+    forgetful = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /var && exec "$0" "$@"')
     refused(
-        sockpid("run", "--deny", "live-btf"),
+        sockpid("run", "--deny", "live-btf", "--no-consensus", before=forgetful),
         errors.UnknownKernelError,
         identity.release,
         identity.build_id or "",
